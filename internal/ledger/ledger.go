@@ -1,0 +1,268 @@
+// Package ledger is the one true record of every payment, in Redis. What asynq
+// holds are reminders; what is so stands here.
+//
+// A payment is claimed before anything is sent for it, and every change names
+// the revision it was made from: whoever read an older one is fenced off. A
+// change of status and its event are one script.
+package ledger
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/sethvargo/go-retry"
+
+	"terbayar/internal/events"
+	"terbayar/internal/payment"
+)
+
+var (
+	// ErrNotFound says that the ledger has no such payment.
+	ErrNotFound = errors.New("no such payment")
+	// ErrFenced says that somebody else has changed the payment since it was read.
+	ErrFenced = errors.New("changed by somebody else meanwhile")
+	// ErrIllegal says that payment's table of moves has no such move.
+	ErrIllegal = errors.New("no legal move")
+	// ErrNewer says that the record was written by a newer version of this code.
+	ErrNewer = errors.New("written by another version")
+)
+
+// Ledger keeps the payments. It is safe for concurrent use.
+type Ledger struct {
+	redis  redis.UniversalClient
+	stream string
+	now    func() time.Time
+}
+
+// New makes a ledger that writes its events to the given stream.
+func New(client redis.UniversalClient, stream string, now func() time.Time) *Ledger {
+	return &Ledger{redis: client, stream: stream, now: now}
+}
+
+// Entry is a payment to be written down for the first time.
+type Entry struct {
+	Key         payment.Key
+	Amount      payment.Rupiah
+	Order       []byte // the gateway's part of the order, JSON
+	Digest      string // tells the same content from other content
+	SealedToken string
+	MerchantID  string
+	ExpiresAt   time.Time
+	Due         time.Time // by when its task should have come; after that it is brought back
+}
+
+// Creation says what became of an Entry.
+type Creation string
+
+// The creations; their words are those of "enqueue create".
+const (
+	Created   Creation = "created"
+	Duplicate Creation = "duplicate" // the same id and content stood there: nothing done
+	Conflict  Creation = "conflict"  // the same id with other content stood there: nothing done
+)
+
+// CreateResult is the answer to one Entry.
+type CreateResult struct {
+	Creation Creation
+	Status   payment.Status // where the payment stands now
+	Err      error
+}
+
+// Create writes payments down, in order, in one round trip. Each result stands
+// at its entry's index.
+func (l *Ledger) Create(ctx context.Context, entries []Entry) []CreateResult {
+	results := make([]CreateResult, len(entries))
+	calls := make([]call, 0, len(entries))
+	now := l.now().Truncate(time.Millisecond).UTC()
+	for i, e := range entries {
+		r := Record{
+			Payment:    payment.Payment{Amount: e.Amount, CreatedAt: now},
+			MerchantID: e.MerchantID, ExpiresAt: e.ExpiresAt,
+		}
+		facts, err := r.facts()
+		if err != nil {
+			results[i].Err = fmt.Errorf("ledger: create %s: %w", e.Key, err)
+			continue
+		}
+		g := e.Key.Gateway
+		calls = append(calls, call{index: i, script: createScript,
+			keys: []string{paymentKey(e.Key), openKey(g), countsKey(g)},
+			args: []any{
+				rand.Text(), e.Digest, e.Key.TransactionID, e.Due.UnixMilli(),
+				version, e.Order, e.SealedToken, facts, now.UnixMilli(),
+			}})
+	}
+	l.runAll(ctx, calls, func(i int, cmd *redis.Cmd) {
+		words, err := cmd.StringSlice()
+		if err == nil && len(words) != 2 {
+			err = errors.New("unexpected answer of a script")
+		}
+		if err != nil {
+			results[i].Err = fmt.Errorf("ledger: create %s: %w", entries[i].Key, err)
+			return
+		}
+		results[i].Creation, results[i].Status = Creation(words[0]), payment.Status(words[1])
+	})
+	return results
+}
+
+// Verdict says what became of a claim.
+type Verdict string
+
+// The verdicts.
+const (
+	Claimed Verdict = "claimed" // yours: send, and Save what came of it
+	Busy    Verdict = "busy"    // somebody else is sending it right now
+	Lapsed  Verdict = "lapsed"  // somebody claimed it and did not come back: its outcome is unknown
+	Settled Verdict = "settled" // it is past being sent
+	Missing Verdict = "missing" // the ledger has no such payment
+)
+
+// Claim takes a queued payment for one submit. The attempt is written down
+// before the request leaves. The lease says how long the holder may take; the
+// record's revision is its fence. Except for Missing the record is returned.
+func (l *Ledger) Claim(ctx context.Context, key payment.Key, a payment.Attempt, lease time.Duration) (*Record, Verdict, error) {
+	attempt, err := json.Marshal(a)
+	if err != nil {
+		return nil, "", fmt.Errorf("ledger: claim %s: %w", key, err)
+	}
+	now := l.now()
+	answer, err := claimScript.Run(ctx, l.redis,
+		[]string{paymentKey(key), openKey(key.Gateway), countsKey(key.Gateway)},
+		rand.Text(), now.UnixMilli(), now.Add(lease).UnixMilli(), attempt, key.TransactionID,
+	).StringSlice()
+	if err != nil {
+		return nil, "", fmt.Errorf("ledger: claim %s: %w", key, err)
+	}
+	verdict := Verdict(answer[0])
+	if verdict == Missing {
+		return nil, Missing, nil
+	}
+	fields := make(map[string]string, len(answer)/2)
+	for i := 1; i+1 < len(answer); i += 2 {
+		fields[answer[i]] = answer[i+1]
+	}
+	record, err := decode(key, fields)
+	return record, verdict, err
+}
+
+// Read returns a payment with all its attempts.
+func (l *Ledger) Read(ctx context.Context, key payment.Key) (*Record, error) {
+	fields, err := l.redis.HGetAll(ctx, paymentKey(key)).Result()
+	if err != nil {
+		return nil, fmt.Errorf("ledger: read %s: %w", key, err)
+	}
+	if len(fields) == 0 {
+		return nil, fmt.Errorf("ledger: read %s: %w", key, ErrNotFound)
+	}
+	return decode(key, fields)
+}
+
+// Save records what was changed in a record since it was read. The error is
+// ErrFenced when somebody else was first. While Redis does not answer, Save goes
+// on trying until the context ends: what a gateway said must not be forgotten.
+func (l *Ledger) Save(ctx context.Context, r *Record) error {
+	save, err := l.save(r)
+	if err != nil {
+		return err
+	}
+	return retry.Do(ctx, retry.WithCappedDuration(time.Second, retry.NewFibonacci(50*time.Millisecond)),
+		func(ctx context.Context) error {
+			err := saved(r.Key(), save.script.Run(ctx, l.redis, save.keys, save.args...))
+			if err == nil || errors.Is(err, ErrFenced) || errors.Is(err, ErrNotFound) {
+				return err
+			}
+			return retry.RetryableError(err)
+		})
+}
+
+// SaveAll saves many records in one round trip; each error stands at its
+// record's index. It does not try again: look-ups can be repeated.
+func (l *Ledger) SaveAll(ctx context.Context, records []*Record) []error {
+	errs := make([]error, len(records))
+	calls := make([]call, 0, len(records))
+	for i, r := range records {
+		save, err := l.save(r)
+		if err != nil {
+			errs[i] = err
+			continue
+		}
+		save.index = i
+		calls = append(calls, save)
+	}
+	l.runAll(ctx, calls, func(i int, cmd *redis.Cmd) { errs[i] = saved(records[i].Key(), cmd) })
+	return errs
+}
+
+// saved reads saveScript's answer.
+func saved(key payment.Key, cmd *redis.Cmd) error {
+	word, err := cmd.Text()
+	switch {
+	case err != nil:
+		return fmt.Errorf("ledger: save %s: %w", key, err)
+	case word == "fenced":
+		return fmt.Errorf("ledger: save %s: %w", key, ErrFenced)
+	case word == "missing":
+		return fmt.Errorf("ledger: save %s: %w", key, ErrNotFound)
+	default:
+		return nil
+	}
+}
+
+// save turns a changed record into a run of saveScript.
+func (l *Ledger) save(r *Record) (call, error) {
+	fail := func(err error) (call, error) {
+		return call{}, fmt.Errorf("ledger: save %s: %w", r.Key(), err)
+	}
+	if !payment.CanMove(r.was, r.Status) {
+		return fail(fmt.Errorf("from %s to %s: %w", r.was, r.Status, ErrIllegal))
+	}
+	now := l.now().Truncate(time.Millisecond).UTC()
+	if r.Status != r.was {
+		r.UpdatedAt = now
+	}
+	facts, err := r.facts()
+	if err != nil {
+		return fail(err)
+	}
+	var event, attempt []byte
+	if r.Status != r.was && r.Status.Public() {
+		if event, err = events.Marshal(&r.Payment, r.events+1); err != nil {
+			return fail(err)
+		}
+	}
+	number := ""
+	if r.changed != nil {
+		if attempt, err = json.Marshal(r.changed); err != nil {
+			return fail(err)
+		}
+		number = strconv.Itoa(r.number)
+	}
+	since := ""
+	if r.Status == payment.Confirming {
+		since = strconv.FormatInt(r.Since.UnixMilli(), 10)
+	}
+	due := ""
+	if !r.Due.IsZero() {
+		due = strconv.FormatInt(r.Due.UnixMilli(), 10)
+	}
+	forget := ""
+	if r.Status.Final() {
+		forget = "1"
+	}
+	g := r.Gateway
+	return call{
+		script: saveScript,
+		keys:   []string{paymentKey(r.Key()), openKey(g), unknownKey(g), countsKey(g), l.stream},
+		args: []any{
+			rand.Text(), r.rev, r.TransactionID, string(r.Status), facts, r.UpdatedAt.UnixMilli(),
+			number, attempt, due, since, event, forget,
+		},
+	}, nil
+}

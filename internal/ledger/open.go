@@ -1,0 +1,181 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"terbayar/internal/payment"
+)
+
+// brief lists the fields of a record that a look-up needs. The order and the
+// attempts are most of a record's bytes, and an open payment is looked at often.
+var brief = []string{"v", "status", "rev", "events", "attempts", "facts", "updated", "lease", "token"}
+
+// Due reports which of the gateways have a payment that is due: one round trip.
+func (l *Ledger) Due(ctx context.Context, gateways []payment.Gateway) ([]payment.Gateway, error) {
+	now := strconv.FormatInt(l.now().UnixMilli(), 10)
+	cmds := make([]*redis.StringSliceCmd, len(gateways))
+	_, err := l.redis.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for i, g := range gateways {
+			cmds[i] = pipe.ZRangeArgs(ctx, redis.ZRangeArgs{
+				Key: openKey(g), Start: "-inf", Stop: now, ByScore: true, Count: 1,
+			})
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("ledger: what is due: %w", err)
+	}
+	var due []payment.Gateway
+	for i, g := range gateways {
+		if len(cmds[i].Val()) > 0 {
+			due = append(due, g)
+		}
+	}
+	return due, nil
+}
+
+// Take takes payments that are due, most overdue first and at most limit, and
+// hides them from other takers for the given while. Their records come without
+// order and attempts. A record that cannot be read is left out and told in the
+// error, beside the others.
+func (l *Ledger) Take(ctx context.Context, g payment.Gateway, hide time.Duration, limit int) ([]*Record, error) {
+	now := l.now()
+	ids, err := takeScript.Run(ctx, l.redis, []string{openKey(g)},
+		now.UnixMilli(), now.Add(hide).UnixMilli(), limit).StringSlice()
+	if err != nil {
+		return nil, fmt.Errorf("ledger: take what is due at %s: %w", g, err)
+	}
+	return l.readBrief(ctx, g, ids)
+}
+
+// Unknown returns every payment of a gateway whose outcome is being looked up,
+// the oldest doubt first, without order and attempts.
+func (l *Ledger) Unknown(ctx context.Context, g payment.Gateway) ([]*Record, error) {
+	ids, err := l.redis.ZRange(ctx, unknownKey(g), 0, -1).Result()
+	if err != nil {
+		return nil, fmt.Errorf("ledger: unknown payments at %s: %w", g, err)
+	}
+	return l.readBrief(ctx, g, ids)
+}
+
+// Postpone sets when payments are next due, and nothing else: they were looked
+// at and stand where they stood. One that has left the open set stays out.
+func (l *Ledger) Postpone(ctx context.Context, g payment.Gateway, ids []string, due time.Time) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	members := make([]redis.Z, len(ids))
+	for i, id := range ids {
+		members[i] = redis.Z{Score: float64(due.UnixMilli()), Member: id}
+	}
+	if err := l.redis.ZAddXX(ctx, openKey(g), members...).Err(); err != nil {
+		return fmt.Errorf("ledger: postpone %d at %s: %w", len(ids), g, err)
+	}
+	return nil
+}
+
+// Census says how many payments of a gateway stand where, and since when the
+// oldest of unknown outcome is unknown (zero when there is none).
+func (l *Ledger) Census(ctx context.Context, g payment.Gateway) (map[payment.Status]int64, time.Time, error) {
+	var counts *redis.MapStringStringCmd
+	var oldest *redis.ZSliceCmd
+	_, err := l.redis.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		counts = pipe.HGetAll(ctx, countsKey(g))
+		oldest = pipe.ZRangeWithScores(ctx, unknownKey(g), 0, 0)
+		return nil
+	})
+	if err != nil {
+		return nil, time.Time{}, fmt.Errorf("ledger: census of %s: %w", g, err)
+	}
+	census := make(map[payment.Status]int64, len(payment.Statuses()))
+	for _, s := range payment.Statuses() {
+		n, err := strconv.ParseInt(counts.Val()[string(s)], 10, 64)
+		if err == nil { // a status that was never reached has no count
+			census[s] = n
+		}
+	}
+	if unknown := oldest.Val(); len(unknown) > 0 {
+		return census, time.UnixMilli(int64(unknown[0].Score)), nil
+	}
+	return census, time.Time{}, nil
+}
+
+// AttemptCount is how many attempts a payment has had; 0 when the ledger has no
+// such payment.
+func (l *Ledger) AttemptCount(ctx context.Context, key payment.Key) (int, error) {
+	n, err := l.redis.HGet(ctx, paymentKey(key), "attempts").Int()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return 0, fmt.Errorf("ledger: attempts of %s: %w", key, err)
+	}
+	return n, nil
+}
+
+// readBrief reads the brief fields of many payments in one round trip.
+func (l *Ledger) readBrief(ctx context.Context, g payment.Gateway, ids []string) ([]*Record, error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	cmds := make([]*redis.SliceCmd, len(ids))
+	if _, err := l.redis.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for i, id := range ids {
+			cmds[i] = pipe.HMGet(ctx, paymentKey(payment.Key{Gateway: g, TransactionID: id}), brief...)
+		}
+		return nil
+	}); err != nil {
+		return nil, fmt.Errorf("ledger: read open payments of %s: %w", g, err)
+	}
+	records := make([]*Record, 0, len(ids))
+	var damaged []error
+	for i, id := range ids {
+		fields := make(map[string]string, len(brief))
+		for j, value := range cmds[i].Val() {
+			if text, ok := value.(string); ok {
+				fields[brief[j]] = text
+			}
+		}
+		r, err := decode(payment.Key{Gateway: g, TransactionID: id}, fields)
+		if err != nil {
+			damaged = append(damaged, err)
+			continue
+		}
+		records = append(records, r)
+	}
+	return records, errors.Join(damaged...)
+}
+
+// call is one run of a script.
+type call struct {
+	index  int
+	script *redis.Script
+	keys   []string
+	args   []any
+}
+
+// runAll runs scripts in order in one round trip and hands each answer to done.
+// A Redis that does not know a script yet (restarted, failed over) is told it,
+// which costs another round trip.
+func (l *Ledger) runAll(ctx context.Context, calls []call, done func(index int, cmd *redis.Cmd)) {
+	if len(calls) == 0 {
+		return
+	}
+	cmds := make([]*redis.Cmd, len(calls))
+	// Each command carries its own error, so the pipeline's is the first of them.
+	_, _ = l.redis.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for i, c := range calls {
+			cmds[i] = c.script.EvalSha(ctx, pipe, c.keys, c.args...)
+		}
+		return nil
+	})
+	for i, c := range calls {
+		if redis.HasErrorPrefix(cmds[i].Err(), "NOSCRIPT") {
+			cmds[i] = c.script.Run(ctx, l.redis, c.keys, c.args...)
+		}
+		done(c.index, cmds[i])
+	}
+}

@@ -1,0 +1,104 @@
+package ledger
+
+import "github.com/redis/go-redis/v9"
+
+// Every script may be run twice: go-redis sends a command again when the
+// connection broke before the reply was read. So each call carries a nonce that
+// is written with what it changes, and a script that finds its own nonce there
+// answers as it did the first time.
+
+// createScript writes a payment down, once.
+//
+//	KEYS payment, open, counts
+//	ARGV nonce, digest, transaction id, due (ms), v, order, token, facts, updated (ms)
+//	returns {"created" | "duplicate" | "conflict", status}
+var createScript = redis.NewScript(`
+local p = redis.call('HMGET', KEYS[1], 'digest', 'nonce', 'status')
+if p[1] then
+  if p[2] == ARGV[1] then return {'created', p[3]} end
+  if p[1] ~= ARGV[2] then return {'conflict', p[3]} end
+  return {'duplicate', p[3]}
+end
+redis.call('HSET', KEYS[1], 'nonce', ARGV[1], 'digest', ARGV[2], 'v', ARGV[5],
+  'status', 'queued', 'rev', 1, 'events', 0, 'attempts', 0,
+  'order', ARGV[6], 'facts', ARGV[8], 'updated', ARGV[9])
+if ARGV[7] ~= '' then redis.call('HSET', KEYS[1], 'token', ARGV[7]) end
+redis.call('ZADD', KEYS[2], ARGV[4], ARGV[3])
+redis.call('HINCRBY', KEYS[3], 'queued', 1)
+return {'created', 'queued'}
+`)
+
+// claimScript takes a queued payment for one submit: writes the attempt down
+// and turns the revision, which from then on is the holder's fence.
+//
+//	KEYS payment, open, counts
+//	ARGV nonce, now (ms), lease end (ms), attempt, transaction id
+//	returns {"claimed" | "busy" | "lapsed" | "settled", field, value, field, value, ...}
+//	        or {"missing"}
+var claimScript = redis.NewScript(`
+local p = redis.call('HMGET', KEYS[1], 'status', 'nonce', 'lease')
+if not p[1] then return {'missing'} end
+local verdict = 'settled'
+if p[1] == 'queued' then
+  local n = redis.call('HINCRBY', KEYS[1], 'attempts', 1)
+  redis.call('HINCRBY', KEYS[1], 'rev', 1)
+  redis.call('HSET', KEYS[1], 'status', 'submitting', 'nonce', ARGV[1],
+    'lease', ARGV[3], 'updated', ARGV[2], 'a:' .. n, ARGV[4])
+  redis.call('ZADD', KEYS[2], ARGV[3], ARGV[5])
+  redis.call('HINCRBY', KEYS[3], 'queued', -1)
+  redis.call('HINCRBY', KEYS[3], 'submitting', 1)
+  verdict = 'claimed'
+elseif p[2] == ARGV[1] then
+  verdict = 'claimed'
+elseif p[1] == 'submitting' then
+  verdict = tonumber(p[3]) <= tonumber(ARGV[2]) and 'lapsed' or 'busy'
+end
+local answer = redis.call('HGETALL', KEYS[1])
+table.insert(answer, 1, verdict)
+return answer
+`)
+
+// saveScript records a change, if nobody has changed the payment since it was
+// read: status, facts, at most one attempt, when it is next due, and the event.
+//
+//	KEYS payment, open, unknown, counts, stream
+//	ARGV nonce, revision read, transaction id, status, facts, updated (ms),
+//	     attempt number or "", attempt, due (ms) or "", unknown since (ms) or "",
+//	     event or "", "1" to forget the customer token
+//	returns "saved" | "fenced" | "missing"
+var saveScript = redis.NewScript(`
+local p = redis.call('HMGET', KEYS[1], 'status', 'rev', 'nonce')
+if not p[1] then return 'missing' end
+if p[2] ~= ARGV[2] then
+  if p[3] == ARGV[1] then return 'saved' end
+  return 'fenced'
+end
+redis.call('HINCRBY', KEYS[1], 'rev', 1)
+redis.call('HSET', KEYS[1], 'nonce', ARGV[1], 'status', ARGV[4], 'facts', ARGV[5], 'updated', ARGV[6])
+redis.call('HDEL', KEYS[1], 'lease')
+if ARGV[7] ~= '' then redis.call('HSET', KEYS[1], 'attempts', ARGV[7], 'a:' .. ARGV[7], ARGV[8]) end
+if ARGV[9] ~= '' then redis.call('ZADD', KEYS[2], ARGV[9], ARGV[3]) else redis.call('ZREM', KEYS[2], ARGV[3]) end
+if ARGV[10] ~= '' then redis.call('ZADD', KEYS[3], ARGV[10], ARGV[3]) else redis.call('ZREM', KEYS[3], ARGV[3]) end
+if p[1] ~= ARGV[4] then
+  redis.call('HINCRBY', KEYS[4], p[1], -1)
+  redis.call('HINCRBY', KEYS[4], ARGV[4], 1)
+end
+if ARGV[11] ~= '' then
+  redis.call('HINCRBY', KEYS[1], 'events', 1)
+  redis.call('XADD', KEYS[5], '*', 'event', ARGV[11])
+end
+if ARGV[12] == '1' then redis.call('HDEL', KEYS[1], 'token') end
+return 'saved'
+`)
+
+// takeScript takes what is due and hides it from other takers for a while: who
+// takes and dies only delays.
+//
+//	KEYS open
+//	ARGV now (ms), hidden until (ms), how many at the most
+//	returns the transaction ids, most overdue first
+var takeScript = redis.NewScript(`
+local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, ARGV[3])
+for _, id in ipairs(due) do redis.call('ZADD', KEYS[1], 'XX', ARGV[2], id) end
+return due
+`)

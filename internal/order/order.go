@@ -1,0 +1,131 @@
+// Package order reads a payment as order systems write it (interface.md, "A
+// payment, as order systems write it") and refuses, with the field's name, what
+// a gateway would stumble over: unknown fields, wrong sums, lengths past the
+// vendor's limits, amounts that are not whole rupiah.
+package order
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"time"
+
+	"terbayar/internal/payment"
+	"terbayar/internal/secret"
+)
+
+// Order is one payment to be made. Exactly one of AMDigiPay and Paydia is set,
+// the one that Gateway names.
+type Order struct {
+	Gateway       payment.Gateway
+	CustomerToken secret.Text // Paydia's Authorization-Customer
+	AMDigiPay     *AMDigiPay
+	Paydia        *Paydia
+}
+
+// AMDigiPay is the body of AM's create-transaction less what the worker adds
+// (username, signature). Source: AM "Create Transaction", example request; the
+// page's parameter table is a paste from the login page. Field order is that of
+// the sample.
+type AMDigiPay struct {
+	PaymentID        int64          `json:"payment_id" validate:"gt=0"` // the method, e.g. 33 = QRIS
+	ExpiredDate      string         `json:"expired_date" validate:"datetime=2006-01-02 15:04:05"`
+	Nominal          payment.Rupiah `json:"nominal" validate:"gt=0,lte=1000000000000"`
+	AdminFee         payment.Rupiah `json:"admin_fee" validate:"gte=0,lte=1000000000000"`
+	TransactionID    string         `json:"transaction_id" validate:"required,max=255,plain"`
+	TransactionTotal payment.Rupiah `json:"transaction_total" validate:"gt=0,lte=1000000000000"`
+	TransactionName  string         `json:"transaction_name" validate:"required,max=255"`
+	TransactionDesc  string         `json:"transaction_desc" validate:"max=255"`
+	CustomerNumber   string         `json:"customer_number" validate:"required,max=255"`
+	CustomerName     string         `json:"customer_name" validate:"required,max=255"`
+	CustomerEmail    string         `json:"customer_email,omitempty" validate:"omitempty,email,max=255"`
+	ItemDetails      []Item         `json:"item_details" validate:"min=1,max=1000,dive"`
+}
+
+// Item is one line of AM's item_details. The platform fee is a line of its own,
+// with item_id "fee".
+type Item struct {
+	ItemID         string         `json:"item_id" validate:"required,max=255"`
+	ItemPrice      payment.Rupiah `json:"item_price" validate:"gte=0,lte=1000000000000"`
+	ItemTotalPrice payment.Rupiah `json:"item_total_price" validate:"gte=0,lte=1000000000000"`
+	ItemQuantity   int64          `json:"item_quantity" validate:"gt=0,lte=1000000"`
+	ItemName       string         `json:"item_name" validate:"required,max=255"`
+}
+
+// Paydia is the body of SNAP Auth Payment (service 63). Source: Paydia "Auth
+// Payment", body: lengths and mandatory fields.
+type Paydia struct {
+	PartnerReferenceNo string `json:"partnerReferenceNo" validate:"required,max=64,plain"`
+	MerchantID         string `json:"merchantId" validate:"required,max=64"`
+	Amount             Amount `json:"amount"`
+	Title              string `json:"title" validate:"required,max=256"`
+}
+
+// Amount is SNAP's money object: a decimal with two places, and an ISO 4217
+// currency.
+type Amount struct {
+	Value    string `json:"value" validate:"required,rupiah"`
+	Currency string `json:"currency" validate:"required,eq=IDR"`
+}
+
+// Rupiah is the amount as an integer. It is valid for every amount that passed
+// Parse.
+func (a Amount) Rupiah() (payment.Rupiah, error) { return payment.ParseDecimal(a.Value) }
+
+// Key is the identity of the payment that the order asks for.
+func (o *Order) Key() payment.Key {
+	if o.Paydia != nil {
+		return payment.Key{Gateway: o.Gateway, TransactionID: o.Paydia.PartnerReferenceNo}
+	}
+	return payment.Key{Gateway: o.Gateway, TransactionID: o.AMDigiPay.TransactionID}
+}
+
+// Amount is what the customer pays in all.
+func (o *Order) Amount() payment.Rupiah {
+	if o.Paydia != nil {
+		amount, err := o.Paydia.Amount.Rupiah()
+		if err != nil { // an order that skipped Parse; zero is refused everywhere
+			return 0
+		}
+		return amount
+	}
+	return o.AMDigiPay.TransactionTotal
+}
+
+// ExpiresAt is until when the customer can pay; zero where the gateway has no
+// such date. AM's expired_date carries no zone; it is Jakarta time.
+func (o *Order) ExpiresAt() time.Time {
+	if o.AMDigiPay == nil {
+		return time.Time{}
+	}
+	t, err := time.ParseInLocation(time.DateTime, o.AMDigiPay.ExpiredDate, payment.Jakarta)
+	if err != nil {
+		return time.Time{}
+	}
+	return t
+}
+
+// Content is the gateway's part of the order as compact JSON with the fields in
+// the vendor's order. It is what the ledger keeps, and what Restore reads. The
+// customer token is no part of it.
+func (o *Order) Content() ([]byte, error) {
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false)
+	var body any = o.AMDigiPay
+	if o.Paydia != nil {
+		body = o.Paydia
+	}
+	if err := enc.Encode(body); err != nil {
+		return nil, err
+	}
+	return bytes.TrimRight(buf.Bytes(), "\n"), nil
+}
+
+// Digest tells whether two orders ask for the same: white space, key order and
+// the customer token make no difference.
+func Digest(content []byte) string {
+	sum := sha256.Sum256(content)
+	return hex.EncodeToString(sum[:])
+}

@@ -1,0 +1,79 @@
+package secret
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// ErrNoKey says that no key of PAYLOAD_KEYS opens a sealed text (or that there
+// are no keys at all).
+var ErrNoKey = errors.New("no key of PAYLOAD_KEYS opens it")
+
+// sealVersion prefixes every sealed text, so that another way of sealing can be
+// told from this one later.
+const sealVersion = "v1."
+
+// Sealer seals secrets at rest with AES-256-GCM and a random nonce. The first
+// key seals, any key opens, so keys are rotated by putting the new one in front.
+type Sealer struct{ keys []cipher.AEAD }
+
+// NewSealer takes PAYLOAD_KEYS: base64 of 32 random bytes, several separated by
+// commas. An empty text makes a sealer without keys: it refuses to seal and open.
+func NewSealer(keys Text) (*Sealer, error) {
+	s := &Sealer{}
+	if strings.TrimSpace(keys.Reveal()) == "" {
+		return s, nil
+	}
+	for i, field := range strings.Split(keys.Reveal(), ",") {
+		raw, err := base64.StdEncoding.DecodeString(strings.TrimSpace(field))
+		if err != nil || len(raw) != 32 {
+			// The key itself stays out of the message.
+			return nil, fmt.Errorf("key %d is not base64 of 32 bytes (openssl rand -base64 32)", i+1)
+		}
+		block, err := aes.NewCipher(raw)
+		if err != nil {
+			return nil, fmt.Errorf("key %d: %w", i+1, err)
+		}
+		aead, err := cipher.NewGCMWithRandomNonce(block)
+		if err != nil {
+			return nil, fmt.Errorf("key %d: %w", i+1, err)
+		}
+		s.keys = append(s.keys, aead)
+	}
+	return s, nil
+}
+
+// CanSeal reports whether there is a key to seal with.
+func (s *Sealer) CanSeal() bool { return len(s.keys) > 0 }
+
+// Seal encrypts the secret for one owner (e.g. the payment's key). The owner is
+// authenticated with it: a sealed text copied to another record does not open.
+func (s *Sealer) Seal(t Text, owner string) (string, error) {
+	if !s.CanSeal() {
+		return "", fmt.Errorf("seal for %s: %w", owner, ErrNoKey)
+	}
+	sealed := s.keys[0].Seal(nil, nil, []byte(t.Reveal()), []byte(owner))
+	return sealVersion + base64.RawStdEncoding.EncodeToString(sealed), nil
+}
+
+// Open decrypts what Seal made for the same owner, with whichever key fits.
+func (s *Sealer) Open(sealed, owner string) (Text, error) {
+	body, ok := strings.CutPrefix(sealed, sealVersion)
+	if !ok {
+		return Text{}, fmt.Errorf("open for %s: sealed in a way this version does not know", owner)
+	}
+	raw, err := base64.RawStdEncoding.DecodeString(body)
+	if err != nil {
+		return Text{}, fmt.Errorf("open for %s: sealed text is damaged", owner)
+	}
+	for _, key := range s.keys {
+		if plain, err := key.Open(nil, nil, raw, []byte(owner)); err == nil {
+			return NewText(string(plain)), nil
+		}
+	}
+	return Text{}, fmt.Errorf("open for %s: %w", owner, ErrNoKey)
+}

@@ -1,0 +1,90 @@
+package secret_test
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"terbayar/internal/secret"
+)
+
+func key(b byte) string {
+	return base64.StdEncoding.EncodeToString([]byte(strings.Repeat(string(b), 32)))
+}
+
+func sealer(t *testing.T, keys string) *secret.Sealer {
+	t.Helper()
+	s, err := secret.NewSealer(secret.NewText(keys))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestTextNeverPrints(t *testing.T) {
+	s := secret.NewText("hunter2")
+	var log strings.Builder
+	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "s", s, "all", struct{ S secret.Text }{s})
+	doc, err := json.Marshal(map[string]any{"s": s, "p": &s})
+	if err != nil {
+		t.Fatal(err)
+	}
+	printed := fmt.Sprint(s, &s) + log.String() + string(doc)
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%d", "%x", "%T"} {
+		printed += fmt.Sprintf(verb, s) + fmt.Sprintf(verb, struct{ S secret.Text }{s})
+	}
+	if strings.Contains(printed, "hunter2") || strings.Contains(printed, "68756e7465723") {
+		t.Error(printed)
+	}
+	if s.Reveal() != "hunter2" {
+		t.Error("Reveal does not reveal")
+	}
+}
+
+func TestSealRotation(t *testing.T) {
+	old, rotated, other := sealer(t, key('a')), sealer(t, key('b')+", "+key('a')), sealer(t, key('c'))
+	sealed, err := old.Seal(secret.NewText("eyJ..."), "paydia:1")
+	if err != nil || strings.Contains(sealed, "eyJ") {
+		t.Fatal(sealed, err)
+	}
+	if got, err := rotated.Open(sealed, "paydia:1"); err != nil || got.Reveal() != "eyJ..." {
+		t.Errorf("after rotation: %v", err)
+	}
+	if _, err := other.Open(sealed, "paydia:1"); !errors.Is(err, secret.ErrNoKey) {
+		t.Errorf("another key: %v", err)
+	}
+	if _, err := old.Open(sealed, "paydia:2"); !errors.Is(err, secret.ErrNoKey) {
+		t.Errorf("another payment: %v", err)
+	}
+	fresh, err := rotated.Seal(secret.NewText("eyJ..."), "paydia:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := old.Open(fresh, "paydia:1"); err == nil {
+		t.Error("the first key does not seal")
+	}
+	if again, _ := old.Seal(secret.NewText("eyJ..."), "paydia:1"); again == sealed {
+		t.Error("sealing twice gives the same text")
+	}
+	for _, damaged := range []string{"", "v1.", "v1.!", "v2." + sealed[3:], sealed[:len(sealed)-2]} {
+		if _, err := old.Open(damaged, "paydia:1"); err == nil {
+			t.Errorf("%q opened", damaged)
+		}
+	}
+}
+
+func TestBadKeys(t *testing.T) {
+	for _, keys := range []string{"x", "aGVsbG8=", key('a') + ",", key('a') + ",zzz"} {
+		_, err := secret.NewSealer(secret.NewText(keys))
+		if err == nil || strings.Contains(err.Error(), keys) {
+			t.Errorf("%q: %v", keys, err)
+		}
+	}
+	if _, err := sealer(t, "").Seal(secret.NewText("x"), "y"); !errors.Is(err, secret.ErrNoKey) {
+		t.Error(err)
+	}
+}
