@@ -1,0 +1,299 @@
+package config
+
+import (
+	"cmp"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/crypto/bcrypt"
+
+	"terbayar/internal/redisconn"
+	"terbayar/internal/secret"
+)
+
+// Redis is where the ledger, the queues and the events live.
+type Redis struct {
+	URL secret.Text `name:"redis-url" env:"REDIS_URL" default:"redis://127.0.0.1:6379/0" group:"Redis:" help:"redis://, rediss://, redis-sentinel:// or redis-cluster://."`
+}
+
+// Validate implements kong's check.
+func (r *Redis) Validate() error {
+	if err := redisconn.Validate(r.URL.Reveal()); err != nil {
+		return Wrong("REDIS_URL", err)
+	}
+	return nil
+}
+
+// The signature schemes of AM (gateways.md 1.5).
+const (
+	signSHA256 = "sha256-username-transaction-id"
+	signHMAC   = "hmac-sha256"
+)
+
+// AMDigiPay is AM Digital Payment's part. What the vendor does not say is a
+// setting of its own, whose default is what public integrations do.
+type AMDigiPay struct {
+	BaseURL         string      `name:"amdigipay-base-url" env:"AMDIGIPAY_BASE_URL" default:"https://h2h.amdigipay.com/api" group:"AM Digital Payment:" help:"Where its API is."`
+	Username        string      `name:"amdigipay-username" env:"AMDIGIPAY_USERNAME" group:"AM Digital Payment:" help:"Without username and password the gateway is off."`
+	Password        secret.Text `name:"amdigipay-password" env:"AMDIGIPAY_PASSWORD" group:"AM Digital Payment:" help:"The API password."`
+	SignatureScheme string      `name:"amdigipay-signature-scheme" env:"AMDIGIPAY_SIGNATURE_SCHEME" default:"sha256-username-transaction-id" group:"AM Digital Payment:" help:"sha256-username-transaction-id or hmac-sha256."`
+	SignatureKey    secret.Text `name:"amdigipay-signature-key" env:"AMDIGIPAY_SIGNATURE_KEY" group:"AM Digital Payment:" help:"The key of hmac-sha256."`
+	SignatureFields []string    `name:"amdigipay-signature-fields" env:"AMDIGIPAY_SIGNATURE_FIELDS" group:"AM Digital Payment:" help:"The fields that hmac-sha256 signs, in order, separated by commas."`
+
+	StatusMap     string `name:"amdigipay-status-map" env:"AMDIGIPAY_STATUS_MAP" default:"1=on_processing,2=on_processing,3=paid,4=paid,5=cancelled,6=refunded,13=on_processing,14=failed" group:"AM Digital Payment, where its pages are silent:" help:"What its status ids mean."`
+	ListMethod    string `name:"amdigipay-list-method" env:"AMDIGIPAY_LIST_METHOD" default:"GET" group:"AM Digital Payment, where its pages are silent:" help:"The HTTP method of list-transaction: GET or POST."`
+	ListLimit     int    `name:"amdigipay-list-limit" env:"AMDIGIPAY_LIST_LIMIT" default:"100" group:"AM Digital Payment, where its pages are silent:" help:"Rows asked for per page of list-transaction."`
+	LoginEncoding string `name:"amdigipay-login-encoding" env:"AMDIGIPAY_LOGIN_ENCODING" default:"json" group:"AM Digital Payment, where its pages are silent:" help:"How the login is sent: json or form."`
+}
+
+// Enabled reports whether the gateway's credentials are there.
+func (a *AMDigiPay) Enabled() bool { return a.Username != "" && !a.Password.Empty() }
+
+// Validate implements kong's check. It takes a slash off the base URL's end.
+func (a *AMDigiPay) Validate() error {
+	a.BaseURL = strings.TrimRight(a.BaseURL, "/")
+	return cmp.Or(
+		baseURL("AMDIGIPAY_BASE_URL", a.BaseURL),
+		complete(
+			part{"AMDIGIPAY_USERNAME", a.Username != ""},
+			part{"AMDIGIPAY_PASSWORD", !a.Password.Empty()},
+		),
+		oneOf("AMDIGIPAY_SIGNATURE_SCHEME", a.SignatureScheme, signSHA256, signHMAC),
+		a.signature(),
+		notEmpty("AMDIGIPAY_STATUS_MAP", a.StatusMap),
+		oneOf("AMDIGIPAY_LIST_METHOD", a.ListMethod, "GET", "POST"),
+		between("AMDIGIPAY_LIST_LIMIT", a.ListLimit, 1, 10_000),
+		oneOf("AMDIGIPAY_LOGIN_ENCODING", a.LoginEncoding, "json", "form"),
+	)
+}
+
+func (a *AMDigiPay) signature() error {
+	if a.SignatureScheme != signHMAC {
+		return nil
+	}
+	if a.SignatureKey.Empty() {
+		return wrong("AMDIGIPAY_SIGNATURE_KEY", "is missing: AMDIGIPAY_SIGNATURE_SCHEME is %s", signHMAC)
+	}
+	if len(a.SignatureFields) == 0 || slices.Contains(a.SignatureFields, "") {
+		return wrong("AMDIGIPAY_SIGNATURE_FIELDS", "names no field, or an empty one: AMDIGIPAY_SIGNATURE_SCHEME is %s", signHMAC)
+	}
+	return nil
+}
+
+// Paydia is Paydia SNAP's part.
+type Paydia struct {
+	BaseURL        string      `name:"paydia-base-url" env:"PAYDIA_BASE_URL" default:"https://api.paydia.id/snap/v1.0" group:"Paydia:" help:"Where its API is; the path is part of what is signed."`
+	ClientID       string      `name:"paydia-client-id" env:"PAYDIA_CLIENT_ID" group:"Paydia:" help:"Without client id, client secret and private key the gateway is off."`
+	ClientSecret   secret.Text `name:"paydia-client-secret" env:"PAYDIA_CLIENT_SECRET" group:"Paydia:" help:"Signs every transaction call."`
+	PrivateKey     secret.Text `name:"paydia-private-key" env:"PAYDIA_PRIVATE_KEY" group:"Paydia:" help:"RSA, PEM, PKCS#8 or PKCS#1; signs the access token's call."`
+	PrivateKeyFile string      `name:"paydia-private-key-file" env:"PAYDIA_PRIVATE_KEY_FILE" group:"Paydia:" help:"The same, in a file."`
+	MerchantID     string      `name:"paydia-merchant-id" env:"PAYDIA_MERCHANT_ID" group:"Paydia:" help:"For payments that leave merchantId out."`
+	ChannelID      string      `name:"paydia-channel-id" env:"PAYDIA_CHANNEL_ID" default:"12345" group:"Paydia:" help:"CHANNEL-ID, at most 5 digits."`
+
+	CustomerTokenPrefix string `name:"paydia-customer-token-prefix" env:"PAYDIA_CUSTOMER_TOKEN_PREFIX" group:"Paydia, where its pages contradict themselves:" help:"What stands before the token in Authorization-Customer, e.g. 'Bearer '; nothing by default."`
+	QueryEmptyReference bool   `name:"paydia-query-empty-reference" env:"PAYDIA_QUERY_EMPTY_REFERENCE" group:"Paydia, where its pages contradict themselves:" help:"Send an unknown originalReferenceNo as an empty string instead of leaving it out."`
+}
+
+// Enabled reports whether the gateway's credentials are there.
+func (p *Paydia) Enabled() bool { return p.ClientID != "" && !p.ClientSecret.Empty() && p.hasKey() }
+
+func (p *Paydia) hasKey() bool { return !p.PrivateKey.Empty() || p.PrivateKeyFile != "" }
+
+var digits5 = regexp.MustCompile(`^[0-9]{1,5}$`)
+
+// Validate implements kong's check. It takes a slash off the base URL's end.
+func (p *Paydia) Validate() error {
+	p.BaseURL = strings.TrimRight(p.BaseURL, "/")
+	err := cmp.Or(
+		baseURL("PAYDIA_BASE_URL", p.BaseURL),
+		complete(
+			part{"PAYDIA_CLIENT_ID", p.ClientID != ""},
+			part{"PAYDIA_CLIENT_SECRET", !p.ClientSecret.Empty()},
+			part{"PAYDIA_PRIVATE_KEY (or PAYDIA_PRIVATE_KEY_FILE)", p.hasKey()},
+		),
+	)
+	if err == nil && !digits5.MatchString(p.ChannelID) { // Paydia "Auth Payment", header 7
+		err = wrong("PAYDIA_CHANNEL_ID", "%q is not 1 to 5 digits", p.ChannelID)
+	}
+	if err == nil && len(p.MerchantID) > 64 { // Paydia "Auth Payment", body field 2
+		err = wrong("PAYDIA_MERCHANT_ID", "is longer than 64 characters")
+	}
+	if err == nil && p.hasKey() {
+		_, err = p.Key()
+	}
+	return err
+}
+
+// Key is the private key as PEM, from the variable or from the file, checked to
+// be an RSA key of at least 2048 bits.
+func (p *Paydia) Key() (secret.Text, error) {
+	text, variable, err := eitherWay("PAYDIA_PRIVATE_KEY", p.PrivateKey, p.PrivateKeyFile)
+	if err != nil {
+		return secret.Text{}, err
+	}
+	if err := rsaKey(text); err != nil {
+		return secret.Text{}, Wrong(variable, err)
+	}
+	return text, nil
+}
+
+func rsaKey(text secret.Text) error {
+	block, _ := pem.Decode([]byte(text.Reveal()))
+	if block == nil {
+		return errors.New("is not PEM")
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		if parsed, err = x509.ParsePKCS1PrivateKey(block.Bytes); err != nil {
+			return errors.New("is neither a PKCS#8 nor a PKCS#1 private key without a password")
+		}
+	}
+	key, ok := parsed.(*rsa.PrivateKey)
+	if !ok {
+		return errors.New("is not an RSA key")
+	}
+	if bits := key.N.BitLen(); bits < 2048 {
+		return fmt.Errorf("has %d bits, at least 2048 are needed", bits)
+	}
+	return nil
+}
+
+// Worker is what the worker does with the machine and with time.
+type Worker struct {
+	Concurrency        int           `name:"worker-concurrency" env:"WORKER_CONCURRENCY" default:"50" group:"Worker:" help:"Payments in flight at once."`
+	HTTPAddr           string        `name:"worker-http-addr" env:"WORKER_HTTP_ADDR" default:":8080" group:"Worker:" help:"Where /healthz, /readyz, /metrics and /monitoring/ listen."`
+	ShutdownTimeout    time.Duration `name:"worker-shutdown-timeout" env:"WORKER_SHUTDOWN_TIMEOUT" default:"40s" group:"Worker:" help:"How long requests in flight may take to finish at shutdown."`
+	GatewayTimeout     time.Duration `name:"gateway-timeout" env:"GATEWAY_TIMEOUT" default:"15s" group:"Worker:" help:"How long one request to a gateway may take."`
+	StatusPollInterval time.Duration `name:"status-poll-interval" env:"STATUS_POLL_INTERVAL" default:"30s" group:"Worker:" help:"How often the open payments are polled."`
+	MonitoringUsers    secret.Text   `name:"monitoring-users" env:"MONITORING_USERS" group:"Worker:" help:"name:bcrypt-hash, several separated by commas: who may see /monitoring/; without it loopback callers only."`
+
+	ExpiryGrace       time.Duration `name:"expiry-grace" env:"EXPIRY_GRACE" default:"1m" group:"Worker, rarely changed:" help:"How long after its expired_date an unpaid payment expires."`
+	LatePaymentWindow time.Duration `name:"late-payment-window" env:"LATE_PAYMENT_WINDOW" default:"168h" group:"Worker, rarely changed:" help:"How long an expired payment, or one in attention, is still watched for late money."`
+}
+
+const (
+	// leaseMargin is what a claim lasts beyond the request: writing its outcome down.
+	leaseMargin = 5 * time.Second
+	// taskMargin is what a task may take beyond login and claim: waiting for Redis.
+	taskMargin = 10 * time.Second
+)
+
+// ClaimLease is how long a claim on a payment lasts: longer than the request it
+// is for.
+func (w *Worker) ClaimLease() time.Duration { return w.GatewayTimeout + leaseMargin }
+
+// TaskTimeout is what a task is given by asynq: time to log in and to use up the
+// claim. At that deadline asynq forgets the handler's own answer, so it must be
+// never reached. It is whole seconds: asynq drops the rest.
+func (w *Worker) TaskTimeout() time.Duration {
+	return (w.GatewayTimeout + w.ClaimLease() + taskMargin + time.Second - 1).Truncate(time.Second)
+}
+
+// Validate implements kong's check. Lease and task time-out follow from the
+// gateway's; the shutdown's is the one link of the chain that can break.
+func (w *Worker) Validate() error {
+	err := cmp.Or(
+		between("WORKER_CONCURRENCY", w.Concurrency, 1, 10_000),
+		address("WORKER_HTTP_ADDR", w.HTTPAddr),
+		atLeast("WORKER_SHUTDOWN_TIMEOUT", w.ShutdownTimeout, time.Millisecond),
+		atLeast("GATEWAY_TIMEOUT", w.GatewayTimeout, time.Millisecond),
+		atLeast("STATUS_POLL_INTERVAL", w.StatusPollInterval, 100*time.Millisecond),
+		atLeast("EXPIRY_GRACE", w.ExpiryGrace, 0),
+		atLeast("LATE_PAYMENT_WINDOW", w.LatePaymentWindow, 0),
+	)
+	if err == nil && w.GatewayTimeout >= w.ShutdownTimeout {
+		err = &Error{fmt.Sprintf("GATEWAY_TIMEOUT (%s) must be less than WORKER_SHUTDOWN_TIMEOUT (%s): "+
+			"a request in flight at shutdown could not finish", w.GatewayTimeout, w.ShutdownTimeout)}
+	}
+	if err == nil {
+		_, err = w.Users()
+	}
+	return err
+}
+
+// Users are those who may see /monitoring/: bcrypt hashes by name. Empty: nobody
+// was named.
+func (w *Worker) Users() (map[string][]byte, error) {
+	users := make(map[string][]byte)
+	if w.MonitoringUsers.Empty() {
+		return users, nil
+	}
+	// Neither name nor hash goes into an error: a password may stand in either place.
+	for i, entry := range strings.Split(w.MonitoringUsers.Reveal(), ",") {
+		name, hash, ok := strings.Cut(strings.TrimSpace(entry), ":")
+		if !ok || name == "" {
+			return nil, wrong("MONITORING_USERS", "entry %d is not name:bcrypt-hash", i+1)
+		}
+		if _, err := bcrypt.Cost([]byte(hash)); err != nil {
+			return nil, wrong("MONITORING_USERS", "entry %d has no bcrypt hash after its name", i+1)
+		}
+		if users[name] != nil {
+			return nil, wrong("MONITORING_USERS", "entry %d has the name of an earlier one", i+1)
+		}
+		users[name] = []byte(hash)
+	}
+	return users, nil
+}
+
+// RetryPolicy is where the overrides of the retry policy are. What reads the
+// file reports its errors with Wrong("RETRY_POLICY_FILE", err).
+type RetryPolicy struct {
+	File string `name:"retry-policy-file" env:"RETRY_POLICY_FILE" group:"Retry policy:" help:"Overrides, in YAML."`
+}
+
+// Events is where the result events go.
+type Events struct {
+	Stream string `name:"events-stream" env:"EVENTS_STREAM" default:"terbayar:events" group:"Events:" help:"The Redis stream of result events."`
+}
+
+// Validate implements kong's check.
+func (e *Events) Validate() error { return notEmpty("EVENTS_STREAM", e.Stream) }
+
+// Payload is what seals secrets at rest in Redis.
+type Payload struct {
+	Keys     secret.Text `name:"payload-keys" env:"PAYLOAD_KEYS" group:"Secrets at rest:" help:"Base64 of 32 random bytes, several separated by commas: the first seals, any opens."`
+	KeysFile string      `name:"payload-keys-file" env:"PAYLOAD_KEYS_FILE" group:"Secrets at rest:" help:"The same, in a file."`
+}
+
+// Validate implements kong's check.
+func (p *Payload) Validate() error {
+	_, err := p.Sealer()
+	return err
+}
+
+// Sealer seals with the keys; without any it refuses to.
+func (p *Payload) Sealer() (*secret.Sealer, error) {
+	keys, variable, err := eitherWay("PAYLOAD_KEYS", p.Keys, p.KeysFile)
+	if err != nil {
+		return nil, err
+	}
+	sealer, err := secret.NewSealer(keys)
+	if err == nil && p.KeysFile != "" && !sealer.CanSeal() {
+		err = errors.New("the file holds no key")
+	}
+	if err != nil {
+		return nil, Wrong(variable, err)
+	}
+	return sealer, nil
+}
+
+// Log is how the program speaks to its operator.
+type Log struct {
+	Level  string `name:"log-level" env:"LOG_LEVEL" default:"info" group:"Log:" help:"debug, info, warn or error."`
+	Format string `name:"log-format" env:"LOG_FORMAT" default:"auto" group:"Log:" help:"json, text (coloured on a terminal), or auto: text on a terminal, json elsewhere."`
+}
+
+// Validate implements kong's check.
+func (l *Log) Validate() error {
+	return cmp.Or(
+		oneOf("LOG_LEVEL", l.Level, "debug", "info", "warn", "error"),
+		oneOf("LOG_FORMAT", l.Format, "auto", "json", "text"),
+	)
+}

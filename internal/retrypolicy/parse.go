@@ -1,0 +1,379 @@
+package retrypolicy
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"terbayar/internal/payment"
+)
+
+// maxAttempts bounds max_attempts and lookups: more is a slip of the finger, and
+// a delay costs time in proportion to the attempt's number.
+const maxAttempts = 10_000
+
+// Load reads the overrides of a policy file and lays them over the built-in
+// rules. An empty path is the built-in policy. The error names file, line and
+// value.
+func Load(path string) (*Policy, error) {
+	if path == "" {
+		return Builtin(), nil
+	}
+	doc, err := os.ReadFile(path) //nolint:gosec // the operator's own setting
+	if err != nil {
+		return nil, err // os names the path
+	}
+	return Parse(path, doc)
+}
+
+// Parse lays the overrides of a YAML document over the built-in rules. The name
+// is what errors and Rule.Source call the document.
+//
+// What an override leaves out is that of its action: max_attempts and each field
+// of backoff are those of the built-in rules for throttling (retry), a void token
+// (refresh_token) and unknown outcomes (confirm).
+// The cap is never below the base: it follows a base set higher, and a constant
+// backoff needs none.
+func Parse(name string, doc []byte) (*Policy, error) {
+	policy := Builtin()
+	root, err := document(name, doc)
+	if root == nil || err != nil {
+		return policy, err
+	}
+	f := file{name}
+	top, err := f.fields(root, "", "gateways")
+	if err != nil {
+		return nil, err
+	}
+	gateways, err := f.fields(top["gateways"], "gateways", gatewayNames()...)
+	if err != nil {
+		return nil, err
+	}
+	for _, g := range payment.Gateways() {
+		if err := f.gateway(policy, g, gateways[string(g)]); err != nil {
+			return nil, err
+		}
+	}
+	return policy, nil
+}
+
+var syntaxError = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)$`)
+
+// document is the root of the only YAML document in doc, nil when there is none
+// or nothing in it.
+func document(name string, doc []byte) (*yaml.Node, error) {
+	d := yaml.NewDecoder(bytes.NewReader(doc))
+	var first, second yaml.Node
+	err := d.Decode(&first)
+	if errors.Is(err, io.EOF) {
+		return nil, nil
+	}
+	if err == nil {
+		err = d.Decode(&second)
+		if err == nil {
+			return nil, fmt.Errorf("%s:%d: a second document: only the first would count", name, second.Line)
+		}
+	}
+	if !errors.Is(err, io.EOF) {
+		m := syntaxError.FindStringSubmatch(err.Error())
+		if m == nil || m[1] == "" {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		return nil, fmt.Errorf("%s:%s: %s", name, m[1], m[2])
+	}
+	root := first.Content[0]
+	if root.Tag == "!!null" {
+		return nil, nil
+	}
+	return root, nil
+}
+
+// file reads the nodes of one document; its methods name file, line and the path
+// of what they refuse.
+type file struct{ name string }
+
+func (f file) errorf(n *yaml.Node, path, format string, args ...any) error {
+	if path != "" {
+		path += ": "
+	}
+	return fmt.Errorf("%s:%d: %s%s", f.name, n.Line, path, fmt.Sprintf(format, args...))
+}
+
+// fields splits a mapping by its keys, all of which must be known. The node may
+// be nil: then there are none.
+func (f file) fields(n *yaml.Node, path string, known ...string) (map[string]*yaml.Node, error) {
+	if n == nil {
+		return nil, nil
+	}
+	if n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	if n.Kind != yaml.MappingNode {
+		return nil, f.errorf(n, path, "want a mapping with %s", strings.Join(known, ", "))
+	}
+	fields := make(map[string]*yaml.Node, len(n.Content)/2)
+	for i := 0; i < len(n.Content); i += 2 {
+		key := n.Content[i]
+		switch {
+		case !slices.Contains(known, key.Value):
+			return nil, f.errorf(key, path, "unknown key %q (want %s)", key.Value, strings.Join(known, ", "))
+		case fields[key.Value] != nil:
+			return nil, f.errorf(key, path, "%q stands twice", key.Value)
+		}
+		fields[key.Value] = n.Content[i+1]
+	}
+	return fields, nil
+}
+
+// value is the text of a scalar.
+func (f file) value(n *yaml.Node, path string) (string, error) {
+	if n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	if n.Kind != yaml.ScalarNode {
+		return "", f.errorf(n, path, "want a single value")
+	}
+	return n.Value, nil
+}
+
+func (f file) gateway(policy *Policy, g payment.Gateway, n *yaml.Node) error {
+	path := "gateways." + string(g)
+	fields, err := f.fields(n, path, "confirm", "rules")
+	if err != nil {
+		return err
+	}
+	if n := fields["confirm"]; n != nil {
+		c, err := f.confirmation(n, path+".confirm")
+		if err != nil {
+			return err
+		}
+		policy.confirmations[g] = c
+	}
+	list := fields["rules"]
+	if list == nil {
+		return nil
+	}
+	if list.Kind == yaml.AliasNode {
+		list = list.Alias
+	}
+	if list.Kind != yaml.SequenceNode {
+		return f.errorf(list, path+".rules", "want a list of rules")
+	}
+	var overrides []Rule
+	for i, n := range list.Content {
+		path := fmt.Sprintf("%s.rules[%d]", path, i)
+		r, err := f.rule(policy, g, n, path)
+		if err != nil {
+			return err
+		}
+		for _, o := range overrides {
+			if o.Code == r.Code {
+				return f.errorf(n, path+".code", "%q stands twice (%s)", r.Code, o.Source)
+			}
+		}
+		overrides = append(overrides, r)
+	}
+	order(overrides)
+	builtin := slices.DeleteFunc(policy.rules[g], func(r Rule) bool {
+		return slices.ContainsFunc(overrides, func(o Rule) bool { return covers(o.Code, r.Code) })
+	})
+	policy.rules[g] = append(overrides, builtin...)
+	return nil
+}
+
+func (f file) confirmation(n *yaml.Node, path string) (Confirmation, error) {
+	c := confirmation
+	c.Source = f.source(n)
+	fields, err := f.fields(n, path, "settle", "lookups", "then")
+	if err != nil {
+		return c, err
+	}
+	if n := fields["settle"]; n != nil {
+		if c.Settle, err = f.duration(n, path+".settle"); err != nil {
+			return c, err
+		}
+	}
+	if n := fields["lookups"]; n != nil {
+		if c.Lookups, err = f.count(n, path+".lookups"); err != nil {
+			return c, err
+		}
+	}
+	if n := fields["then"]; n != nil {
+		if c.Then, err = choice(f, n, path+".then", "action", Retry, Hold); err != nil {
+			return c, err
+		}
+	}
+	return c, nil
+}
+
+func (f file) rule(policy *Policy, g payment.Gateway, n *yaml.Node, path string) (Rule, error) {
+	r := Rule{Gateway: g, Source: f.source(n)}
+	fields, err := f.fields(n, path, "code", "action", "backoff", "max_attempts")
+	if err != nil {
+		return r, err
+	}
+	for _, key := range []string{"code", "action"} {
+		if fields[key] == nil {
+			return r, f.errorf(n, path, "%s is missing", key)
+		}
+	}
+	if r.Code, err = f.value(fields["code"], path+".code"); err != nil {
+		return r, err
+	}
+	if !patterns[g].MatchString(r.Code) {
+		return r, f.errorf(fields["code"], path+".code", "malformed code %q (want %s)", r.Code, patternsInWords[g])
+	}
+	r.Meaning = "set in the policy file"
+	for _, b := range policy.rules[g] {
+		if covers(b.Code, r.Code) {
+			r.Meaning = b.Meaning
+			break
+		}
+	}
+	if r.Action, err = choice(f, fields["action"], path+".action", "action", actions...); err != nil {
+		return r, err
+	}
+	r.Schedule = inherited[r.Action]
+	for _, key := range []string{"backoff", "max_attempts"} {
+		if n := fields[key]; n != nil && r.Schedule == none {
+			return r, f.errorf(n, path+"."+key, "action %s is not repeated: it has none", r.Action)
+		}
+	}
+	if n := fields["backoff"]; n != nil {
+		if r.Backoff, err = f.backoff(n, path+".backoff", r.Backoff); err != nil {
+			return r, err
+		}
+	}
+	if n := fields["max_attempts"]; n != nil {
+		if r.MaxAttempts, err = f.count(n, path+".max_attempts"); err != nil {
+			return r, err
+		}
+	}
+	return r, nil
+}
+
+// backoff reads a backoff; what it leaves out is that of b, and where b is none
+// (refresh_token), that of retry.
+func (f file) backoff(n *yaml.Node, path string, b Backoff) (Backoff, error) {
+	if b == (Backoff{}) {
+		b = inherited[Retry].Backoff
+	}
+	fields, err := f.fields(n, path, "type", "base", "cap", "jitter")
+	if err != nil {
+		return b, err
+	}
+	if n := fields["type"]; n != nil {
+		if b.Type, err = choice(f, n, path+".type", "type", progressions...); err != nil {
+			return b, err
+		}
+	}
+	if n := fields["base"]; n != nil {
+		if b.Base, err = f.duration(n, path+".base"); err != nil {
+			return b, err
+		}
+	}
+	b.Cap = max(b.Cap, b.Base)
+	if n := fields["cap"]; n != nil {
+		if b.Cap, err = f.duration(n, path+".cap"); err != nil {
+			return b, err
+		}
+		if b.Cap < b.Base {
+			return b, f.errorf(n, path+".cap", "%s is less than the base %s", short(b.Cap), short(b.Base))
+		}
+	}
+	if n := fields["jitter"]; n != nil {
+		text, err := f.value(n, path+".jitter")
+		if err != nil {
+			return b, err
+		}
+		digits, isPercent := strings.CutSuffix(text, "%")
+		if b.Jitter, err = strconv.ParseUint(digits, 10, 64); err != nil || !isPercent || b.Jitter > 100 {
+			return b, f.errorf(n, path+".jitter", "%q is not a percentage (want 0%% to 100%%)", text)
+		}
+	}
+	return b, nil
+}
+
+func (f file) duration(n *yaml.Node, path string) (time.Duration, error) {
+	text, err := f.value(n, path)
+	if err != nil {
+		return 0, err
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d <= 0 {
+		return 0, f.errorf(n, path, "%q is not a positive duration (want e.g. 5s, 10m)", text)
+	}
+	return d, nil
+}
+
+func (f file) count(n *yaml.Node, path string) (int, error) {
+	text, err := f.value(n, path)
+	if err != nil {
+		return 0, err
+	}
+	i, err := strconv.Atoi(text)
+	if err != nil || i < 1 || i > maxAttempts {
+		return 0, f.errorf(n, path, "%q is not a whole number from 1 to %d", text, maxAttempts)
+	}
+	return i, nil
+}
+
+func (f file) source(n *yaml.Node) string { return fmt.Sprintf("%s:%d", f.name, n.Line) }
+
+// choice reads one of a few words.
+func choice[T ~string](f file, n *yaml.Node, path, what string, words ...T) (T, error) {
+	text, err := f.value(n, path)
+	if err != nil {
+		return "", err
+	}
+	if !slices.Contains(words, T(text)) {
+		var want []string
+		for _, w := range words {
+			want = append(want, string(w))
+		}
+		return "", f.errorf(n, path, "unknown %s %q (want %s)", what, text, strings.Join(want, ", "))
+	}
+	return T(text), nil
+}
+
+// patterns are the codes a rule may name. SNAP's seven digits are Paydia's only,
+// error:true is AM's only: elsewhere a rule for them could never apply.
+var patterns = map[payment.Gateway]*regexp.Regexp{
+	payment.AMDigiPay: regexp.MustCompile(`^(http:[0-9x]{3}|error:true|net:unsent|net:unknown|body:unreadable)$`),
+	payment.Paydia:    regexp.MustCompile(`^([0-9x]{7}|http:[0-9x]{3}|net:unsent|net:unknown|body:unreadable)$`),
+}
+
+var patternsInWords = map[payment.Gateway]string{
+	payment.AMDigiPay: "http:NNN with x for any digit, error:true, net:unsent, net:unknown or body:unreadable",
+	payment.Paydia:    "7 digits or http:NNN, both with x for any digit, net:unsent, net:unknown or body:unreadable",
+}
+
+func gatewayNames() []string {
+	var names []string
+	for _, g := range payment.Gateways() {
+		names = append(names, string(g))
+	}
+	return names
+}
+
+// short is a duration without the zero units that time.Duration prints: 10m, not
+// 10m0s.
+func short(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}

@@ -1,0 +1,248 @@
+package retrypolicy
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"terbayar/internal/payment"
+)
+
+// The example of interface.md, word for word.
+const example = `gateways:
+  paydia:
+    confirm: {settle: 2m, lookups: 3, then: hold}
+    rules:
+      - code: "5006301"          # exact, or x for any digit: "5xxxx0x"
+        action: confirm
+        backoff: {type: exponential, base: 5s, cap: 10m, jitter: 10%}
+        max_attempts: 12
+  amdigipay:
+    rules:
+      - code: "http:500"
+        action: confirm
+`
+
+func TestExample(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "retry-policy.yaml")
+	if err := os.WriteFile(path, []byte(example), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Rule{
+		{am, "http:500", Confirm, look, "server error: may have been processed", path + ":11"},
+		{
+			paydia63, "5006301", Confirm,
+			Schedule{Backoff{Exponential, 5 * time.Second, 10 * time.Minute, 10}, 12},
+			"internal server error: may have been processed", path + ":5",
+		},
+	}
+	var got []Rule
+	for _, r := range p.Rules() {
+		if r.Source != BuiltIn {
+			got = append(got, r)
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(Confirmation{2 * time.Minute, 3, Hold, path + ":3"}, p.Confirm(paydia63)); diff != "" {
+		t.Error(diff)
+	}
+	// 5006301 is replaced, http:500 stands before http:5xx, which stays.
+	if got, want := len(p.Rules()), len(Builtin().Rules())+1; got != want {
+		t.Errorf("%d rules, want %d", got, want)
+	}
+}
+
+// What an override leaves out.
+func TestInherited(t *testing.T) {
+	for _, row := range []struct {
+		rule string
+		want string
+	}{
+		{`action: retry`, "exponential 2s..2m +/-20%, 100"},
+		{`action: confirm`, "exponential 5s..10m +/-10%, 24"},
+		{`action: refresh_token`, "exponential 1s..1m +/-20%, 8"},
+		{`action: hold`, "at once, 0"},
+		{`action: retry, max_attempts: 3`, "exponential 2s..2m +/-20%, 3"},
+		{`action: retry, backoff: {base: 5m}`, "exponential 5m..5m +/-20%, 100"},
+		{`action: retry, backoff: {cap: 3s, jitter: 0%}`, "exponential 2s..3s, 100"},
+		{`action: confirm, backoff: {type: constant, base: 1m}`, "constant 1m +/-10%, 24"},
+		{`action: confirm, backoff: {type: fibonacci, base: 1500ms, cap: 1h, jitter: 100%}`, "fibonacci 1.5s..1h +/-100%, 24"},
+		{`action: refresh_token, backoff: {base: 1s}, max_attempts: 4`, "exponential 1s..1m +/-20%, 4"},
+	} {
+		p, err := Parse("p.yaml", []byte("gateways: {paydia: {rules: [{code: 5006301, "+row.rule+"}]}}"))
+		if err != nil {
+			t.Errorf("%s: %v", row.rule, err)
+			continue
+		}
+		r := p.rule(paydia63, "5006301")
+		if got := r.Backoff.String() + ", " + strconv.Itoa(r.MaxAttempts); got != row.want {
+			t.Errorf("%s: %s, want %s", row.rule, got, row.want)
+		}
+	}
+}
+
+func TestConfirmOverride(t *testing.T) {
+	p, err := Parse("p.yaml", []byte("gateways: {amdigipay: {confirm: {then: retry, lookups: 5}}}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(Confirmation{2 * time.Minute, 5, Retry, "p.yaml:1"}, p.Confirm(am)); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(Builtin().Confirm(paydia63), p.Confirm(paydia63)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestEmptyDocuments(t *testing.T) {
+	for _, doc := range []string{"", "# nothing yet\n", "---\n", "gateways: {}\n", "null"} {
+		p, err := Parse("p.yaml", []byte(doc))
+		if err != nil {
+			t.Errorf("%q: %v", doc, err)
+			continue
+		}
+		if diff := cmp.Diff(Builtin().Rules(), p.Rules()); diff != "" {
+			t.Errorf("%q: %s", doc, diff)
+		}
+	}
+}
+
+// Each error names file, line, place and value.
+func TestParseErrors(t *testing.T) {
+	const paydia = "gateways:\n  paydia:\n    rules:\n      - "
+	for _, row := range []struct{ doc, want string }{
+		{paydia + "code: '4006301'\n        action: confrim", `p.yaml:5: gateways.paydia.rules[0].action: unknown action "confrim" (want accept, retry, refresh_token, confirm, reject, hold)`},
+		{paydia + "code: '40063'\n        action: hold", `p.yaml:4: gateways.paydia.rules[0].code: malformed code "40063" (want 7 digits or http:NNN, both with x for any digit, net:unsent, net:unknown or body:unreadable)`},
+		{paydia + "{code: '400630X', action: hold}", `p.yaml:4: gateways.paydia.rules[0].code: malformed code "400630X" (want 7 digits`},
+		{paydia + "{code: 'error:true', action: hold}", `p.yaml:4: gateways.paydia.rules[0].code: malformed code "error:true"`},
+		{paydia + "{code: 'net:odd', action: hold}", `p.yaml:4: gateways.paydia.rules[0].code: malformed code "net:odd"`},
+		{"gateways: {amdigipay: {rules: [{code: 4006301, action: hold}]}}", `p.yaml:1: gateways.amdigipay.rules[0].code: malformed code "4006301" (want http:NNN with x`},
+		{paydia + "{code: '4006301', action: hold}\n      - {code: '4006301', action: retry}", `p.yaml:5: gateways.paydia.rules[1].code: "4006301" stands twice (p.yaml:4)`},
+		{paydia + "{action: hold}", `p.yaml:4: gateways.paydia.rules[0]: code is missing`},
+		{paydia + "{code: '4006301'}", `p.yaml:4: gateways.paydia.rules[0]: action is missing`},
+		{paydia + "{code: '4006301', action: hold, bakcoff: 3}", `p.yaml:4: gateways.paydia.rules[0]: unknown key "bakcoff" (want code, action, backoff, max_attempts)`},
+		{paydia + "{code: '4006301', action: hold, action: hold}", `p.yaml:4: gateways.paydia.rules[0]: "action" stands twice`},
+		{paydia + "{code: [1], action: hold}", `p.yaml:4: gateways.paydia.rules[0].code: want a single value`},
+		{paydia + "just text", `p.yaml:4: gateways.paydia.rules[0]: want a mapping with code, action`},
+		{paydia + "{code: '4006301', action: retry, max_attempts: -1}", `p.yaml:4: gateways.paydia.rules[0].max_attempts: "-1" is not a whole number from 1 to 10000`},
+		{paydia + "{code: '4006301', action: retry, max_attempts: 0}", `p.yaml:4: gateways.paydia.rules[0].max_attempts: "0" is not a whole number`},
+		{paydia + "{code: '4006301', action: retry, max_attempts: many}", `p.yaml:4: gateways.paydia.rules[0].max_attempts: "many" is not a whole number`},
+		{paydia + "{code: '4006301', action: hold, max_attempts: 3}", `p.yaml:4: gateways.paydia.rules[0].max_attempts: action hold is not repeated`},
+		{paydia + "{code: '4006301', action: accept, backoff: {base: 3s}}", `p.yaml:4: gateways.paydia.rules[0].backoff: action accept is not repeated`},
+		{paydia + "{code: '4006301', action: retry, backoff: 3s}", `p.yaml:4: gateways.paydia.rules[0].backoff: want a mapping with type, base, cap, jitter`},
+		{paydia + "{code: '4006301', action: retry, backoff: {typ: constant}}", `p.yaml:4: gateways.paydia.rules[0].backoff: unknown key "typ"`},
+		{paydia + "{code: '4006301', action: retry, backoff: {type: linear}}", `p.yaml:4: gateways.paydia.rules[0].backoff.type: unknown type "linear" (want constant, exponential, fibonacci)`},
+		{paydia + "{code: '4006301', action: retry, backoff: {base: fast}}", `p.yaml:4: gateways.paydia.rules[0].backoff.base: "fast" is not a positive duration (want e.g. 5s, 10m)`},
+		{paydia + "{code: '4006301', action: retry, backoff: {base: 5}}", `p.yaml:4: gateways.paydia.rules[0].backoff.base: "5" is not a positive duration`},
+		{paydia + "{code: '4006301', action: retry, backoff: {base: 0s}}", `p.yaml:4: gateways.paydia.rules[0].backoff.base: "0s" is not a positive duration`},
+		{paydia + "{code: '4006301', action: retry, backoff: {cap: -1s}}", `p.yaml:4: gateways.paydia.rules[0].backoff.cap: "-1s" is not a positive duration`},
+		{paydia + "{code: '4006301', action: retry, backoff: {base: 5m, cap: 10s}}", `p.yaml:4: gateways.paydia.rules[0].backoff.cap: 10s is less than the base 5m`},
+		{paydia + "{code: '4006301', action: retry, backoff: {jitter: 10}}", `p.yaml:4: gateways.paydia.rules[0].backoff.jitter: "10" is not a percentage (want 0% to 100%)`},
+		{paydia + "{code: '4006301', action: retry, backoff: {jitter: 101%}}", `p.yaml:4: gateways.paydia.rules[0].backoff.jitter: "101%" is not a percentage`},
+		{paydia + "{code: '4006301', action: retry, backoff: {jitter: -1%}}", `p.yaml:4: gateways.paydia.rules[0].backoff.jitter: "-1%" is not a percentage`},
+		{"gateways: {paydia: {rules: {}}}", `p.yaml:1: gateways.paydia.rules: want a list of rules`},
+		{"gateways: {paydia: {rulez: []}}", `p.yaml:1: gateways.paydia: unknown key "rulez" (want confirm, rules)`},
+		{"gateways:\n  dana: {}", `p.yaml:2: gateways: unknown key "dana" (want amdigipay, paydia)`},
+		{"gateways: 3", `p.yaml:1: gateways: want a mapping with amdigipay, paydia`},
+		{"gatways: {}", `p.yaml:1: unknown key "gatways" (want gateways)`},
+		{"[]", `p.yaml:1: want a mapping with gateways`},
+		{"gateways: {paydia: {confirm: {settle: soon}}}", `p.yaml:1: gateways.paydia.confirm.settle: "soon" is not a positive duration`},
+		{"gateways: {paydia: {confirm: {lookups: 0}}}", `p.yaml:1: gateways.paydia.confirm.lookups: "0" is not a whole number from 1 to 10000`},
+		{"gateways: {paydia: {confirm: {then: reject}}}", `p.yaml:1: gateways.paydia.confirm.then: unknown action "reject" (want retry, hold)`},
+		{"gateways: {paydia: {confirm: {after: 3}}}", `p.yaml:1: gateways.paydia.confirm: unknown key "after" (want settle, lookups, then)`},
+		{"gateways: {}\n---\ngateways: {}", `p.yaml:2: a second document: only the first would count`},
+		{"gateways: {}\nother", `p.yaml:`},
+		{"\x00", `p.yaml: yaml: control characters are not allowed`},
+	} {
+		_, err := Parse("p.yaml", []byte(row.doc))
+		if err == nil || !strings.HasPrefix(err.Error(), row.want) {
+			t.Errorf("%s\n got %v\nwant %s", row.doc, err, row.want)
+		}
+		if err != nil && strings.Contains(err.Error(), "\n") {
+			t.Errorf("more than one line: %q", err)
+		}
+	}
+}
+
+func TestLoad(t *testing.T) {
+	if p, err := Load(""); err != nil || !cmp.Equal(p.Rules(), Builtin().Rules()) {
+		t.Errorf("no file: %v", err)
+	}
+	if _, err := Load("/no/such/policy.yaml"); err == nil || !strings.Contains(err.Error(), "/no/such/policy.yaml") {
+		t.Errorf("missing file: %v", err)
+	}
+}
+
+func TestWriteTable(t *testing.T) {
+	p, err := Parse("retry-policy.yaml", []byte(example))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := WriteTable(&out, p); err != nil {
+		t.Fatal(err)
+	}
+	lines := make(map[string]bool)
+	for line := range strings.Lines(out.String()) {
+		lines[strings.Join(strings.Fields(line), " ")] = true
+	}
+	for _, want := range []string{
+		"| GATEWAY | CODE | ACTION | BACKOFF | MAX ATTEMPTS | SOURCE | MEANING |",
+		"| amdigipay | http:200 | accept | | | built-in | success |",
+		"| amdigipay | http:500 | confirm | exponential 5s..10m +/-10% | 24 | retry-policy.yaml:11 | server error: may have been processed |",
+		"| paydia | 5006301 | confirm | exponential 5s..10m +/-10% | 12 | retry-policy.yaml:5 | internal server error: may have been processed |",
+		"| paydia | 4016301 | refresh_token | exponential 1s..1m +/-20% | 8 | built-in | invalid token (B2B) |",
+		"| paydia | net:unsent | retry | exponential 1s..5m +/-20% | 100 | built-in | failed before a byte went out |",
+		"| amdigipay | 2m | 3 | hold | built-in |",
+		"| paydia | 2m | 3 | hold | retry-policy.yaml:3 |",
+		"confirm (exponential 5s..10m +/-10%, max attempts 24): what is not known to have failed has not failed.",
+	} {
+		if !lines[want] {
+			t.Errorf("no line %s in\n%s", want, &out)
+		}
+	}
+	if strings.Contains(out.String(), "\x1b") {
+		t.Error("colours")
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(example))
+	f.Add([]byte("gateways: {paydia: {confirm: {settle: 1s, then: retry}}}"))
+	f.Add([]byte("gateways: &g {paydia: &p {rules: [{code: http:5xx, action: hold}]}, amdigipay: *p}"))
+	f.Add([]byte("gateways: {paydia: {rules: [{code: 5xxxxxx, action: retry, backoff: {type: fibonacci, base: 2562047h, cap: 2562047h, jitter: 100%}, max_attempts: 10000}]}}"))
+	f.Add([]byte("gateways: *g"))
+	f.Add([]byte("{"))
+	f.Fuzz(func(t *testing.T, doc []byte) {
+		p, err := Parse("p.yaml", doc)
+		if err != nil {
+			if strings.Contains(err.Error(), "\n") || !strings.HasPrefix(err.Error(), "p.yaml:") {
+				t.Errorf("not one line that names the file: %q", err)
+			}
+			return
+		}
+		// Whatever was accepted must decide without a panic and wait a sane time.
+		for _, g := range payment.Gateways() {
+			for _, code := range []string{"2006300", "5006301", "http:500", CodeUnsent, CodeRefused} {
+				if d := p.Decide(g, code, 3); d.Action == "" || d.Delay < 0 {
+					t.Errorf("%s: %+v", code, d)
+				}
+			}
+			if c := p.Confirm(g); c.Lookups < 1 || c.Settle <= 0 || (c.Then != Retry && c.Then != Hold) {
+				t.Errorf("%+v", c)
+			}
+		}
+	})
+}

@@ -1,0 +1,174 @@
+// Package retrypolicy says what follows an answer of a gateway, and after how
+// long. It is a pure function of code and count: it reads no clock and does no
+// I/O beyond the one reading of the overrides at start-up.
+//
+// A policy is a list of rules per gateway. Overrides (a YAML file, see
+// interface.md, "Retry policy file") come before the built-in rules, and among
+// either the most exact rule wins. A code that no rule lists is Confirm: what is
+// not known to have failed has not failed.
+package retrypolicy
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"terbayar/internal/payment"
+)
+
+// Action is what follows an answer.
+type Action string
+
+// The six actions.
+const (
+	Accept       Action = "accept"        // it went through
+	Retry        Action = "retry"         // certainly not processed: send again, same payment reference
+	RefreshToken Action = "refresh_token" // drop the access token, take a new one, send again
+	Confirm      Action = "confirm"       // outcome unknown: look it up before anything else
+	Reject       Action = "reject"        // refused for good
+	Hold         Action = "hold"          // stop and wait for a person
+)
+
+// actions lists every action, in the order in which errors name them.
+var actions = []Action{Accept, Retry, RefreshToken, Confirm, Reject, Hold}
+
+// Schedule says how often something may be done and how long to wait before
+// doing it again. For Retry and RefreshToken it is about submits, for Confirm
+// about look-ups; the other actions have none.
+type Schedule struct {
+	Backoff     Backoff
+	MaxAttempts int // for submits the first one counts too; 0: the action has no attempts
+}
+
+// BuiltIn is the Source of what no policy file has changed.
+const BuiltIn = "built-in"
+
+// Rule is one row of a policy.
+type Rule struct {
+	Gateway payment.Gateway
+	Code    string // a code, or a pattern with x for any digit, e.g. "401xx01"
+	Action  Action
+	Schedule
+	Meaning string // what the code says, in a few words
+	Source  string // BuiltIn, or file:line of the override
+}
+
+// Confirmation says when the answer "no such payment" to the look-ups of an
+// unknown outcome is believed, and what follows then.
+type Confirmation struct {
+	Settle  time.Duration // counted from the end of the attempt
+	Lookups int           // how many look-ups must have said "not found"
+	Then    Action        // Retry or Hold
+	Source  string        // BuiltIn, or file:line of the override
+}
+
+// Policy is the retry policy in force. It never changes once made, and is safe
+// for concurrent use.
+type Policy struct {
+	rules         map[payment.Gateway][]Rule // in order of precedence
+	confirmations map[payment.Gateway]Confirmation
+}
+
+// Decision is what follows a submit.
+type Decision struct {
+	Action    Action
+	Delay     time.Duration // until the next submit (Retry, RefreshToken) or the first look-up (Confirm)
+	Rule      Rule          // the rule that the code fell under
+	Exhausted bool          // Action is Hold because the rule's attempts are used up
+	Reason    string        // of a Hold: why a person must look, in words
+}
+
+// Decide says what follows a submit that came to the given code. The attempt, at
+// least 1, is how many submits of the payment have come to the same action, this
+// one included; whoever counts all its submits together only gives up sooner.
+// When a rule that sends again has used up its attempts, the decision is Hold.
+func (p *Policy) Decide(g payment.Gateway, code string, attempt int) Decision {
+	r := p.rule(g, code)
+	d := Decision{Action: r.Action, Rule: r}
+	switch r.Action {
+	case Confirm:
+		d.Delay = r.Backoff.Delay(1)
+	case Retry, RefreshToken:
+		if attempt < r.MaxAttempts {
+			d.Delay = r.Backoff.Delay(attempt)
+			break
+		}
+		d.Action, d.Exhausted = Hold, true
+		d.Reason = fmt.Sprintf("%s (%s): given up after %d submits", code, r.Meaning, attempt)
+	case Hold:
+		d.Reason = fmt.Sprintf("%s: %s", code, r.Meaning)
+	case Accept, Reject:
+	}
+	return d
+}
+
+// Lookup is the schedule of the look-ups that follow a submit of unknown
+// outcome: the time to wait before the next one when some have been made, and
+// whether the rule has no more of them. The code is that of the submit; one that
+// is empty (the worker died before it knew) or that an edited policy no longer
+// confirms is looked up as an unlisted one.
+func (p *Policy) Lookup(g payment.Gateway, submitCode string, lookups int) (delay time.Duration, exhausted bool) {
+	r := p.rule(g, submitCode)
+	if r.Action != Confirm {
+		r = unlisted
+	}
+	if lookups >= r.MaxAttempts {
+		return 0, true
+	}
+	return r.Backoff.Delay(lookups + 1), false
+}
+
+// Confirm says when a gateway's "no such payment" is believed.
+func (p *Policy) Confirm(g payment.Gateway) Confirmation { return p.confirmations[g] }
+
+// Rules lists the rules in force, per gateway in order of precedence. A built-in
+// rule whose every code an override decides is not among them.
+func (p *Policy) Rules() []Rule {
+	var all []Rule
+	for _, g := range payment.Gateways() {
+		all = append(all, p.rules[g]...)
+	}
+	return all
+}
+
+func (p *Policy) rule(g payment.Gateway, code string) Rule {
+	for _, r := range p.rules[g] {
+		if fits(r.Code, code) {
+			return r
+		}
+	}
+	r := unlisted
+	r.Gateway = g
+	return r
+}
+
+// order puts one layer's rules into order of precedence: fewest x first, then as
+// listed.
+func order(rules []Rule) {
+	slices.SortStableFunc(rules, func(a, b Rule) int {
+		return cmp.Compare(strings.Count(a.Code, "x"), strings.Count(b.Code, "x"))
+	})
+}
+
+// fits reports whether a code falls under a pattern. Only x stands for a digit:
+// an answer's code that holds an x itself falls under none.
+func fits(pattern, code string) bool {
+	if len(pattern) != len(code) {
+		return false
+	}
+	for i := range len(pattern) {
+		p, c := pattern[i], code[i]
+		if p != c && p != 'x' || p == 'x' && (c < '0' || c > '9') {
+			return false
+		}
+	}
+	return true
+}
+
+// covers reports whether every code under the second pattern falls under the
+// first: two codes that differ wherever the second has an x tell.
+func covers(pattern, other string) bool {
+	return fits(pattern, strings.ReplaceAll(other, "x", "0")) && fits(pattern, strings.ReplaceAll(other, "x", "1"))
+}

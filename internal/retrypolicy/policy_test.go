@@ -1,0 +1,300 @@
+package retrypolicy
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"terbayar/internal/payment"
+)
+
+const am, paydia63 = payment.AMDigiPay, payment.Paydia
+
+// The built-in policy, code by code, as gateways.md has it: section 2.6 (the
+// seed), 3.1 (SNAP in general) and the answers of AM.
+func TestBuiltinActions(t *testing.T) {
+	for _, row := range []struct {
+		gateway payment.Gateway
+		action  Action
+		codes   string
+	}{
+		// The eleven of Paydia's Auth Payment page.
+		{paydia63, Accept, "2006300"},
+		{paydia63, Reject, "4006301 4006302 4036302 4036314 4046308"},
+		{paydia63, Hold, "4016300"},
+		{paydia63, RefreshToken, "4016301"},
+		{paydia63, Confirm, "4096300 4096301 5006301"},
+		// "Expect, though not listed".
+		{paydia63, Confirm, "2026300 4046318 5006300 5006302 5046300"},
+		{paydia63, Reject, "4006300 4016302 4016304 4036305 4036315 4036318 4036323"},
+		{paydia63, RefreshToken, "4016303"},
+		{paydia63, Retry, "4296300"},
+		// SNAP in general, other services.
+		{paydia63, Accept, "2007300"},
+		{paydia63, Confirm, "2027400 4047401 4047418 4097400 4097401 5007400 5007401 5007402 5047400"},
+		{paydia63, Reject, "4007400 4007401 4007402"},
+		{paydia63, Hold, "4017400"},
+		{paydia63, RefreshToken, "4017401 4017403"},
+		{paydia63, Reject, "4017402 4017404"},
+		{paydia63, Reject, "4037400 4037401 4037402 4037403 4037405 4037407 4037408 4037409 4037410 4037411 4037412 4037413"},
+		{paydia63, Reject, "4037414 4037415 4037416 4037417 4037418 4037419 4037420 4037421 4037422 4037423"},
+		{paydia63, Retry, "4037404 4037406 4297400"},
+		{paydia63, Reject, "4047400 4047402 4047403 4047404 4047405 4047406 4047407 4047408 4047409 4047410 4047411"},
+		{paydia63, Reject, "4047412 4047413 4047414 4047415 4047416 4047417 4047419 4057400 4057401"},
+		// Paydia without a code in the body.
+		{paydia63, Hold, "http:401 http:403 http:404 http:405"},
+		{paydia63, Retry, "http:429 net:unsent"},
+		{paydia63, Confirm, "http:200 http:302 http:400 http:408 http:409 http:422 http:500 http:502 http:503 http:504"},
+		{paydia63, Confirm, "net:unknown body:unreadable"},
+		// Unlisted: never failed, never sent again.
+		{paydia63, Confirm, "2006301 2016300 4006303 4016305 4036324 4056302 4096302 4296301 5006303 5036300 9999999"},
+		{paydia63, Confirm, "error:true xxxxxxx 401xx01 200630 20063000 nonsense"},
+		{paydia63, Confirm, ""},
+		// AM.
+		{am, Accept, "http:200"},
+		{am, Reject, "error:true http:400 http:422"},
+		{am, RefreshToken, "http:401"},
+		{am, Hold, "http:403 http:404 http:405"},
+		{am, Retry, "http:429 net:unsent"},
+		{am, Confirm, "http:301 http:302 http:307 http:408 http:409 http:500 http:502 http:503 http:504 http:599"},
+		{am, Confirm, "net:unknown body:unreadable"},
+		{am, Confirm, "http:100 http:201 http:202 http:204 http:402 http:410 http:418 2006300 nonsense"},
+	} {
+		for _, code := range strings.Fields(row.codes) {
+			if d := Builtin().Decide(row.gateway, code, 1); d.Action != row.action {
+				t.Errorf("%s %s: %s by rule %s, want %s", row.gateway, code, d.Action, d.Rule.Code, row.action)
+			}
+		}
+	}
+	if d := Builtin().Decide(paydia63, "", 1); d.Action != Confirm {
+		t.Errorf("no code: %s, want confirm", d.Action)
+	}
+}
+
+// Every built-in schedule, without jitter: the time to wait after each attempt.
+func TestBuiltinSchedules(t *testing.T) {
+	for _, row := range []struct {
+		name     string
+		schedule Schedule
+		want     string
+	}{
+		{"confirm: look-ups", look, "5s 10s 20s 40s 1m20s 2m40s 5m20s 10m*17 (24)"},
+		{"retry: throttled", throttled, "2s 4s 8s 16s 32s 1m4s 2m*94 (100)"},
+		{"retry: unsent", unsent, "1s 2s 4s 8s 16s 32s 1m4s 2m8s 4m16s 5m*91 (100)"},
+		{"retry: later", later, "1m 2m 4m 8m 16m 30m*5 (10)"},
+		{"refresh_token", renew, "1s 2s 4s 8s 16s 32s 1m*2 (8)"},
+		{"none", none, " (0)"},
+	} {
+		if got := row.schedule.readable(); got != row.want {
+			t.Errorf("%s:\n got %s\nwant %s", row.name, got, row.want)
+		}
+	}
+}
+
+// readable is the schedule without jitter, runs of the same time shortened.
+func (s Schedule) readable() string {
+	s.Backoff.Jitter = 0
+	var words []string
+	for n := 1; n <= s.MaxAttempts; {
+		d, run := s.Backoff.Delay(n), 1
+		for n+run <= s.MaxAttempts && s.Backoff.Delay(n+run) == d {
+			run++
+		}
+		word := short(d)
+		if run > 1 {
+			word += fmt.Sprintf("*%d", run)
+		}
+		words = append(words, word)
+		n += run
+	}
+	return fmt.Sprintf("%s (%d)", strings.Join(words, " "), s.MaxAttempts)
+}
+
+func TestDelay(t *testing.T) {
+	for _, row := range []struct {
+		backoff Backoff
+		want    string
+	}{
+		{Backoff{Constant, 3 * time.Second, 3 * time.Second, 0}, "3s*6 (6)"},
+		{Backoff{Exponential, 3 * time.Second, time.Minute, 0}, "3s 6s 12s 24s 48s 1m (6)"},
+		{Backoff{Fibonacci, 3 * time.Second, 20 * time.Second, 0}, "3s 6s 9s 15s 20s*2 (6)"},
+	} {
+		if got := (Schedule{row.backoff, 6}).readable(); got != row.want {
+			t.Errorf("%s: %s, want %s", row.backoff, got, row.want)
+		}
+	}
+}
+
+func TestJitterStaysWithinItsPercent(t *testing.T) {
+	b := Backoff{Exponential, 5 * time.Second, 10 * time.Minute, 10}
+	seen := make(map[time.Duration]bool)
+	for range 500 {
+		d := b.Delay(2)
+		if d < 9*time.Second || d > 11*time.Second {
+			t.Fatalf("%s is not 10s +/-10%%", d)
+		}
+		seen[d] = true
+	}
+	if len(seen) < 2 {
+		t.Error("no jitter at all")
+	}
+}
+
+func TestAttemptsRunOut(t *testing.T) {
+	for _, row := range []struct {
+		gateway payment.Gateway
+		code    string
+		attempt int
+		want    string // action and reason
+	}{
+		{paydia63, "4016301", 7, "refresh_token: "},
+		{paydia63, "4016301", 8, "hold: 4016301 (invalid token (B2B)): given up after 8 submits"},
+		{paydia63, "4296300", 99, "retry: "},
+		{paydia63, "4296300", 100, "hold: 4296300 (too many requests): given up after 100 submits"},
+		{am, "net:unsent", 99, "retry: "},
+		{am, "net:unsent", 100, "hold: net:unsent (failed before a byte went out): given up after 100 submits"},
+		// The other actions do not depend on the number of submits.
+		{paydia63, "2006300", 500, "accept: "},
+		{paydia63, "5006301", 500, "confirm: "},
+		{paydia63, "4036314", 500, "reject: "},
+		{paydia63, "4016300", 1, "hold: 4016300: unauthorized: signature or client settings"},
+	} {
+		d := Builtin().Decide(row.gateway, row.code, row.attempt)
+		if got := fmt.Sprintf("%s: %s", d.Action, d.Reason); got != row.want {
+			t.Errorf("%s, attempt %d:\n got %s\nwant %s", row.code, row.attempt, got, row.want)
+		}
+		if want := strings.Contains(row.want, "given up"); d.Exhausted != want {
+			t.Errorf("%s, attempt %d: exhausted is %t", row.code, row.attempt, d.Exhausted)
+		}
+	}
+}
+
+func TestDelayOfDecisions(t *testing.T) {
+	for _, row := range []struct {
+		code     string
+		attempt  int
+		min, max time.Duration
+	}{
+		{"4296300", 1, 1600 * time.Millisecond, 2400 * time.Millisecond},
+		{"4296300", 3, 6400 * time.Millisecond, 9600 * time.Millisecond},
+		{"4036304", 1, 48 * time.Second, 72 * time.Second},
+		{"5006301", 7, 4500 * time.Millisecond, 5500 * time.Millisecond}, // until the first look-up
+		{"4016301", 1, 800 * time.Millisecond, 1200 * time.Millisecond},
+		{"2006300", 1, 0, 0},
+		{"4036314", 1, 0, 0},
+		{"4016300", 1, 0, 0},
+		{"4296300", 100, 0, 0},
+	} {
+		if d := Builtin().Decide(paydia63, row.code, row.attempt); d.Delay < row.min || d.Delay > row.max {
+			t.Errorf("%s, attempt %d: %s, want %s to %s", row.code, row.attempt, d.Delay, row.min, row.max)
+		}
+	}
+}
+
+func TestLookup(t *testing.T) {
+	p, err := Parse("p.yaml", []byte(`
+gateways:
+  paydia:
+    rules:
+      - {code: "5006301", action: confirm, backoff: {type: constant, base: 7s, jitter: 0%}, max_attempts: 3}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		code     string
+		lookups  int
+		min, max time.Duration
+		want     bool
+	}{
+		{"5006301", 0, 7 * time.Second, 7 * time.Second, false},
+		{"5006301", 2, 7 * time.Second, 7 * time.Second, false},
+		{"5006301", 3, 0, 0, true},
+		{"net:unknown", 1, 9 * time.Second, 11 * time.Second, false},
+		{"net:unknown", 24, 0, 0, true},
+		{"", 0, 4500 * time.Millisecond, 5500 * time.Millisecond, false},        // died before it knew
+		{"4296300", 0, 4500 * time.Millisecond, 5500 * time.Millisecond, false}, // confirm no more
+	} {
+		d, exhausted := p.Lookup(paydia63, row.code, row.lookups)
+		if d < row.min || d > row.max || exhausted != row.want {
+			t.Errorf("%q after %d: %s, %t", row.code, row.lookups, d, exhausted)
+		}
+	}
+}
+
+func TestPrecedence(t *testing.T) {
+	p, err := Parse("p.yaml", []byte(`
+gateways:
+  paydia:
+    rules:
+      - {code: "5xxxx0x", action: hold}
+      - {code: "500xx0x", action: reject}
+      - {code: "5006xxx", action: retry}
+      - {code: "40963xx", action: hold}
+      - {code: "http:5xx", action: hold}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		code string
+		want string // action, and the rule's code
+	}{
+		{"5006301", "reject 500xx0x"},  // three x each: first listed; before the exact built-in
+		{"5006311", "retry 5006xxx"},   // only one fits
+		{"5046300", "hold 5xxxx0x"},    // before the built-in 504xx00
+		{"4096301", "hold 40963xx"},    //
+		{"4097401", "confirm 409xx01"}, // no override fits
+		{"http:503", "hold http:5xx"},  //
+		{"5006399", "retry 5006xxx"},   //
+		{"5106399", "confirm unlisted"},
+	} {
+		d := p.Decide(paydia63, row.code, 1)
+		if got := fmt.Sprintf("%s %s", d.Action, d.Rule.Code); got != row.want {
+			t.Errorf("%s: %s, want %s", row.code, got, row.want)
+		}
+	}
+	if d := p.Decide(am, "http:503", 1); d.Action != Confirm {
+		t.Errorf("an override of one gateway reached the other: %s", d.Action)
+	}
+}
+
+// No built-in rule may stand in the shadow of another, nor twice.
+func TestEveryBuiltinRuleIsReached(t *testing.T) {
+	for _, r := range Builtin().Rules() {
+		code := strings.ReplaceAll(r.Code, "x", "9")
+		if got := Builtin().Decide(r.Gateway, code, 1).Rule.Code; got != r.Code {
+			t.Errorf("%s %s is decided by %s", r.Gateway, code, got)
+		}
+		if !patterns[r.Gateway].MatchString(r.Code) {
+			t.Errorf("%s %s is no code a policy file could name", r.Gateway, r.Code)
+		}
+		if r.Meaning == "" || r.Source != BuiltIn {
+			t.Errorf("%s %s: meaning %q, source %q", r.Gateway, r.Code, r.Meaning, r.Source)
+		}
+	}
+}
+
+func TestBuiltinConfirmation(t *testing.T) {
+	want := Confirmation{Settle: 2 * time.Minute, Lookups: 3, Then: Hold, Source: BuiltIn}
+	for _, g := range payment.Gateways() {
+		if diff := cmp.Diff(want, Builtin().Confirm(g)); diff != "" {
+			t.Errorf("%s: %s", g, diff)
+		}
+	}
+}
+
+func BenchmarkDecide(b *testing.B) {
+	p := Builtin()
+	for _, code := range []string{"2006300", "5006301", "4296300", "body:unreadable"} {
+		b.Run(code, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				p.Decide(paydia63, code, 3)
+			}
+		})
+	}
+}

@@ -1,0 +1,151 @@
+package telemetry
+
+import (
+	"net/http"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/hibiken/asynq"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"terbayar/internal/payment"
+	"terbayar/internal/retrypolicy"
+)
+
+// Metrics are the worker's metrics, in a registry of their own. No label takes
+// its values from outside without a bound: neither ids nor codes become series.
+type Metrics struct {
+	registry     *prometheus.Registry
+	attempts     *prometheus.CounterVec
+	transitions  *prometheus.CounterVec
+	polls        *prometheus.CounterVec
+	pollRequests *prometheus.CounterVec
+	latency      *prometheus.HistogramVec
+	scrapeErrors prometheus.Counter
+}
+
+// NewMetrics makes the metrics: those the worker counts, and those read at every
+// scrape from asynq's queues, the ledger, the Go runtime and the process. What
+// cannot be read is left out of that scrape, and counted in
+// terbayar_scrape_errors_total. Nothing is asked of Redis before the first scrape.
+func NewMetrics(inspector *asynq.Inspector, ledger Census) *Metrics {
+	m := &Metrics{
+		registry: prometheus.NewRegistry(),
+		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "terbayar_attempts_total", Help: "Attempts at a gateway, by what was answered and what followed.",
+		}, []string{"gateway", "kind", "code_class", "action"}),
+		transitions: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "terbayar_transitions_total", Help: "Payments that reached a status.",
+		}, []string{"gateway", "status"}),
+		polls: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "terbayar_polls_total", Help: "Status polls that had something to ask.",
+		}, []string{"gateway"}),
+		pollRequests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "terbayar_poll_requests_total", Help: "Requests that status polls made.",
+		}, []string{"gateway"}),
+		latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "terbayar_gateway_request_duration_seconds",
+			Help: "Time from a request to the head of its answer, or to its failure (status_class error).",
+			// AM takes 5 to 7 s to create a payment (gateways.md 1.4).
+			Buckets: []float64{.05, .1, .25, .5, 1, 2.5, 5, 7.5, 10, 15, 30},
+		}, []string{"gateway", "operation", "status_class"}),
+		scrapeErrors: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "terbayar_scrape_errors_total", Help: "Things that a scrape could not read and left out: a gateway's payments, or the queues.",
+		}),
+	}
+	m.registry.MustRegister(
+		m.attempts, m.transitions, m.polls, m.pollRequests, m.latency, m.scrapeErrors,
+		&ledgerCollector{census: ledger, now: time.Now, errors: m.scrapeErrors},
+		&queueCollector{inspector: inspector, errors: m.scrapeErrors},
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	)
+	for _, g := range payment.Gateways() {
+		m.polls.WithLabelValues(string(g))
+		m.pollRequests.WithLabelValues(string(g))
+		for _, s := range payment.Statuses() {
+			m.transitions.WithLabelValues(string(g), string(s))
+		}
+	}
+	return m
+}
+
+// Handler is the page /metrics.
+func (m *Metrics) Handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
+}
+
+// Attempt counts a finished attempt.
+func (m *Metrics) Attempt(g payment.Gateway, a payment.Attempt) {
+	m.attempts.WithLabelValues(string(g), string(a.Kind), codeClass(a.Code), a.Action).Inc()
+}
+
+// Transition counts a payment's reaching a status.
+func (m *Metrics) Transition(g payment.Gateway, s payment.Status) {
+	m.transitions.WithLabelValues(string(g), string(s)).Inc()
+}
+
+// Poll counts a status poll and the requests it made.
+func (m *Metrics) Poll(g payment.Gateway, requests int) {
+	m.polls.WithLabelValues(string(g)).Inc()
+	m.pollRequests.WithLabelValues(string(g)).Add(float64(requests))
+}
+
+// statusCode is http:NNN, or SNAP's seven digits, which begin with the HTTP status.
+var statusCode = regexp.MustCompile(`^(?:http:([1-5])[0-9]{2}|([1-5])[0-9]{6})$`)
+
+// codeClass is one of the ten classes of the retry policy's codes.
+func codeClass(code string) string {
+	if m := statusCode.FindStringSubmatch(code); m != nil {
+		return m[1] + m[2] + "xx"
+	}
+	switch code {
+	case retrypolicy.CodeRefused, retrypolicy.CodeUnsent, retrypolicy.CodeUnknown, retrypolicy.CodeUnreadable:
+		return code
+	default:
+		return "other"
+	}
+}
+
+// Transport measures the requests to a gateway that pass through it to next.
+func (m *Metrics) Transport(g payment.Gateway, next http.RoundTripper) http.RoundTripper {
+	return roundTripper(func(r *http.Request) (*http.Response, error) {
+		begun := time.Now()
+		res, err := next.RoundTrip(r)
+		class := "error"
+		if err == nil {
+			class = strconv.Itoa(res.StatusCode/100) + "xx"
+		}
+		m.latency.WithLabelValues(string(g), operation(r.URL.Path), class).Observe(time.Since(begun).Seconds())
+		return res, err
+	})
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// operations names the operations by how their paths end; * is any one element.
+var operations = []struct{ ending, name string }{
+	{"/login", "login"},
+	{"/payment/transaction", "create-transaction"},
+	{"/payment/list-transaction", "list-transaction"},
+	{"/payment/detail-transaction/*", "detail-transaction"},
+	{"/access-token/b2b", "access-token"},
+	{"/auth/payment", "auth-payment"},
+	{"/auth/query", "payment-query"},
+}
+
+func operation(path string) string {
+	last := strings.LastIndexByte(path, '/')
+	for _, o := range operations {
+		parent, wild := strings.CutSuffix(o.ending, "/*")
+		if strings.HasSuffix(path, o.ending) || wild && last > 0 && strings.HasSuffix(path[:last], parent) {
+			return o.name
+		}
+	}
+	return "other"
+}
