@@ -1,0 +1,125 @@
+package gatewaysim
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// durations writes every duration as text, e.g. "1m30s", and reads it back.
+var durations = json.JoinOptions(
+	json.RejectUnknownMembers(true),
+	json.WithMarshalers(json.MarshalToFunc(func(e *jsontext.Encoder, d time.Duration) error {
+		return e.WriteToken(jsontext.String(d.String()))
+	})),
+	json.WithUnmarshalers(json.UnmarshalFromFunc(func(dec *jsontext.Decoder, d *time.Duration) error {
+		var text string
+		if err := json.UnmarshalDecode(dec, &text); err != nil {
+			return err
+		}
+		var err error
+		*d, err = time.ParseDuration(text)
+		return err
+	})),
+)
+
+// Decode reads rules, customers and refusals as the admin endpoint does: unknown
+// members are refused, and durations are texts such as "2s".
+func Decode(text []byte, into any) error {
+	if err := json.Unmarshal(text, into, durations); err != nil {
+		return fmt.Errorf("gatewaysim: decode: %w", err)
+	}
+	return nil
+}
+
+// routeAdmin serves what a person or a script needs who is not in the same
+// process: the same as the methods of Sim, as JSON.
+func (s *Sim) routeAdmin() {
+	show := func(path string, look func() any) {
+		s.mux.HandleFunc("GET /admin/"+path, func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, look()) })
+	}
+	show("summary", func() any { return s.Summary() })
+	show("journal", func() any { return s.Journal() })
+	show("violations", func() any { return s.Violations() })
+	show("rows", func() any { return s.Rows() })
+	show("faults", func() any { return s.ActiveFaults() })
+
+	s.mux.HandleFunc("POST /admin/faults", post(func(rule FaultRule) error {
+		if err := rule.Check(); err != nil {
+			return err
+		}
+		s.Inject(rule)
+		return nil
+	}))
+	s.mux.HandleFunc("DELETE /admin/faults", func(w http.ResponseWriter, _ *http.Request) {
+		s.ClearFaults()
+		w.WriteHeader(http.StatusNoContent)
+	})
+	s.mux.HandleFunc("POST /admin/customers", post(func(c struct {
+		Gateway   Gateway `json:"gateway"`
+		Reference string  `json:"reference"`
+		Customer  `json:",inline"`
+	},
+	) error {
+		if c.Gateway != AM && c.Gateway != Paydia {
+			return fmt.Errorf("unknown gateway %q", c.Gateway)
+		}
+		if err := c.Check(); err != nil {
+			return err
+		}
+		s.SetCustomer(c.Gateway, c.Reference, c.Customer)
+		return nil
+	}))
+	s.mux.HandleFunc("POST /admin/strangers", post(func(c struct {
+		Count    int           `json:"count"`
+		Span     time.Duration `json:"span"`
+		Customer `json:",inline"`
+	},
+	) error {
+		if c.Count < 1 || c.Count > 1_000_000 || c.Span < 0 {
+			return fmt.Errorf("count must be between 1 and 1000000, and span not negative")
+		}
+		if err := c.Check(); err != nil {
+			return err
+		}
+		s.AddStrangers(c.Count, c.Span, c.Customer)
+		return nil
+	}))
+	s.mux.HandleFunc("POST /admin/list-motion", post(func(m ListMotion) error {
+		if m.NewRows < 0 || m.PaidRows < 0 {
+			return fmt.Errorf("new_rows and paid_rows cannot be negative")
+		}
+		s.SetListMotion(m)
+		return nil
+	}))
+}
+
+// writeJSON writes JSON for people: indented.
+func writeJSON(w http.ResponseWriter, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.MarshalWrite(w, body, durations, jsontext.WithIndent("  "), json.Deterministic(true)) // the caller may have gone
+}
+
+// post reads one JSON value, does something with it, and answers 204, or 400
+// with the reason.
+func post[T any](do func(T) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+		var value T
+		if err == nil {
+			err = Decode(text, &value)
+		}
+		if err == nil {
+			err = do(value)
+		}
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		w.WriteHeader(http.StatusNoContent)
+	}
+}

@@ -1,0 +1,268 @@
+package gatewaysim
+
+import (
+	"encoding/json"
+	"math"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// What the caller sees of each fault, and whether the payment exists afterwards.
+func TestFaults(t *testing.T) {
+	const lost = -1 // no whole answer came
+	for _, row := range []struct {
+		rule           FaultRule
+		am, paydia     int // HTTP status
+		paydiaCode     any
+		amRows, snRows int
+	}{
+		{FaultRule{Fault: FaultLostBefore}, lost, lost, nil, 0, 0},
+		{FaultRule{Fault: FaultLostAfter}, lost, lost, nil, 1, 1},
+		{FaultRule{Fault: FaultLateLost}, lost, lost, nil, 1, 1},
+		{FaultRule{Fault: FaultLate500}, 500, 500, "5006301", 1, 1},
+		{FaultRule{Fault: Fault500Before}, 500, 500, "5006301", 0, 0},
+		{FaultRule{Fault: Fault500After}, 500, 500, "5006301", 1, 1},
+		{FaultRule{Fault: FaultHTMLBefore}, 500, 500, nil, 0, 0},
+		{FaultRule{Fault: FaultHTMLAfter, Status: 200}, 200, 200, nil, 1, 1},
+		{FaultRule{Fault: FaultEmpty}, 200, 200, nil, 1, 1},
+		{FaultRule{Fault: FaultEmpty, Status: 502}, 502, 502, nil, 1, 1},
+		{FaultRule{Fault: FaultCutShort}, lost, lost, nil, 1, 1},
+		{FaultRule{Fault: FaultSlow, Delay: time.Millisecond}, 200, 200, "2006300", 1, 1},
+		{FaultRule{Fault: FaultTokenLost}, 401, 401, "4016301", 0, 0},
+		{FaultRule{Fault: FaultBusy}, 429, 429, "4296300", 0, 0},
+		{FaultRule{Fault: FaultRefuse}, 200, 403, "4036314", 0, 0},
+		{FaultRule{Fault: FaultPending}, 202, 202, "2026300", 1, 1},
+		{FaultRule{Fault: FaultDisagree}, 500, 500, "2006300", 1, 1},
+	} {
+		t.Run(string(row.rule.Fault), func(t *testing.T) {
+			c := newCaller(t)
+			c.create("WARM-UP", nil)
+			c.pay("WARM-UP")
+			row.rule.Count = 2
+			row.rule.Reference = "X"
+			c.sim.Inject(row.rule)
+			am, paydia := c.create("X", nil), c.pay("X")
+			for _, seen := range []struct {
+				name string
+				r    reply
+				want int
+			}{{"am", am, row.am}, {"paydia", paydia, row.paydia}} {
+				if seen.want == lost && seen.r.err == nil {
+					t.Errorf("%s: answered %d %s", seen.name, seen.r.status, seen.r.text)
+				}
+				if seen.want != lost && (seen.r.err != nil || seen.r.status != seen.want) {
+					t.Errorf("%s: %d %s %v, want %d", seen.name, seen.r.status, seen.r.text, seen.r.err, seen.want)
+				}
+			}
+			if got := paydia.at("responseCode"); got != row.paydiaCode {
+				t.Errorf("responseCode %v, want %v", got, row.paydiaCode)
+			}
+			c.wantRows(AM, "X", row.amRows)
+			c.wantRows(Paydia, "X", row.snRows)
+			c.wantViolations()
+			if left := c.sim.ActiveFaults(); len(left) > 0 {
+				t.Errorf("still in force: %+v", left)
+			}
+			if got := c.sim.Summary().Faults[row.rule.Fault]; got != 2 {
+				t.Errorf("the journal has the fault %d times, want 2", got)
+			}
+		})
+	}
+}
+
+func TestEveryFaultIsTested(t *testing.T) {
+	if want := 16; len(Faults()) != want || strings.Count(FaultHelp(), "\n") != want {
+		t.Errorf("%d faults: give TestFaults a row for the new one", len(Faults()))
+	}
+}
+
+func TestBusySaysWhenToComeBack(t *testing.T) {
+	c := newCaller(t)
+	c.sim.Inject(FaultRule{Fault: FaultBusy, Operation: PaydiaPayment, Delay: 1500 * time.Millisecond})
+	if got := c.pay("X").header.Get("Retry-After"); got != "2" {
+		t.Errorf("Retry-After %q, want 2", got)
+	}
+}
+
+func TestRefuseAndErrorCodesCanBeChosen(t *testing.T) {
+	c := newCaller(t)
+	c.sim.Inject(FaultRule{Fault: FaultRefuse, Operation: PaydiaPayment, Code: "4036305", Count: 1})
+	c.sim.Inject(FaultRule{Fault: Fault500After, Operation: PaydiaPayment, Code: "5046300", Count: 1})
+	if r := c.pay("X"); r.status != 403 || r.at("responseCode") != "4036305" {
+		t.Error(r.text)
+	}
+	if r := c.pay("X"); r.status != http.StatusGatewayTimeout || r.at("responseCode") != "5046300" {
+		t.Error(r.text)
+	}
+}
+
+func TestLateRowsAppearLater(t *testing.T) {
+	c := newCaller(t)
+	c.sim.Inject(FaultRule{Fault: FaultLateLost, Count: 2, Reference: "X", Delay: 20 * time.Second})
+	c.create("X", nil)
+	c.pay("X")
+	c.create("NEWER", nil)
+	if got := c.statuses(""); len(got) != 1 {
+		t.Errorf("at once: %v", got)
+	}
+	if got := c.query("X").at("responseCode"); got != "4046401" {
+		t.Errorf("at once: %v", got)
+	}
+	c.clock.forward(20 * time.Second)
+	if diff := cmp.Diff([]string{"NEWER 3", "X 3"}, c.statuses("")); diff != "" {
+		t.Error(diff) // X comes below NEWER: its id was taken before
+	}
+	if got := c.query("X").at("latestTransactionStatus"); got != "00" {
+		t.Errorf("later: %v", got)
+	}
+}
+
+func TestLateRowGivesWayToAResend(t *testing.T) {
+	c := newCaller(t)
+	c.sim.Inject(FaultRule{Fault: FaultLateLost, Count: 2, Reference: "X"})
+	c.create("X", nil)
+	c.create("X", nil) // meets nothing yet, is late as well
+	if r := c.create("X", nil); r.at("error") != false {
+		t.Error(r.text)
+	}
+	c.wantRows(AM, "X", 1)
+	c.sim.Inject(FaultRule{Fault: FaultLateLost, Count: 1, Operation: PaydiaPayment})
+	c.pay("X")
+	if r := c.pay("X"); r.at("responseCode") != "2006300" {
+		t.Error(r.text)
+	}
+	c.wantRows(Paydia, "X", 1)
+
+	second := newCaller(t, func(config *Config) { config.AM.Duplicates = DuplicateSecond })
+	second.sim.Inject(FaultRule{Fault: FaultLateLost, Count: 1, Reference: "X"})
+	second.create("X", nil)
+	second.create("X", nil)
+	second.wantRows(AM, "X", 2) // this is how a customer comes to pay twice
+}
+
+func TestTokenLostIsCuredByANewToken(t *testing.T) {
+	c := newCaller(t)
+	c.pay("WARM-UP")
+	c.sim.Inject(FaultRule{Fault: FaultTokenLost, Operation: PaydiaPayment, Reference: "X", Count: 1})
+	if got := c.pay("X").at("responseCode"); got != "4016301" {
+		t.Error(got)
+	}
+	c.b2bToken = ""
+	if got := c.pay("X").at("responseCode"); got != "2006300" {
+		t.Error(got)
+	}
+}
+
+func TestEvenFaultsStrikeTheirShare(t *testing.T) {
+	s := New(Config{Seed: 5, Faults: EvenFaults(0.3)}, time.Now)
+	kinds := map[Fault]int{}
+	struck := 0
+	for range 4000 {
+		if rule := s.pickFault(AMList, ""); rule != nil {
+			struck++
+			kinds[rule.Fault]++
+		}
+	}
+	if share := float64(struck) / 4000; math.Abs(share-0.3) > 0.03 {
+		t.Errorf("struck %.3f of all", share)
+	}
+	if len(kinds) != len(Faults())-1 {
+		t.Errorf("kinds: %v", kinds)
+	}
+	if all := New(Config{Faults: EvenFaults(1)}, time.Now); all.pickFault(AMList, "") == nil {
+		t.Error("a share of 1 spared a request")
+	}
+}
+
+func TestFaultRulesAreChecked(t *testing.T) {
+	for _, row := range []struct {
+		rule FaultRule
+		want string
+	}{
+		{FaultRule{Fault: "x"}, "unknown fault"},
+		{FaultRule{Fault: FaultSlow, Operation: "x"}, "unknown operation"},
+		{FaultRule{Fault: FaultSlow, Probability: 2}, "probability"},
+		{FaultRule{Fault: FaultSlow, Count: -1}, "negative"},
+		{FaultRule{Fault: FaultEmpty, Status: 99}, "not an HTTP status"},
+		{FaultRule{Fault: FaultRefuse, Operation: PaydiaPayment, Code: "no"}, "seven digits"},
+	} {
+		if err := row.rule.Check(); err == nil || !strings.Contains(err.Error(), row.want) {
+			t.Errorf("%+v: %v", row.rule, err)
+		}
+	}
+}
+
+func TestAdmin(t *testing.T) {
+	c := newCaller(t)
+	post := func(path, body string, want int) {
+		t.Helper()
+		if r := c.do("POST", "/admin/"+path, body, nil); r.status != want {
+			t.Errorf("%s: %d %s", path, r.status, r.text)
+		}
+	}
+	post("faults", `{"fault":"lost-after","operation":"paydia.auth-payment","reference":"X","count":1,"delay":"2s"}`, 204)
+	post("faults", `{"fault":"lost-after","delay":2}`, 400)
+	post("faults", `{"fault":"lost-over"}`, 400)
+	post("faults", `{"fault":"slow","often":true}`, 400)
+	post("customers", `{"gateway":"amdigipay","reference":"Y","behaviour":"cancels","after":"1m"}`, 204)
+	post("customers", `{"gateway":"x","reference":"Y","behaviour":"cancels"}`, 400)
+	post("strangers", `{"count":3,"span":"1h","behaviour":"pays"}`, 204)
+	post("list-motion", `{"new_rows":1}`, 204)
+	want := []FaultRule{{Fault: FaultLostAfter, Operation: PaydiaPayment, Reference: "X", Count: 1, Delay: 2 * time.Second}}
+	if diff := cmp.Diff(want, c.sim.ActiveFaults()); diff != "" {
+		t.Error(diff)
+	}
+	if r := c.do("GET", "/admin/faults", "", nil); !strings.Contains(r.text, `"delay": "2s"`) {
+		t.Error(r.text)
+	}
+	c.pay("X")
+	c.create("Y", nil)
+	c.clock.forward(time.Minute)
+	if got := c.statuses(""); got[0] != "Y 5" || len(got) != 4 {
+		t.Error(got)
+	}
+	for _, path := range []string{"journal", "rows", "violations"} {
+		var list []any
+		r := c.do("GET", "/admin/"+path, "", nil)
+		if err := json.Unmarshal([]byte(r.text), &list); err != nil {
+			t.Errorf("%s: %v in %s", path, err, r.text)
+		}
+	}
+	sum := c.do("GET", "/admin/summary", "", nil)
+	if sum.at("violations") != 0.0 || sum.at("faults.lost-after") != 1.0 || sum.at("rows.paydia") != 1.0 {
+		t.Error(sum.text)
+	}
+	if r := c.do("DELETE", "/admin/faults", "", nil); r.status != 204 {
+		t.Error(r.status)
+	}
+}
+
+func TestJournalTellsEachRequest(t *testing.T) {
+	c := newCaller(t)
+	c.sim.Inject(FaultRule{Fault: FaultLostAfter, Operation: PaydiaPayment, Count: 1})
+	c.pay("REF-1")
+	c.query("REF-1")
+	c.list("?limit=5")
+	var got []Entry
+	for _, e := range c.sim.Journal() {
+		e.At = time.Time{}
+		got = append(got, e)
+	}
+	want := []Entry{
+		{Operation: PaydiaToken, Status: 200, Code: "2007300"},
+		{Operation: PaydiaPayment, Reference: "REF-1", ExternalID: "1", Fault: FaultLostAfter},
+		{Operation: PaydiaQuery, Reference: "REF-1", ExternalID: "2", Status: 200, Code: "2006400"},
+		{Operation: AMLogin, Status: 200, Code: "Login success"},
+		{Operation: AMList, Query: "limit=5", Status: 200, Code: "success"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if n := c.sim.Requests(PaydiaQuery); n != 1 {
+		t.Errorf("%d queries", n)
+	}
+}
