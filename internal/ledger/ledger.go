@@ -45,6 +45,10 @@ func New(client redis.UniversalClient, stream string, now func() time.Time) *Led
 	return &Ledger{redis: client, stream: stream, now: now}
 }
 
+// TaskGrace is how long past its time the task of a queued payment may be before
+// it is taken for lost: the payment is due then, and gets a new one.
+const TaskGrace = time.Minute
+
 // Entry is a payment to be written down for the first time.
 type Entry struct {
 	Key         payment.Key
@@ -54,7 +58,6 @@ type Entry struct {
 	SealedToken string
 	MerchantID  string
 	ExpiresAt   time.Time
-	Due         time.Time // by when its task should have come; after that it is brought back
 }
 
 // Creation says what became of an Entry.
@@ -94,7 +97,7 @@ func (l *Ledger) Create(ctx context.Context, entries []Entry) []CreateResult {
 		calls = append(calls, call{index: i, script: createScript,
 			keys: []string{paymentKey(e.Key), openKey(g), countsKey(g)},
 			args: []any{
-				rand.Text(), e.Digest, e.Key.TransactionID, e.Due.UnixMilli(),
+				rand.Text(), e.Digest, e.Key.TransactionID, now.Add(TaskGrace).UnixMilli(),
 				version, e.Order, e.SealedToken, facts, now.UnixMilli(),
 			}})
 	}

@@ -30,7 +30,7 @@ func (c *clock) forward(d time.Duration) { c.t = c.t.Add(d) }
 func entry(key payment.Key, digest string) ledger.Entry {
 	return ledger.Entry{
 		Key: key, Amount: 13000, Order: []byte(`{"transaction_id":"INV-1"}`), Digest: digest,
-		SealedToken: "v1.sealed", MerchantID: "M1", ExpiresAt: start.Add(time.Hour), Due: start.Add(time.Minute),
+		SealedToken: "v1.sealed", MerchantID: "M1", ExpiresAt: start.Add(time.Hour),
 	}
 }
 

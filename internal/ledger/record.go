@@ -26,12 +26,13 @@ type Record struct {
 	ExpiresAt   time.Time // until when the customer can pay; zero: no such date
 	Due         time.Time // when it is next looked at; zero: never again
 
-	Sends    int       // submits so far
-	Doubts   int       // submits so far whose outcome nobody knew
-	Doubt    string    // the code of the submit whose outcome is being looked up
-	Since    time.Time // since when its outcome is unknown: the end of that attempt
-	Lookups  int       // look-ups of it so far
-	NotFound int       // of these, how many were answered "no such payment"
+	Retries   int       // submits so far that were certainly not processed
+	Refreshes int       // submits so far whose access token was void
+	Doubts    int       // submits so far whose outcome nobody knew
+	Doubt     string    // the code of the submit whose outcome is being looked up
+	Since     time.Time // since when its outcome is unknown: the end of that attempt
+	Lookups   int       // look-ups of it so far
+	NotFound  int       // of these, how many were answered "no such payment"
 
 	was      payment.Status // as read
 	rev      int64
@@ -70,7 +71,8 @@ type facts struct {
 	PaymentLinks     string         `json:"payment_links,omitempty"`
 	PaymentCode      string         `json:"payment_code,omitempty"`
 	QRCode           string         `json:"qr_code,omitempty"`
-	Sends            int            `json:"sends,omitempty"`
+	Retries          int            `json:"retries,omitempty"`
+	Refreshes        int            `json:"refreshes,omitempty"`
 	Doubts           int            `json:"doubts,omitempty"`
 	Doubt            string         `json:"doubt,omitempty"`
 	Since            time.Time      `json:"since,omitzero"`
@@ -83,7 +85,7 @@ func (r *Record) facts() ([]byte, error) {
 		Amount: r.Amount, CreatedAt: r.CreatedAt, ExpiresAt: r.ExpiresAt, MerchantID: r.MerchantID,
 		GatewayStatus: r.GatewayStatus, GatewayReference: r.GatewayReference, Reason: r.Reason,
 		PaymentLinks: r.PaymentLinks, PaymentCode: r.PaymentCode, QRCode: r.QRCode,
-		Sends: r.Sends, Doubts: r.Doubts, Doubt: r.Doubt, Since: r.Since,
+		Retries: r.Retries, Refreshes: r.Refreshes, Doubts: r.Doubts, Doubt: r.Doubt, Since: r.Since,
 		Lookups: r.Lookups, NotFound: r.NotFound,
 	})
 }
@@ -116,7 +118,7 @@ func decode(key payment.Key, fields map[string]string) (*Record, error) {
 		},
 		Order: []byte(fields["order"]), SealedToken: fields["token"],
 		MerchantID: f.MerchantID, ExpiresAt: f.ExpiresAt,
-		Sends: f.Sends, Doubts: f.Doubts, Doubt: f.Doubt, Since: f.Since,
+		Retries: f.Retries, Refreshes: f.Refreshes, Doubts: f.Doubts, Doubt: f.Doubt, Since: f.Since,
 		Lookups: f.Lookups, NotFound: f.NotFound,
 		was: payment.Status(fields["status"]), rev: rev, events: events, attempts: attempts,
 	}

@@ -3,6 +3,7 @@ package secret
 import (
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/rand"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -45,6 +46,13 @@ func NewSealer(keys Text) (*Sealer, error) {
 		s.keys = append(s.keys, aead)
 	}
 	return s, nil
+}
+
+// NewKey makes a key fit for PAYLOAD_KEYS.
+func NewKey() Text {
+	key := make([]byte, 32)
+	_, _ = rand.Read(key) // never fails: crypto/rand ends the program instead
+	return NewText(base64.StdEncoding.EncodeToString(key))
 }
 
 // CanSeal reports whether there is a key to seal with.

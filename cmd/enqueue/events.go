@@ -1,0 +1,27 @@
+package main
+
+import (
+	"context"
+	"io"
+
+	"github.com/redis/go-redis/v9"
+
+	"terbayar/internal/events"
+)
+
+type eventsCmd struct {
+	Follow bool   `help:"Go on with the events that are yet to come."`
+	From   string `help:"Start at this event (included): its id, or the id of its stream entry." placeholder:"ID"`
+}
+
+func (c *eventsCmd) run(ctx context.Context, all *cli, client redis.UniversalClient, out io.Writer) error {
+	var written error
+	err := events.NewStream(client, all.Events.Stream).Each(ctx, c.From, c.Follow, func(event []byte) error {
+		_, written = out.Write(append(event, '\n'))
+		return written
+	})
+	if written != nil {
+		return written
+	}
+	return reached(err)
+}

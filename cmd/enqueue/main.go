@@ -1,0 +1,106 @@
+// Command enqueue hands payments in, and tells what became of them.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/redis/go-redis/v9"
+
+	"terbayar/internal/config"
+	"terbayar/internal/events"
+	"terbayar/internal/intake"
+	"terbayar/internal/ledger"
+	"terbayar/internal/redisconn"
+	"terbayar/internal/secret"
+)
+
+// The exit codes of interface.md.
+const (
+	exitRefused     = 1 // a payment was not taken
+	exitUsage       = 2 // wrong usage or a wrong setting
+	exitUnreachable = 3 // Redis cannot be reached
+	exitUnknown     = 4 // no such payment
+)
+
+// errRefused says that a payment was not taken; its line has said why.
+var errRefused = errors.New("not every payment was taken")
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := run(ctx, os.Args[1:], os.Stdin, os.Stdout)
+	code := exitCode(err)
+	if code != 0 {
+		fmt.Fprintln(os.Stderr, "enqueue:", err)
+	}
+	stop()
+	os.Exit(code)
+}
+
+func exitCode(err error) int {
+	switch {
+	case err == nil, errors.Is(err, config.ErrHelp), errors.Is(err, context.Canceled):
+		return 0
+	case errors.As(err, new(*config.Error)), errors.Is(err, secret.ErrNoKey):
+		return exitUsage
+	case errors.Is(err, ledger.ErrNotFound):
+		return exitUnknown
+	case errors.Is(err, errRefused), errors.Is(err, events.ErrNoEvent), errors.As(err, new(redis.Error)):
+		return exitRefused
+	case errors.Is(err, intake.ErrUnreachable):
+		return exitUnreachable
+	default:
+		return exitRefused
+	}
+}
+
+// cli is what the program understands.
+type cli struct {
+	Redis   config.Redis   `embed:""`
+	Events  config.Events  `embed:""`
+	Payload config.Payload `embed:""`
+
+	Create createCmd `cmd:"" help:"Hand payments in: a JSON object, or one a line (NDJSON)."`
+	Status statusCmd `cmd:"" help:"Tell where a payment stands, with every attempt."`
+	Stream eventsCmd `cmd:"" name:"events" help:"Print the result events, one CloudEvent a line."`
+}
+
+func run(ctx context.Context, args []string, in io.Reader, out io.Writer) error {
+	var c cli
+	command, err := config.Parse("enqueue", "Hands payments in, and tells what became of them.", &c, args, out)
+	if err != nil {
+		return err
+	}
+	client, err := redisconn.Open(c.Redis.URL.Reveal())
+	if err != nil {
+		return config.Wrong("REDIS_URL", err)
+	}
+	defer client.Close()
+	switch command.Selected().Name {
+	case "create":
+		return c.Create.run(ctx, &c, client, in, out)
+	case "status":
+		return c.Status.run(ctx, &c, client, out)
+	default:
+		return c.Stream.run(ctx, &c, client, out)
+	}
+}
+
+// reached tells an error of Redis's own from one of the way to it.
+func reached(err error) error {
+	if err == nil || errors.As(err, new(redis.Error)) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	for _, own := range []error{ledger.ErrNotFound, ledger.ErrNewer, events.ErrNoEvent} {
+		if errors.Is(err, own) {
+			return err
+		}
+	}
+	return fmt.Errorf("%w: %w", intake.ErrUnreachable, err)
+}

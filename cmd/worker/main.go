@@ -1,0 +1,83 @@
+// Command worker submits payments and follows them until the money is there.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"terbayar/internal/config"
+	"terbayar/internal/redisconn"
+	"terbayar/internal/retrypolicy"
+	"terbayar/internal/telemetry"
+	"terbayar/internal/worker"
+)
+
+// Exit codes.
+const (
+	exitFailed = 1 // Redis is unfit, or the HTTP side broke
+	exitUsage  = 2 // wrong usage or a wrong setting
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	switch {
+	case err == nil, errors.Is(err, config.ErrHelp):
+		return
+	default:
+		fmt.Fprintln(os.Stderr, "worker:", err)
+	}
+	stop()
+	if errors.As(err, new(*config.Error)) {
+		os.Exit(exitUsage)
+	}
+	os.Exit(exitFailed)
+}
+
+// cli is what the program understands.
+type cli struct {
+	Run struct {
+		worker.Config
+	} `cmd:"" default:"withargs" help:"Run the workers, the polls and the web pages (the default)."`
+	Policies struct {
+		RetryPolicy config.RetryPolicy `embed:""`
+	} `cmd:"" help:"Print the retry policy in force."`
+}
+
+// run logs to log; everything else it prints goes to out.
+func run(ctx context.Context, args []string, out, log io.Writer) error {
+	var c cli
+	command, err := config.Parse("worker",
+		"Submits payments to AM Digital Payment and Paydia, and stays with them until the money is there.",
+		&c, args, out)
+	if err != nil {
+		return err
+	}
+	if command.Command() == "policies" {
+		policy, err := worker.Policy(c.Policies.RetryPolicy)
+		if err != nil {
+			return err
+		}
+		return retrypolicy.WriteTable(out, policy)
+	}
+	logger, err := telemetry.NewLogger(log, c.Run.Log.Level, c.Run.Log.Format)
+	if err != nil {
+		return err
+	}
+	client, err := redisconn.Open(c.Run.Redis.URL.Reveal())
+	if err != nil {
+		return config.Wrong("REDIS_URL", err)
+	}
+	defer client.Close()
+	house, err := worker.Build(c.Run.Config, client, logger)
+	if err != nil {
+		return err
+	}
+	return house.Run(ctx)
+}

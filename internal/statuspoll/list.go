@@ -1,0 +1,191 @@
+package statuspoll
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+
+	"terbayar/internal/clients"
+	"terbayar/internal/clients/amdigipay"
+	"terbayar/internal/ledger"
+	"terbayar/internal/payment"
+	"terbayar/internal/retrypolicy"
+)
+
+// ListAsker asks AM Digital Payment. Its list-transaction has no filter by our
+// reference, so one walk through the list serves every payment that is looked
+// for, and ends as soon as all of them were seen.
+type ListAsker struct {
+	Client *amdigipay.Client
+	Policy *retrypolicy.Policy
+	Limit  int // rows a page
+}
+
+// Together implements Asker.
+func (a *ListAsker) Together() bool { return true }
+
+// statusOnProcessing is AM's "On processing" (List Transaction, response).
+const statusOnProcessing = 2
+
+// Ask implements Asker. Payments known to be open are most cheaply found among
+// AM's open ones; whoever is not there has moved on, or was never known to be
+// there, and is looked for in the whole list. Only that list, read to its end,
+// can say that AM knows no such payment.
+func (a *ListAsker) Ask(ctx context.Context, wanted []*ledger.Record) ([]Finding, error) {
+	if err := a.Client.Authenticate(ctx); err != nil {
+		return nil, err
+	}
+	w := newWalk(a, wanted)
+	if w.anyOpen() && !w.run(ctx, statusOnProcessing) {
+		return w.findings, nil
+	}
+	if w.missing > 0 {
+		w.run(ctx, 0)
+	}
+	return w.findings, nil
+}
+
+// walk is one poll's way through the list.
+type walk struct {
+	asker    *ListAsker
+	wanted   []*ledger.Record
+	findings []Finding
+	index    map[string]int // of wanted and findings, by transaction id
+	missing  int            // how many were not seen yet
+}
+
+func newWalk(a *ListAsker, wanted []*ledger.Record) *walk {
+	w := &walk{
+		asker: a, wanted: wanted, findings: make([]Finding, len(wanted)),
+		index: make(map[string]int, len(wanted)), missing: len(wanted),
+	}
+	for i, r := range wanted {
+		w.index[r.TransactionID] = i
+	}
+	return w
+}
+
+// anyOpen reports whether any of the wanted is known to be open at AM.
+func (w *walk) anyOpen() bool {
+	for _, r := range w.wanted {
+		if r.Status == payment.OnProcessing || r.Status == payment.Expired {
+			return true
+		}
+	}
+	return false
+}
+
+// row is what tells one row of the list from another.
+type row struct {
+	id            int64
+	transactionID string
+}
+
+// run reads the list, or the part of it in one status, page by page until all
+// wanted were seen or the list ends, and notes for the missing what that means.
+// It reports false when the gateway would not let it go on.
+func (w *walk) run(ctx context.Context, statusID int) bool {
+	var (
+		first    = -1 // total_found of the first page
+		seen     = make(map[row]bool)
+		readable = true // every row so far could be read
+		ordered  = true // newest first, as far as was seen
+		oldest   = int64(0)
+	)
+	for page := 1; ; page++ {
+		p, answer := w.page(ctx, amdigipay.ListQuery{StatusID: statusID, Limit: w.asker.Limit, Page: page})
+		if answer.Code != retrypolicy.HTTPCode(200) {
+			w.conclude(answer)
+			return false
+		}
+		if first < 0 {
+			first = p.TotalFound
+		}
+		news := 0
+		for _, r := range p.Rows {
+			readable = readable && r.TransactionID != ""
+			if key := (row{r.ID, r.TransactionID}); !seen[key] {
+				seen[key] = true
+				news++
+				ordered = ordered && r.ID > 0 && (oldest == 0 || r.ID < oldest)
+				oldest = r.ID
+			}
+			w.see(r, answer)
+		}
+		switch {
+		case w.missing == 0:
+			return true
+		case ordered && w.allNewerThan(oldest):
+			// The rest of the list is older than what is missing. It was seen in
+			// neither list, which is no proof of anything.
+			w.conclude(answer)
+			return true
+		case len(p.Rows) == 0, p.TotalPage > 0 && page >= p.TotalPage:
+			// New rows push known ones onto later pages, so that nothing is missed;
+			// rows that leave the list pull unread ones onto pages already read. The
+			// count tells: who saw as many as there were at the start saw them all.
+			answer.Absent = statusID == 0 && readable && len(seen) >= first
+			w.conclude(answer)
+			return true
+		case news == 0:
+			w.conclude(answer) // the list does not move on
+			return true
+		}
+	}
+}
+
+// page reads one page, with a new token if the gateway wants one.
+func (w *walk) page(ctx context.Context, q amdigipay.ListQuery) (amdigipay.Page, clients.Answer) {
+	p, answer := w.asker.Client.List(ctx, q)
+	if w.asker.Policy.Decide(payment.AMDigiPay, answer.Code, 1).Action == retrypolicy.RefreshToken {
+		w.asker.Client.DropToken(answer.Token)
+		p, answer = w.asker.Client.List(ctx, q)
+	}
+	return p, answer
+}
+
+// see notes a row if it is one of the wanted. A payment whose gateway reference
+// is known is that row and no other.
+func (w *walk) see(r amdigipay.Row, answer clients.Answer) {
+	i, ok := w.index[r.TransactionID]
+	if !ok {
+		return
+	}
+	known := w.wanted[i].GatewayReference
+	if known != "" && r.Reference != "" && r.Reference != known {
+		return
+	}
+	switch earlier := w.findings[i].Answer.Receipt; {
+	case earlier == nil:
+		w.missing--
+	case earlier.Reference != r.Reference:
+		w.findings[i].Twice = fmt.Sprintf("the gateway has it twice, as %s and as %s", earlier.Reference, r.Reference)
+		return
+	}
+	answer.Receipt = &r.Receipt
+	w.findings[i].Answer = answer
+}
+
+// conclude gives the missing the answer that the walk ended with.
+func (w *walk) conclude(answer clients.Answer) {
+	for i := range w.findings {
+		if w.findings[i].Answer.Receipt == nil {
+			w.findings[i].Answer = answer
+		}
+	}
+}
+
+// allNewerThan reports whether every missing payment has a known row, and that
+// row is newer than the given id: then it cannot stand behind it.
+func (w *walk) allNewerThan(id int64) bool {
+	for i, f := range w.findings {
+		if f.Answer.Receipt != nil {
+			continue
+		}
+		known, err := strconv.ParseInt(w.wanted[i].GatewayReference, 10, 64)
+		if err != nil || known <= id {
+			return false
+		}
+	}
+	return true
+}

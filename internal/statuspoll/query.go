@@ -1,0 +1,73 @@
+package statuspoll
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"terbayar/internal/clients"
+	"terbayar/internal/clients/paydia"
+	"terbayar/internal/ledger"
+	"terbayar/internal/payment"
+	"terbayar/internal/retrypolicy"
+	"terbayar/internal/secret"
+)
+
+// QueryAsker asks Paydia: one payment query (SNAP service 64) a payment, several
+// side by side.
+type QueryAsker struct {
+	Client *paydia.Client
+	Policy *retrypolicy.Policy
+	Sealer *secret.Sealer
+	Now    func() time.Time
+}
+
+// queriesAtOnce bounds how many queries are under way: an outage leaves many
+// unknown outcomes, and the gateway has only just come back.
+const queriesAtOnce = 8
+
+// Together implements Asker.
+func (a *QueryAsker) Together() bool { return false }
+
+// Ask implements Asker.
+func (a *QueryAsker) Ask(ctx context.Context, wanted []*ledger.Record) ([]Finding, error) {
+	if err := a.Client.Authenticate(ctx); err != nil {
+		return nil, err
+	}
+	findings := make([]Finding, len(wanted))
+	var group errgroup.Group
+	group.SetLimit(queriesAtOnce)
+	for i, r := range wanted {
+		group.Go(func() error {
+			if ctx.Err() == nil {
+				findings[i] = a.query(ctx, r)
+			}
+			return nil
+		})
+	}
+	return findings, group.Wait()
+}
+
+// query asks about one payment, with a new token if the gateway wants one.
+func (a *QueryAsker) query(ctx context.Context, r *ledger.Record) Finding {
+	token, err := a.Sealer.Open(r.SealedToken, r.Key().String())
+	if err != nil {
+		return Finding{Answer: clients.Answer{
+			Code: retrypolicy.CodeUnsent, At: a.Now(),
+			Err: errors.Join(errors.New("the customer token cannot be opened"), err),
+		}}
+	}
+	q := paydia.Query{
+		Key: r.Key(), Reference: r.GatewayReference, MerchantID: r.MerchantID,
+		CustomerToken: token, ExternalID: a.Client.NewExternalID(),
+	}
+	answer := a.Client.Query(ctx, q)
+	if a.Policy.Decide(payment.Paydia, answer.Code, 1).Action == retrypolicy.RefreshToken {
+		a.Client.DropToken(answer.Token)
+		q.ExternalID = a.Client.NewExternalID()
+		answer = a.Client.Query(ctx, q)
+	}
+	return Finding{Answer: answer, ExternalID: q.ExternalID}
+}

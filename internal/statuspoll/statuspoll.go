@@ -1,0 +1,180 @@
+// Package statuspoll asks the gateways where open payments stand, until each is
+// final. A poll takes what is due from the ledger, asks the gateway for all of
+// it together, and records what it positively found. An error, or a payment
+// that was not seen, changes nothing.
+package statuspoll
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"terbayar/internal/clients"
+	"terbayar/internal/ledger"
+	"terbayar/internal/payment"
+	"terbayar/internal/retrypolicy"
+	"terbayar/internal/submit"
+)
+
+// Asker asks one gateway about many payments at once.
+type Asker interface {
+	// Ask looks for the wanted payments and returns a finding for each, at its
+	// index. A gateway that cannot be logged in to is an error: nothing was asked.
+	Ask(ctx context.Context, wanted []*ledger.Record) ([]Finding, error)
+	// Together reports whether asking about one more payment costs nothing: then a
+	// poll for some looks out for every unknown outcome.
+	Together() bool
+}
+
+// Finding is what a look-up learned of one payment: a receipt when it was found,
+// Absent when the gateway positively knows no such payment, otherwise what went
+// wrong. The zero value means that it was not asked about after all.
+type Finding struct {
+	Answer     clients.Answer
+	ExternalID string // the look-up's own X-EXTERNAL-ID, Paydia only
+	Twice      string // in words, when the gateway has the payment twice
+}
+
+// Poller polls gateways. Its fields are set once, before its first use.
+type Poller struct {
+	Ledger    *ledger.Ledger
+	Submitter *submit.Submitter // for claims whose holder is gone
+	Askers    map[payment.Gateway]Asker
+	Policy    *retrypolicy.Policy
+	// Requeue puts a payment's task into the queue; one that is there already
+	// stays the only one.
+	Requeue func(ctx context.Context, key payment.Key, amount payment.Rupiah) error
+
+	Interval    time.Duration // the grid of the poll
+	Hide        time.Duration // how long a poll may take before another takes its payments
+	ExpiryGrace time.Duration // how long after expired_date an unpaid payment is expired
+	LateWindow  time.Duration // how long expired and lost payments are still looked for
+	Now         func() time.Time
+	// OnAttempt is told of every look-up that stands in the ledger, with what its
+	// client had to add.
+	OnAttempt func(r *ledger.Record, a payment.Attempt, detail error)
+}
+
+// batch is how many payments one round of a poll takes. It bounds memory, not
+// the poll: the rounds go on until nothing is due.
+const batch = 5000
+
+// Poll settles everything that is due at a gateway.
+func (p *Poller) Poll(ctx context.Context, g payment.Gateway) error {
+	for {
+		taken, err := p.Ledger.Take(ctx, g, p.Hide, batch)
+		errs := []error{err}
+		var wanted []*ledger.Record
+		for _, r := range taken {
+			switch r.Status {
+			case payment.Queued:
+				errs = append(errs, p.requeue(ctx, r))
+			case payment.Submitting:
+				errs = append(errs, p.Submitter.Abandon(ctx, r.Key()))
+			default:
+				wanted = append(wanted, r)
+			}
+		}
+		errs = append(errs, p.lookUp(ctx, g, wanted))
+		if err := errors.Join(errs...); err != nil {
+			return fmt.Errorf("statuspoll: %s: %w", g, err)
+		}
+		if len(taken) < batch {
+			return nil
+		}
+	}
+}
+
+// requeue brings back a payment whose task should have come long ago.
+func (p *Poller) requeue(ctx context.Context, r *ledger.Record) error {
+	if err := p.Requeue(ctx, r.Key(), r.Amount); err != nil {
+		return err
+	}
+	return p.Ledger.Postpone(ctx, r.Gateway, []string{r.TransactionID}, p.Now().Add(ledger.TaskGrace))
+}
+
+// lookUp asks for the payments that are due and records what was found.
+func (p *Poller) lookUp(ctx context.Context, g payment.Gateway, due []*ledger.Record) error {
+	if len(due) == 0 {
+		return nil
+	}
+	asker := p.Askers[g]
+	wanted := due
+	if asker.Together() {
+		unknown, err := p.Ledger.Unknown(ctx, g)
+		if err != nil {
+			return err
+		}
+		wanted = join(due, unknown)
+	}
+	findings, err := asker.Ask(ctx, wanted)
+	if err != nil {
+		return errors.Join(err, p.Ledger.Postpone(ctx, g, ids(due), p.Now().Add(submit.LoginPause)))
+	}
+	var unchanged []string
+	var changes []change
+	for i, r := range wanted {
+		f := findings[i]
+		if f.Answer.At.IsZero() || i >= len(due) && f.Answer.Receipt == nil {
+			continue // not asked about; or not its turn and not found, which does not count
+		}
+		if c, ok := p.settle(r, f); ok {
+			changes = append(changes, c)
+		} else {
+			unchanged = append(unchanged, r.TransactionID)
+		}
+	}
+	return errors.Join(
+		p.Ledger.Postpone(ctx, g, unchanged, submit.DueAfter(payment.OnProcessing, p.Now(), p.Interval)),
+		p.save(ctx, changes),
+	)
+}
+
+// save records the changes, all in one round trip.
+func (p *Poller) save(ctx context.Context, changes []change) error {
+	records := make([]*ledger.Record, len(changes))
+	for i, c := range changes {
+		records[i] = c.record
+	}
+	var errs []error
+	for i, err := range p.Ledger.SaveAll(ctx, records) {
+		c := changes[i]
+		switch {
+		case errors.Is(err, ledger.ErrFenced): // somebody else was first; it is looked at again when due
+		case err != nil:
+			errs = append(errs, err)
+		default:
+			if c.attempt != nil {
+				p.OnAttempt(c.record, *c.attempt, c.detail)
+			}
+			if c.record.Status == payment.Queued {
+				errs = append(errs, p.Requeue(ctx, c.record.Key(), c.record.Amount))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// join appends to due what of others is not in it already.
+func join(due, others []*ledger.Record) []*ledger.Record {
+	there := make(map[string]bool, len(due))
+	for _, r := range due {
+		there[r.TransactionID] = true
+	}
+	all := due[:len(due):len(due)]
+	for _, r := range others {
+		if !there[r.TransactionID] {
+			all = append(all, r)
+		}
+	}
+	return all
+}
+
+func ids(records []*ledger.Record) []string {
+	ids := make([]string, len(records))
+	for i, r := range records {
+		ids[i] = r.TransactionID
+	}
+	return ids
+}

@@ -1,0 +1,232 @@
+package submit_test
+
+import (
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/redis/go-redis/v9"
+
+	"terbayar/internal/gatewaysim"
+	"terbayar/internal/ledger"
+	"terbayar/internal/payment"
+	"terbayar/internal/redistest"
+	"terbayar/internal/rig"
+)
+
+var (
+	inv = payment.Key{Gateway: payment.AMDigiPay, TransactionID: "INV/1"}
+	ord = payment.Key{Gateway: payment.Paydia, TransactionID: "ORD-1"}
+)
+
+// TestEveryAnswer: what each way a gateway can behave makes of one submit, and
+// how often the payment exists there afterwards.
+func TestEveryAnswer(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		key    payment.Key
+		fault  gatewaysim.FaultRule
+		story  []string
+		exists int
+	}{
+		{"AM", inv, gatewaysim.FaultRule{}, []string{"submit http:200 > accept", "on_processing"}, 1},
+		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultLostBefore}, []string{"submit net:unknown > confirm", "confirming"}, 0},
+		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultLostAfter}, []string{"submit net:unknown > confirm", "confirming"}, 1},
+		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultCutShort}, []string{"submit net:unknown > confirm", "confirming"}, 1},
+		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultSlow, Delay: 2 * rig.Timeout}, []string{"submit net:unknown > confirm", "confirming"}, 1},
+		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.Fault500Before}, []string{"submit http:500 > confirm", "confirming"}, 0},
+		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.Fault500After}, []string{"submit http:500 > confirm", "confirming"}, 1},
+		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultHTMLAfter}, []string{"submit http:500 > confirm", "confirming"}, 1},
+		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultHTMLAfter, Status: 200}, []string{"submit body:unreadable > confirm", "confirming"}, 1},
+		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultEmpty}, []string{"submit body:unreadable > confirm", "confirming"}, 1},
+		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultPending}, []string{"submit http:202 > confirm", "confirming"}, 1},
+		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultDisagree}, []string{"submit http:500 > confirm", "confirming"}, 1},
+		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultBusy}, []string{"submit http:429 > retry", "queued"}, 0},
+		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultRefuse}, []string{"submit error:true > reject", "rejected"}, 0},
+		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultTokenLost}, []string{"submit http:401 > refresh_token", "queued"}, 0},
+		{"Paydia", ord, gatewaysim.FaultRule{}, []string{"submit 2006300 > accept", "paid"}, 1},
+		{"Paydia", ord, gatewaysim.FaultRule{Fault: gatewaysim.FaultLostAfter}, []string{"submit net:unknown > confirm", "confirming"}, 1},
+		{"Paydia", ord, gatewaysim.FaultRule{Fault: gatewaysim.Fault500After}, []string{"submit 5006301 > confirm", "confirming"}, 1},
+		{"Paydia", ord, gatewaysim.FaultRule{Fault: gatewaysim.FaultHTMLBefore, Status: 502}, []string{"submit http:502 > confirm", "confirming"}, 0},
+		{"Paydia", ord, gatewaysim.FaultRule{Fault: gatewaysim.FaultPending}, []string{"submit 2026300 > confirm", "confirming"}, 1},
+		{"Paydia", ord, gatewaysim.FaultRule{Fault: gatewaysim.FaultDisagree}, []string{"submit http:500 > confirm", "confirming"}, 1},
+		{"Paydia", ord, gatewaysim.FaultRule{Fault: gatewaysim.FaultBusy}, []string{"submit 4296300 > retry", "queued"}, 0},
+		{"Paydia", ord, gatewaysim.FaultRule{Fault: gatewaysim.FaultRefuse}, []string{"submit 4036314 > reject", "rejected"}, 0},
+		{"Paydia", ord, gatewaysim.FaultRule{Fault: gatewaysim.FaultRefuse, Code: "4016300"}, []string{"submit 4016300 > hold", "attention"}, 0},
+		{"Paydia", ord, gatewaysim.FaultRule{Fault: gatewaysim.FaultRefuse, Code: "4999999"}, []string{"submit 4999999 > confirm", "confirming"}, 0},
+		{"Paydia", ord, gatewaysim.FaultRule{Fault: gatewaysim.FaultTokenLost}, []string{"submit 4016301 > refresh_token", "queued"}, 0},
+	} {
+		t.Run(c.name+" "+string(c.fault.Fault)+c.fault.Code, func(t *testing.T) {
+			t.Parallel()
+			r := rig.New(t, redistest.Mini(t))
+			c.fault.Reference = c.key.TransactionID
+			if c.fault.Fault != "" {
+				r.Sim.Inject(c.fault)
+			}
+			r.Take(rig.AMOrder(inv.TransactionID), rig.PaydiaOrder(ord.TransactionID))
+			next := r.Submit(c.key)
+			if diff := cmp.Diff(c.story, r.Story(c.key)); diff != "" {
+				t.Error(diff)
+			}
+			if rows := r.Sim.RowsOf(gatewaysim.Gateway(c.key.Gateway), c.key.TransactionID); len(rows) != c.exists {
+				t.Errorf("the gateway has it %d times, want %d", len(rows), c.exists)
+			}
+			record := r.Read(c.key)
+			if (next.In > 0) != (record.Status == payment.Queued) {
+				t.Errorf("in %s, to come again in %s", record.Status, next.In)
+			}
+			if record.Status.Final() != (record.Due.IsZero() && record.SealedToken == "" && record.Status.Final()) {
+				t.Error("a final payment keeps its customer token")
+			}
+			if record.Status == payment.Attention && record.Reason == "" {
+				t.Error("in attention without a reason")
+			}
+			if v := r.Sim.Violations(); len(v) > 0 {
+				t.Errorf("violations: %+v", v)
+			}
+			// A task that comes again sends nothing, unless it was asked to.
+			before := len(r.Sim.Journal())
+			if record.Status != payment.Queued {
+				r.Submit(c.key)
+				if n := len(r.Sim.Journal()) - before; n != 0 {
+					t.Errorf("a repeated task made %d requests", n)
+				}
+			}
+		})
+	}
+}
+
+func TestFreshTokenIsTakenAndTheSameReferenceSent(t *testing.T) {
+	r := rig.New(t, redistest.Mini(t))
+	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultTokenLost, Operation: gatewaysim.PaydiaPayment, Count: 1})
+	r.Take(rig.PaydiaOrder("ORD-1"))
+	r.Submit(ord)
+	r.Submit(ord)
+	if diff := cmp.Diff([]string{"submit 4016301 > refresh_token", "submit 2006300 > accept", "paid"}, r.Story(ord)); diff != "" {
+		t.Error(diff)
+	}
+	a := r.Read(ord).Attempts
+	if a[0].ExternalID == a[1].ExternalID || a[0].ExternalID == "" {
+		t.Errorf("X-EXTERNAL-IDs %q and %q", a[0].ExternalID, a[1].ExternalID)
+	}
+}
+
+func TestAttemptsRunOut(t *testing.T) {
+	r := rig.New(t, redistest.Mini(t))
+	r.SetPolicy(`gateways: {amdigipay: {rules: [{code: "http:429", action: retry, max_attempts: 3}]}}`)
+	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultBusy, Operation: gatewaysim.AMCreate})
+	r.Take(rig.AMOrder("INV/1"))
+	for range 3 {
+		r.Submit(inv)
+	}
+	want := []string{"submit http:429 > retry", "submit http:429 > retry", "submit http:429 > hold", "attention"}
+	if diff := cmp.Diff(want, r.Story(inv)); diff != "" {
+		t.Error(diff)
+	}
+	if reason := r.Read(inv).Reason; reason == "" {
+		t.Error("no reason")
+	}
+}
+
+// TestNoLoginNoAttempt: a gateway that cannot be logged in to costs nothing.
+func TestNoLoginNoAttempt(t *testing.T) {
+	r := rig.New(t, redistest.Mini(t))
+	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.Fault500Before, Operation: gatewaysim.AMLogin, Count: 1})
+	r.Take(rig.AMOrder("INV/1"))
+	if next := r.Submit(inv); next.In <= 0 {
+		t.Error("does not ask to come again")
+	}
+	if diff := cmp.Diff([]string{"queued"}, r.Story(inv)); diff != "" {
+		t.Error(diff)
+	}
+	r.Forward(time.Minute)
+	r.Submit(inv)
+	if diff := cmp.Diff([]string{"submit http:200 > accept", "on_processing"}, r.Story(inv)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestContradictionGoesToAPerson: the gateway has the id, with another amount.
+func TestContradictionGoesToAPerson(t *testing.T) {
+	r := rig.New(t, redistest.Mini(t), func(c *gatewaysim.Config) { c.AM.Duplicates = gatewaysim.DuplicateSame })
+	r.Take(rig.AMOrder("INV/1"))
+	r.Submit(inv)
+	// The same id again, in a ledger that knows nothing of the first.
+	other := rig.New(t, redistest.Mini(t))
+	other.Submitter.Gateways[payment.AMDigiPay] = r.AM
+	cheaper := rig.AMOrder("INV/1")
+	for _, edit := range [][2]string{{`"nominal":10000`, `"nominal":20000`}, {`13000`, `23000`}, {`"item_price":10000,"item_total_price":10000`, `"item_price":20000,"item_total_price":20000`}} {
+		cheaper = []byte(replace(t, string(cheaper), edit[0], edit[1]))
+	}
+	other.Take(cheaper)
+	other.Submit(inv)
+	record := other.Read(inv)
+	if record.Status != payment.Attention || record.Reason != "ordered 23000 rupiah, the gateway has 13000" {
+		t.Errorf("%s: %s", record.Status, record.Reason)
+	}
+}
+
+// TestLateAnswerIsAdopted: the claim lapsed while the request was under way, and
+// a poll has put the payment up for looking up; then the answer comes.
+func TestLateAnswerIsAdopted(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
+		r := rig.New(t, client)
+		r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultSlow, Operation: gatewaysim.AMCreate, Delay: rig.Timeout / 2})
+		r.Take(rig.AMOrder("INV/1"))
+		var sending sync.WaitGroup
+		sending.Go(func() { r.Submit(inv) })
+		for r.Sim.Requests(gatewaysim.AMCreate) == 0 {
+			time.Sleep(time.Millisecond) // until the request has arrived
+		}
+		r.Forward(rig.Lease + time.Second)
+		if err := r.Submitter.Abandon(t.Context(), inv); err != nil {
+			t.Fatal(err)
+		}
+		if s := r.Read(inv).Status; s != payment.Confirming {
+			t.Errorf("abandoned: %s", s)
+		}
+		sending.Wait()
+		if s := r.Read(inv).Status; s != payment.OnProcessing {
+			t.Errorf("the late answer was thrown away: %s", s)
+		}
+	})
+}
+
+// TestManyWorkersOneRequest: however many deliver the same task at once, one
+// request leaves.
+func TestManyWorkersOneRequest(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
+		r := rig.New(t, client, func(c *gatewaysim.Config) { c.AM.Duplicates = gatewaysim.DuplicateSecond })
+		r.Take(rig.AMOrder("INV/1"))
+		var group sync.WaitGroup
+		for range 30 {
+			group.Go(func() {
+				if _, err := r.Submitter.Submit(t.Context(), inv); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		group.Wait()
+		if n := r.Sim.Requests(gatewaysim.AMCreate); n != 1 {
+			t.Errorf("%d requests", n)
+		}
+	})
+}
+
+func TestTaskWithoutAPayment(t *testing.T) {
+	r := rig.New(t, redistest.Mini(t))
+	if _, err := r.Submitter.Submit(t.Context(), inv); !errors.Is(err, ledger.ErrNotFound) {
+		t.Error(err)
+	}
+}
+
+func replace(t *testing.T, s, old, replacement string) string {
+	t.Helper()
+	if !strings.Contains(s, old) {
+		t.Fatalf("%s is not there", old)
+	}
+	return strings.ReplaceAll(s, old, replacement)
+}

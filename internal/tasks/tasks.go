@@ -1,0 +1,134 @@
+// Package tasks is the only door to asynq: task types, payloads, ids, queues,
+// enqueueing, serving, and "again in d".
+//
+// A task is a reminder, not a record. It names a payment and carries nothing
+// that must not be seen or could be lost: what is so stands in the ledger. So a
+// task may come twice, or late, or not at all, and no money moves for it.
+package tasks
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
+
+	"terbayar/internal/payment"
+)
+
+// The task types.
+const (
+	TypeSubmit = "payment:submit" // one payment, to be submitted
+	TypePoll   = "payment:poll"   // one gateway, to be polled
+)
+
+// version of the payloads this code writes.
+const version = 1
+
+// ErrPayload says that a payload cannot be read, or is of a newer version. Such
+// a task is archived: its payment stands in the ledger all the same.
+var ErrPayload = errors.New("payload cannot be read by this version")
+
+// Payload is what a task carries. It may be shown to anyone who may see the web
+// UI.
+type Payload struct {
+	Version       int             `json:"v"`
+	Gateway       payment.Gateway `json:"gateway"`
+	TransactionID string          `json:"transaction_id,omitempty"` // TypeSubmit
+	Amount        payment.Rupiah  `json:"amount,omitempty"`         // TypeSubmit, for people to read
+	Tick          int64           `json:"tick,omitempty"`           // TypePoll, Unix milliseconds
+}
+
+// Key is the payment that a TypeSubmit task is about.
+func (p Payload) Key() payment.Key {
+	return payment.Key{Gateway: p.Gateway, TransactionID: p.TransactionID}
+}
+
+// Decode reads a payload.
+func Decode(b []byte) (Payload, error) {
+	var p Payload
+	if err := json.Unmarshal(b, &p); err != nil {
+		// The cause may quote the payload, which is not known to be ours.
+		return Payload{}, fmt.Errorf("tasks: not a JSON object of ours: %w", ErrPayload)
+	}
+	if p.Version != version {
+		return Payload{}, fmt.Errorf("tasks: version %d: %w", p.Version, ErrPayload)
+	}
+	if _, err := payment.ParseGateway(string(p.Gateway)); err != nil {
+		return Payload{}, fmt.Errorf("tasks: gateway: %w", ErrPayload)
+	}
+	return p, nil
+}
+
+// A gateway has two queues, each with a server of its own: so a gateway that
+// answers slowly holds up neither the other nor its own polls, and a dequeue
+// never asks more than one queue (an empty one costs a round trip per task).
+
+// SubmitQueue is the queue of a gateway's submits.
+func SubmitQueue(g payment.Gateway) string { return string(g) }
+
+// PollQueue is the queue of a gateway's polls.
+func PollQueue(g payment.Gateway) string { return string(g) + "-poll" }
+
+const (
+	// maxRetry is out of reach: running out of attempts is for the ledger to tell,
+	// asynq's archive is no storage. Only a killed worker spends one of these.
+	maxRetry = 10_000
+	// SubmitTimeout is what asynq gives a submit. At that deadline it would forget
+	// the handler's own answer and run the task again beside it, so it must be out
+	// of reach: two requests and a claim's margin are far shorter (config checks).
+	SubmitTimeout = 5 * time.Minute
+	// pollTimeout ends a poll that hangs; what it took is due again long before.
+	pollTimeout = 10 * time.Minute
+	// pollRetention keeps a tick's id taken, so that no replica runs it again.
+	pollRetention = time.Minute
+)
+
+// Enqueuer puts tasks into the queues.
+type Enqueuer struct{ client *asynq.Client }
+
+// NewEnqueuer makes an Enqueuer.
+func NewEnqueuer(client redis.UniversalClient) *Enqueuer {
+	return &Enqueuer{asynq.NewClientFromRedisClient(client)}
+}
+
+// Submit enqueues the submission of a payment. The task's id is the payment's,
+// escaped so that it can stand in the web UI's paths; a task that is there
+// already stays the only one.
+func (e *Enqueuer) Submit(ctx context.Context, key payment.Key, amount payment.Rupiah) error {
+	return e.enqueue(ctx, TypeSubmit,
+		Payload{Version: version, Gateway: key.Gateway, TransactionID: key.TransactionID, Amount: amount},
+		asynq.TaskID(string(key.Gateway)+":"+url.PathEscape(key.TransactionID)),
+		asynq.Queue(SubmitQueue(key.Gateway)),
+		asynq.Timeout(SubmitTimeout),
+	)
+}
+
+// Poll enqueues the poll of a gateway for one tick of the clock. Every replica
+// may ask for the same tick; it runs once.
+func (e *Enqueuer) Poll(ctx context.Context, g payment.Gateway, tick time.Time) error {
+	return e.enqueue(ctx, TypePoll,
+		Payload{Version: version, Gateway: g, Tick: tick.UnixMilli()},
+		asynq.TaskID("poll:"+string(g)+":"+strconv.FormatInt(tick.UnixMilli(), 10)),
+		asynq.Queue(PollQueue(g)),
+		asynq.Timeout(pollTimeout),
+		asynq.Retention(pollRetention),
+	)
+}
+
+func (e *Enqueuer) enqueue(ctx context.Context, taskType string, p Payload, opts ...asynq.Option) error {
+	payload, err := json.Marshal(p)
+	if err != nil {
+		return fmt.Errorf("tasks: enqueue %s: %w", taskType, err)
+	}
+	_, err = e.client.EnqueueContext(ctx, asynq.NewTask(taskType, payload), append(opts, asynq.MaxRetry(maxRetry))...)
+	if err != nil && !errors.Is(err, asynq.ErrTaskIDConflict) {
+		return fmt.Errorf("tasks: enqueue %s for %s: %w", taskType, p.Key(), err)
+	}
+	return nil
+}

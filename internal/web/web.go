@@ -1,0 +1,67 @@
+// Package web is the worker's HTTP side: health, readiness, metrics, and the
+// asynq web UI.
+package web
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"terbayar/internal/ledger"
+)
+
+// Options is what the HTTP side needs to know.
+type Options struct {
+	Redis   redis.UniversalClient
+	Ledger  *ledger.Ledger
+	Metrics http.Handler
+	Users   Users // who may see the web UI; empty: loopback callers only
+}
+
+// Site is the HTTP side. It is not ready until it is told so.
+type Site struct {
+	redis redis.UniversalClient
+	ready atomic.Bool
+	mux   *http.ServeMux
+}
+
+// New builds the HTTP side.
+func New(o Options) *Site {
+	s := &Site{redis: o.Redis, mux: http.NewServeMux()}
+	s.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	s.mux.HandleFunc("GET /readyz", s.readyz)
+	s.mux.Handle("GET /metrics", o.Metrics)
+	s.mux.Handle("GET "+monitoringPath, http.RedirectHandler(monitoringPath+"/", http.StatusMovedPermanently))
+	s.mux.Handle(monitoringPath+"/", o.Users.guard(monitoring(o.Redis, o.Ledger)))
+	s.mux.Handle("GET /{$}", http.RedirectHandler(monitoringPath+"/", http.StatusFound))
+	return s
+}
+
+// SetReady says whether the worker takes payments: after its start, and until
+// its shutdown begins.
+func (s *Site) SetReady(ready bool) { s.ready.Store(ready) }
+
+// ServeHTTP implements http.Handler.
+func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
+
+// readyTimeout bounds the one question that readiness asks of Redis; a probe of
+// Kubernetes waits for one second by default.
+const readyTimeout = 800 * time.Millisecond
+
+func (s *Site) readyz(w http.ResponseWriter, r *http.Request) {
+	if !s.ready.Load() {
+		http.Error(w, "starting or shutting down", http.StatusServiceUnavailable)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
+	defer cancel()
+	if err := s.redis.Ping(ctx).Err(); err != nil {
+		http.Error(w, "redis does not answer", http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprintln(w, "ready")
+}

@@ -1,0 +1,295 @@
+// Package worker is the worker's house: it builds every room, opens the doors,
+// and closes them again in the right order. cmd/worker and cmd/demo live in it.
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
+	"github.com/sethvargo/go-retry"
+
+	"terbayar/internal/clients"
+	"terbayar/internal/clients/amdigipay"
+	"terbayar/internal/clients/paydia"
+	"terbayar/internal/config"
+	"terbayar/internal/ledger"
+	"terbayar/internal/payment"
+	"terbayar/internal/redisconn"
+	"terbayar/internal/retrypolicy"
+	"terbayar/internal/secret"
+	"terbayar/internal/statuspoll"
+	"terbayar/internal/submit"
+	"terbayar/internal/tasks"
+	"terbayar/internal/telemetry"
+	"terbayar/internal/web"
+)
+
+// Config is every setting of the worker.
+type Config struct {
+	Redis       config.Redis       `embed:""`
+	AMDigiPay   config.AMDigiPay   `embed:""`
+	Paydia      config.Paydia      `embed:""`
+	Worker      config.Worker      `embed:""`
+	RetryPolicy config.RetryPolicy `embed:""`
+	Events      config.Events      `embed:""`
+	Payload     config.Payload     `embed:""`
+	Log         config.Log         `embed:""`
+}
+
+// House is a worker, built and not yet open.
+type House struct {
+	cfg      Config
+	log      *slog.Logger
+	redis    redis.UniversalClient
+	listener net.Listener
+	site     *web.Site
+	gateways []payment.Gateway // those that are on
+	tasks    *tasks.Server
+	ticker   *statuspoll.Ticker
+}
+
+// Build builds the house. An error is a wrong setting, or an address that is
+// taken. Nothing is sent anywhere yet. The client is the caller's to close.
+func Build(cfg Config, client redis.UniversalClient, log *slog.Logger) (*House, error) {
+	policy, err := Policy(cfg.RetryPolicy)
+	if err != nil {
+		return nil, err
+	}
+	sealer, err := cfg.Payload.Sealer()
+	if err != nil {
+		return nil, err
+	}
+	users, err := cfg.Worker.Users()
+	if err != nil {
+		return nil, err
+	}
+	if _, isCluster := client.(*redis.ClusterClient); isCluster && !ledger.SharesSlot(cfg.Events.Stream) {
+		return nil, config.Wrong("EVENTS_STREAM", fmt.Errorf(
+			"%q lies in another slot of the Redis Cluster than the ledger; put {%s} into its name", cfg.Events.Stream, ledger.DefaultStream))
+	}
+	now := time.Now
+	book := ledger.New(client, cfg.Events.Stream, now)
+	inspector := asynq.NewInspectorFromRedisClient(client)
+	metrics := telemetry.NewMetrics(inspector, book)
+	observe := observer(log, metrics)
+	enqueuer := tasks.NewEnqueuer(client)
+
+	submitter := &submit.Submitter{
+		Ledger: book, Gateways: map[payment.Gateway]clients.Gateway{}, Policy: policy, Sealer: sealer,
+		Lease: cfg.Worker.ClaimLease(), PollInterval: cfg.Worker.StatusPollInterval,
+		Now: now, OnAttempt: observe,
+	}
+	poller := &statuspoll.Poller{
+		Ledger: book, Submitter: submitter, Askers: map[payment.Gateway]statuspoll.Asker{}, Policy: policy,
+		Requeue: enqueuer.Submit, Interval: cfg.Worker.StatusPollInterval, Hide: 2 * cfg.Worker.ClaimLease(),
+		ExpiryGrace: cfg.Worker.ExpiryGrace, LateWindow: cfg.Worker.LatePaymentWindow,
+		Now: now, OnAttempt: observe,
+	}
+	h := &House{cfg: cfg, log: log, redis: client}
+	if cfg.AMDigiPay.Enabled() {
+		client, err := amdigipayClient(cfg, metrics)
+		if err != nil {
+			return nil, err
+		}
+		submitter.Gateways[payment.AMDigiPay] = client
+		poller.Askers[payment.AMDigiPay] = &statuspoll.ListAsker{
+			Client: client, Policy: policy, Limit: cfg.AMDigiPay.ListLimit,
+		}
+		h.gateways = append(h.gateways, payment.AMDigiPay)
+	}
+	if cfg.Paydia.Enabled() {
+		client, err := paydiaClient(cfg, metrics)
+		if err != nil {
+			return nil, err
+		}
+		submitter.Gateways[payment.Paydia] = client
+		poller.Askers[payment.Paydia] = &statuspoll.QueryAsker{Client: client, Policy: policy, Sealer: sealer, Now: now}
+		h.gateways = append(h.gateways, payment.Paydia)
+	}
+	h.tasks = tasks.NewServer(client, tasks.ServerConfig{
+		Gateways: h.gateways, Concurrency: cfg.Worker.Concurrency, ShutdownTimeout: cfg.Worker.ShutdownTimeout,
+		Log: log, AsynqLog: telemetry.AsynqLogger(log),
+	}, tasks.Handlers{
+		Submit: func(ctx context.Context, key payment.Key) (time.Duration, string, error) {
+			next, err := submitter.Submit(ctx, key)
+			return next.In, next.Reason, err
+		},
+		Poll: poller.Poll,
+	})
+	h.ticker = &statuspoll.Ticker{
+		Ledger: book, Gateways: h.gateways, Enqueue: enqueuer.Poll,
+		Every: min(time.Second, cfg.Worker.StatusPollInterval), Now: now, Log: log,
+	}
+	h.site = web.New(web.Options{Redis: client, Ledger: book, Metrics: metrics.Handler(), Users: users})
+	h.warn(sealer)
+	if h.listener, err = net.Listen("tcp", cfg.Worker.HTTPAddr); err != nil {
+		return nil, config.Wrong("WORKER_HTTP_ADDR", err)
+	}
+	return h, nil
+}
+
+// Policy is the retry policy in force.
+func Policy(cfg config.RetryPolicy) (*retrypolicy.Policy, error) {
+	if cfg.File == "" {
+		return retrypolicy.Builtin(), nil
+	}
+	policy, err := retrypolicy.Load(cfg.File)
+	if err != nil {
+		return nil, config.Wrong("RETRY_POLICY_FILE", err)
+	}
+	return policy, nil
+}
+
+func amdigipayClient(cfg Config, metrics *telemetry.Metrics) (*amdigipay.Client, error) {
+	statusMap, err := amdigipay.ParseStatusMap(cfg.AMDigiPay.StatusMap)
+	if err != nil {
+		return nil, config.Wrong("AMDIGIPAY_STATUS_MAP", err)
+	}
+	a := cfg.AMDigiPay
+	client, err := amdigipay.New(amdigipay.Options{
+		BaseURL: a.BaseURL, Username: a.Username, Password: a.Password,
+		SignatureScheme: a.SignatureScheme, SignatureKey: a.SignatureKey, SignatureFields: a.SignatureFields,
+		LoginEncoding: a.LoginEncoding, ListMethod: a.ListMethod, StatusMap: statusMap,
+		Timeout:   cfg.Worker.GatewayTimeout,
+		Transport: metrics.Transport(payment.AMDigiPay, clients.NewTransport()), Now: time.Now,
+	})
+	if err != nil {
+		return nil, config.Wrong("amdigipay", err)
+	}
+	return client, nil
+}
+
+func paydiaClient(cfg Config, metrics *telemetry.Metrics) (*paydia.Client, error) {
+	key, err := cfg.Paydia.Key()
+	if err != nil {
+		return nil, err
+	}
+	p := cfg.Paydia
+	client, err := paydia.New(paydia.Options{
+		BaseURL: p.BaseURL, ClientID: p.ClientID, ClientSecret: p.ClientSecret, PrivateKey: key, ChannelID: p.ChannelID,
+		CustomerTokenPrefix: p.CustomerTokenPrefix, SendEmptyReference: p.QueryEmptyReference,
+		Timeout:   cfg.Worker.GatewayTimeout,
+		Transport: metrics.Transport(payment.Paydia, clients.NewTransport()), Now: time.Now,
+	})
+	if err != nil {
+		return nil, config.Wrong("paydia", err)
+	}
+	return client, nil
+}
+
+// warn says at the start what an operator would otherwise find out late.
+func (h *House) warn(sealer *secret.Sealer) {
+	for _, g := range payment.Gateways() {
+		if !slices.Contains(h.gateways, g) {
+			h.log.Warn("gateway is off: no credentials; its tasks wait in the queue", "gateway", g)
+		}
+	}
+	if slices.Contains(h.gateways, payment.Paydia) && !sealer.CanSeal() {
+		h.log.Warn("PAYLOAD_KEYS is not set: payments with a customer token cannot be sent")
+	}
+}
+
+// Addr is where the HTTP side listens.
+func (h *House) Addr() net.Addr { return h.listener.Addr() }
+
+// redisPause is the longest wait between two looks at a Redis that is not there.
+const redisPause = 2 * time.Second
+
+// Run opens the house and keeps it open until the context ends; then it takes
+// nothing new, lets what is under way finish and be recorded, and closes. While
+// Redis is not there yet it waits, alive but not ready.
+func (h *House) Run(ctx context.Context) error {
+	server := &http.Server{Handler: h.site, ReadHeaderTimeout: 5 * time.Second}
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(h.listener) }()
+	// The HTTP side answers to the very end: probes want to know.
+	defer func() {
+		closing, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_ = server.Shutdown(closing) // the worker is done; a page still loading is not worth waiting for
+	}()
+	h.log.Info("worker starts", "http", h.Addr().String(), "gateways", h.gateways,
+		"concurrency", h.cfg.Worker.Concurrency, "poll", h.cfg.Worker.StatusPollInterval.String())
+
+	if err := h.awaitRedis(ctx); err != nil || ctx.Err() != nil {
+		return err
+	}
+	if err := h.tasks.Start(); err != nil {
+		return err
+	}
+	ticking, stopTicking := context.WithCancel(ctx)
+	defer stopTicking()
+	ticked := make(chan struct{})
+	go func() {
+		defer close(ticked)
+		h.ticker.Run(ticking)
+	}()
+	h.site.SetReady(true)
+	h.log.Info("worker is ready")
+
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+		err = fmt.Errorf("worker: http: %w", err)
+	}
+	h.site.SetReady(false)
+	h.log.Info("worker stops: nothing new is taken", "timeout", h.cfg.Worker.ShutdownTimeout.String())
+	stopTicking()
+	<-ticked
+	h.tasks.Stop()
+	h.tasks.Shutdown()
+	h.log.Info("worker has stopped")
+	return err
+}
+
+// awaitRedis returns once Redis answers and is fit to keep payments, or the
+// context ends, which is no error.
+func (h *House) awaitRedis(ctx context.Context) error {
+	wait := retry.WithCappedDuration(redisPause, retry.NewFibonacci(100*time.Millisecond))
+	err := retry.Do(ctx, wait, func(ctx context.Context) error {
+		err := redisconn.Check(ctx, h.redis)
+		if err != nil && !errors.Is(err, redisconn.ErrUnfit) {
+			h.log.Warn("waiting for redis", "error", err)
+			return retry.RetryableError(err)
+		}
+		return err
+	})
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// observer writes one line an attempt and counts it.
+func observer(log *slog.Logger, metrics *telemetry.Metrics) func(*ledger.Record, payment.Attempt, error) {
+	return func(r *ledger.Record, a payment.Attempt, detail error) {
+		metrics.Attempt(r.Gateway, a)
+		level := slog.LevelInfo
+		if r.Status == payment.Attention {
+			level = slog.LevelError
+		}
+		args := []any{
+			"gateway", r.Gateway, "transaction_id", r.TransactionID, "kind", a.Kind, "code", a.Code,
+			"action", a.Action, "status", r.Status, "duration_ms", a.DurationMS,
+		}
+		if a.ExternalID != "" {
+			args = append(args, "external_id", a.ExternalID)
+		}
+		if r.Reason != "" {
+			args = append(args, "reason", r.Reason)
+		}
+		if detail != nil {
+			args = append(args, "detail", detail)
+		}
+		log.Log(context.Background(), level, "attempt", args...)
+	}
+}
