@@ -1,0 +1,517 @@
+package statuspoll_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/redis/go-redis/v9"
+
+	"terbayar/internal/gatewaysim"
+	"terbayar/internal/ledger"
+	"terbayar/internal/payment"
+	"terbayar/internal/redistest"
+	"terbayar/internal/rig"
+	"terbayar/internal/statuspoll"
+)
+
+var (
+	inv = payment.Key{Gateway: payment.AMDigiPay, TransactionID: "INV/1"}
+	ord = payment.Key{Gateway: payment.Paydia, TransactionID: "ORD-1"}
+)
+
+// keys are n payments at AM.
+func keys(n int) (keys []payment.Key, orders [][]byte) {
+	for i := range n {
+		id := fmt.Sprintf("INV/%d", i+1)
+		keys = append(keys, payment.Key{Gateway: payment.AMDigiPay, TransactionID: id})
+		orders = append(orders, rig.AMOrder(id))
+	}
+	return keys, orders
+}
+
+func story(t *testing.T, r *rig.Rig, key payment.Key, want ...string) {
+	t.Helper()
+	if diff := cmp.Diff(want, r.Story(key)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestOnProcessingBecomesTerbayar(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
+		r := rig.New(t, client)
+		r.Sim.SetCustomer(gatewaysim.AM, "INV/1", gatewaysim.Customer{Behaviour: gatewaysim.Pays, After: 40 * time.Second})
+		r.Take(rig.AMOrder("INV/1"))
+		r.Submit(inv)
+		r.Poll(payment.AMDigiPay) // nothing is due yet
+		if n := r.Sim.Requests(gatewaysim.AMList); n != 0 {
+			t.Errorf("%d requests before anything was due", n)
+		}
+		r.Forward(30 * time.Second)
+		r.Poll(payment.AMDigiPay)
+		story(t, r, inv, "submit http:200 > accept", "on_processing")
+		r.Forward(30 * time.Second)
+		r.Poll(payment.AMDigiPay)
+		story(t, r, inv, "submit http:200 > accept", "lookup http:200 > accept", "paid")
+		if got := r.Read(inv); got.GatewayStatus != "Terbayar" || got.QRCode == "" || !got.Due.IsZero() {
+			t.Errorf("%+v", got.Payment)
+		}
+		before := len(r.Sim.Journal())
+		r.Forward(time.Hour)
+		r.Poll(payment.AMDigiPay)
+		if n := len(r.Sim.Journal()) - before; n != 0 {
+			t.Errorf("%d requests with nothing open", n)
+		}
+	})
+}
+
+// TestStatusIDs: every id of gateways.md 1.8, and one nobody has heard of.
+func TestStatusIDs(t *testing.T) {
+	for id, want := range map[int]payment.Status{
+		1: payment.OnProcessing, 2: payment.OnProcessing, 3: payment.Paid, 4: payment.Paid, 5: payment.Cancelled,
+		6: payment.Refunded, 13: payment.OnProcessing, 14: payment.Failed, 99: payment.OnProcessing,
+	} {
+		t.Run(fmt.Sprint(id), func(t *testing.T) {
+			t.Parallel()
+			r := rig.New(t, redistest.Mini(t))
+			r.Sim.SetCustomer(gatewaysim.AM, "INV/1", gatewaysim.Customer{Behaviour: gatewaysim.Pays, After: time.Second, StatusID: id})
+			r.Take(rig.AMOrder("INV/1"))
+			r.Submit(inv)
+			r.Forward(30 * time.Second)
+			r.Poll(payment.AMDigiPay)
+			if got := r.Read(inv).Status; got != want {
+				t.Errorf("%s, want %s", got, want)
+			}
+		})
+	}
+}
+
+func TestUnknownIsFoundAndAdopted(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
+		r := rig.New(t, client)
+		r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostAfter, Operation: gatewaysim.AMCreate})
+		r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostAfter, Operation: gatewaysim.PaydiaPayment})
+		r.Take(rig.AMOrder("INV/1"), rig.PaydiaOrder("ORD-1"))
+		r.Submit(inv)
+		r.Submit(ord)
+		r.Forward(6 * time.Second) // the first look-up is due after 5 s, not with the poll
+		r.Poll(payment.AMDigiPay)
+		r.Poll(payment.Paydia)
+		story(t, r, inv, "submit net:unknown > confirm", "lookup http:200 > accept", "on_processing")
+		story(t, r, ord, "submit net:unknown > confirm", "lookup 2006400 > accept", "paid")
+		a := r.Read(ord).Attempts
+		if a[1].ExternalID == "" || a[1].ExternalID == a[0].ExternalID {
+			t.Errorf("X-EXTERNAL-IDs %q, %q", a[0].ExternalID, a[1].ExternalID)
+		}
+		if v := r.Sim.Violations(); len(v) > 0 {
+			t.Errorf("violations: %+v", v)
+		}
+	})
+}
+
+// TestNotFoundIsBelievedSlowly: three answers are not enough before two minutes
+// have passed, nor two minutes without three answers.
+func TestNotFoundIsBelievedSlowly(t *testing.T) {
+	for _, key := range []payment.Key{inv, ord} {
+		t.Run(string(key.Gateway), func(t *testing.T) {
+			r := rig.New(t, redistest.Mini(t))
+			r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostBefore, Reference: key.TransactionID, Count: 1})
+			r.Take(rig.AMOrder("INV/1"), rig.PaydiaOrder("ORD-1"))
+			r.Submit(key)
+			lookups := 0
+			for r.Read(key).Status == payment.Confirming && lookups < 20 {
+				r.Forward(time.Second)
+				before := len(r.Attempts)
+				r.Poll(key.Gateway)
+				lookups += len(r.Attempts) - before
+				if end := r.Now().Sub(rig.Start); r.Read(key).Status != payment.Confirming && end < 2*time.Minute {
+					t.Errorf("settled after %s", end)
+				}
+			}
+			got := r.Read(key)
+			if got.Status != payment.Attention || got.Reason == "" || lookups != 5 {
+				t.Errorf("%s after %d look-ups: %s", got.Status, lookups, got.Reason)
+			}
+			last := got.Attempts[len(got.Attempts)-1]
+			if last.Action != "hold" || got.Attempts[1].Action != "confirm" {
+				t.Errorf("%+v", got.Attempts)
+			}
+		})
+	}
+}
+
+// TestLateCommitIsNoticed: believed lost, in attention, and then it turns up.
+func TestLateCommitIsNoticed(t *testing.T) {
+	for _, key := range []payment.Key{inv, ord} {
+		t.Run(string(key.Gateway), func(t *testing.T) {
+			r := rig.New(t, redistest.Mini(t))
+			r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLateLost, Reference: key.TransactionID, Count: 1, Delay: time.Hour})
+			r.Sim.SetCustomer(gatewaysim.AM, "INV/1", gatewaysim.Customer{Behaviour: gatewaysim.Pays})
+			r.Take(rig.AMOrder("INV/1"), rig.PaydiaOrder("ORD-1"))
+			r.Submit(key)
+			for range 10 {
+				r.Forward(time.Minute)
+				r.Poll(key.Gateway)
+			}
+			if s := r.Read(key).Status; s != payment.Attention {
+				t.Fatalf("%s, want attention", s)
+			}
+			r.Forward(time.Hour)
+			r.Poll(key.Gateway)
+			if got := r.Read(key); got.Status != payment.Paid || got.Reason != "" {
+				t.Errorf("%s (%s), want paid", got.Status, got.Reason)
+			}
+			if n := len(r.Sim.RowsOf(gatewaysim.Gateway(key.Gateway), key.TransactionID)); n != 1 {
+				t.Errorf("it exists %d times", n)
+			}
+		})
+	}
+}
+
+func TestWatchEnds(t *testing.T) {
+	r := rig.New(t, redistest.Mini(t))
+	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostBefore, Operation: gatewaysim.PaydiaPayment, Count: 1})
+	r.Take(rig.PaydiaOrder("ORD-1"))
+	r.Submit(ord)
+	for range 10 {
+		r.Forward(time.Minute)
+		r.Poll(payment.Paydia)
+	}
+	r.Forward(8 * 24 * time.Hour)
+	r.Poll(payment.Paydia)
+	before := len(r.Sim.Journal())
+	r.Forward(24 * time.Hour)
+	r.Poll(payment.Paydia)
+	if n := len(r.Sim.Journal()) - before; n != 0 {
+		t.Errorf("%d requests after the watch was over", n)
+	}
+	if s := r.Read(ord).Status; s != payment.Attention {
+		t.Errorf("%s", s)
+	}
+}
+
+// TestThenRetry: the policy wants a payment that is not there sent again, and
+// even then not for ever.
+func TestThenRetry(t *testing.T) {
+	r := rig.New(t, redistest.Mini(t))
+	r.SetPolicy(`gateways: {paydia: {confirm: {settle: 10s, lookups: 2, then: retry}}}`)
+	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostBefore, Operation: gatewaysim.PaydiaPayment})
+	r.Take(rig.PaydiaOrder("ORD-1"))
+	for sends := 1; sends <= 3; sends++ {
+		r.Submit(ord)
+		for r.Read(ord).Status == payment.Confirming {
+			r.Forward(time.Second)
+			r.Poll(payment.Paydia)
+		}
+		if queue := r.Queue(); (len(queue) == 1 && queue[0] == ord) != (sends < 3) {
+			t.Errorf("after send %d in the queue: %v", sends, queue)
+		}
+	}
+	if got := r.Read(ord); got.Status != payment.Attention || r.Sim.Requests(gatewaysim.PaydiaPayment) != 3 {
+		t.Errorf("%s after %d sends", got.Status, r.Sim.Requests(gatewaysim.PaydiaPayment))
+	}
+}
+
+// TestRefusedResendSaysNothing: the first send is unaccounted for, the second is
+// refused; that does not reject the payment.
+func TestRefusedResendSaysNothing(t *testing.T) {
+	r := rig.New(t, redistest.Mini(t))
+	r.SetPolicy(`gateways: {paydia: {confirm: {settle: 10s, lookups: 2, then: retry}}}`)
+	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLateLost, Operation: gatewaysim.PaydiaPayment, Count: 1, Delay: time.Minute})
+	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultRefuse, Operation: gatewaysim.PaydiaPayment, Count: 1})
+	r.Take(rig.PaydiaOrder("ORD-1"))
+	r.Submit(ord)
+	for r.Read(ord).Status == payment.Confirming {
+		r.Forward(time.Second)
+		r.Poll(payment.Paydia)
+	}
+	r.Submit(ord) // refused
+	if s := r.Read(ord).Status; s != payment.Confirming {
+		t.Fatalf("a refused second send made it %s", s)
+	}
+	r.Forward(time.Minute)
+	r.Poll(payment.Paydia)
+	if s := r.Read(ord).Status; s != payment.Paid {
+		t.Errorf("%s, want paid: the first send had gone through", s)
+	}
+}
+
+// TestErrorsChangeNothing: whatever goes wrong with a look-up, an open payment
+// stays open.
+func TestErrorsChangeNothing(t *testing.T) {
+	for _, fault := range []gatewaysim.Fault{
+		gatewaysim.FaultLostBefore, gatewaysim.Fault500Before, gatewaysim.FaultHTMLBefore, gatewaysim.FaultEmpty,
+		gatewaysim.FaultCutShort, gatewaysim.FaultBusy, gatewaysim.FaultRefuse, gatewaysim.FaultDisagree,
+	} {
+		t.Run(string(fault), func(t *testing.T) {
+			t.Parallel()
+			r := rig.New(t, redistest.Mini(t))
+			r.Take(rig.AMOrder("INV/1"))
+			r.Submit(inv)
+			r.Sim.Inject(gatewaysim.FaultRule{Fault: fault, Operation: gatewaysim.AMList})
+			r.Forward(30 * time.Second)
+			r.Poll(payment.AMDigiPay)
+			story(t, r, inv, "submit http:200 > accept", "on_processing")
+			if due := r.Read(inv); r.Sim.Requests(gatewaysim.AMList) == 0 {
+				t.Errorf("not asked at all: %v", due)
+			}
+		})
+	}
+}
+
+func TestLookupsRunOut(t *testing.T) {
+	r := rig.New(t, redistest.Mini(t))
+	r.SetPolicy(`gateways: {paydia: {rules: [{code: "net:unknown", action: confirm, max_attempts: 4, backoff: {type: constant, base: 7s, jitter: 0%}}]}}`)
+	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostAfter, Operation: gatewaysim.PaydiaPayment})
+	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.Fault500Before, Operation: gatewaysim.PaydiaQuery})
+	r.Take(rig.PaydiaOrder("ORD-1"))
+	r.Submit(ord)
+	for range 60 {
+		r.Forward(time.Second)
+		r.Poll(payment.Paydia)
+	}
+	got := r.Read(ord)
+	var at []time.Duration
+	for _, a := range got.Attempts[1:] {
+		at = append(at, a.At.Sub(got.Attempts[0].End()).Round(time.Second))
+	}
+	if diff := cmp.Diff([]time.Duration{7 * time.Second, 14 * time.Second, 21 * time.Second, 28 * time.Second}, at); diff != "" {
+		t.Error(diff)
+	}
+	if got.Status != payment.Attention || got.Reason == "" {
+		t.Errorf("%s: %s", got.Status, got.Reason)
+	}
+}
+
+func TestExpiryAndLateMoney(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
+		r := rig.New(t, client)
+		r.Sim.SetCustomer(gatewaysim.AM, "INV/1", gatewaysim.Customer{Behaviour: gatewaysim.PaysLate, After: time.Hour})
+		r.Take(rig.AMOrder("INV/1"), rig.AMOrder("INV/2")) // to be paid within a day
+		never := payment.Key{Gateway: payment.AMDigiPay, TransactionID: "INV/2"}
+		r.Submit(inv)
+		r.Submit(never)
+		r.Forward(24*time.Hour + 30*time.Second) // within the grace time
+		r.Poll(payment.AMDigiPay)
+		if s := r.Read(inv).Status; s != payment.OnProcessing {
+			t.Errorf("%s within the grace time", s)
+		}
+		r.Forward(time.Minute)
+		r.Poll(payment.AMDigiPay)
+		if s := r.Read(inv).Status; s != payment.Expired {
+			t.Errorf("%s, want expired", s)
+		}
+		r.Forward(time.Hour)
+		r.Poll(payment.AMDigiPay)
+		story(t, r, inv, "submit http:200 > accept", "lookup http:200 > accept", "lookup http:200 > accept", "paid")
+		if s := r.Read(never).Status; s != payment.Expired {
+			t.Errorf("%s, want expired", s)
+		}
+		r.Forward(8 * 24 * time.Hour)
+		r.Poll(payment.AMDigiPay)
+		before := len(r.Sim.Journal())
+		r.Forward(time.Hour)
+		r.Poll(payment.AMDigiPay)
+		if n := len(r.Sim.Journal()) - before; n != 0 {
+			t.Errorf("%d requests after the window for late money", n)
+		}
+	})
+}
+
+// TestAbandonedClaimIsLookedUp: a worker was killed between its claim and its
+// record; the poll takes over when the claim ends, from the ledger alone.
+func TestAbandonedClaimIsLookedUp(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
+		r := rig.New(t, client)
+		r.Take(rig.PaydiaOrder("ORD-1"))
+		_, verdict, err := r.Ledger.Claim(t.Context(), ord,
+			payment.Attempt{At: r.Now(), Kind: payment.KindSubmit, ExternalID: "1"}, rig.Lease)
+		if err != nil || verdict != ledger.Claimed {
+			t.Fatal(verdict, err)
+		}
+		r.Forward(rig.Lease)
+		due, err := r.Ledger.Due(t.Context(), payment.Gateways())
+		if err != nil || !slices.Contains(due, payment.Paydia) {
+			t.Fatalf("due: %v, %v", due, err)
+		}
+		r.Poll(payment.Paydia)
+		story(t, r, ord, "submit net:unknown > confirm", "confirming")
+		if a := r.Read(ord).Attempts[0]; a.ExternalID != "1" || a.DurationMS != rig.Lease.Milliseconds() {
+			t.Errorf("%+v", a)
+		}
+		r.Forward(6 * time.Second)
+		r.Poll(payment.Paydia)
+		story(t, r, ord, "submit net:unknown > confirm", "lookup 4046401 > confirm", "confirming")
+	})
+}
+
+// TestLostTaskIsBroughtBack: the payment stands in the ledger, its task nowhere.
+func TestLostTaskIsBroughtBack(t *testing.T) {
+	r := rig.New(t, redistest.Mini(t))
+	r.Take(rig.AMOrder("INV/1"))
+	r.Forward(ledger.TaskGrace)
+	r.Poll(payment.AMDigiPay)
+	if diff := cmp.Diff([]payment.Key{inv}, r.Queue()); diff != "" {
+		t.Error(diff)
+	}
+	r.Poll(payment.AMDigiPay)
+	if queue := r.Queue(); queue != nil {
+		t.Errorf("brought back again at once: %v", queue)
+	}
+}
+
+// TestOneWalkForMany: whoever is looked for, the list is read once, and no
+// further than needed. Strangers stand before, between and behind.
+func TestOneWalkForMany(t *testing.T) {
+	r := rig.New(t, redistest.Mini(t))
+	r.Sim.AddStrangers(500, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
+	all, orders := keys(200)
+	for i := range 5 {
+		r.Sim.SetCustomer(gatewaysim.AM, all[i*40].TransactionID, gatewaysim.Customer{Behaviour: gatewaysim.Pays, After: 45 * time.Second})
+	}
+	r.Take(orders...)
+	for _, key := range all {
+		r.Submit(key)
+	}
+	requests := func() int {
+		before := r.Sim.Requests(gatewaysim.AMList)
+		r.Forward(30 * time.Second)
+		r.Poll(payment.AMDigiPay)
+		return r.Sim.Requests(gatewaysim.AMList) - before
+	}
+	if n := requests(); n != 2 {
+		t.Errorf("nothing moved: %d requests, want 2", n)
+	}
+	if n := requests(); n > 10 {
+		t.Errorf("5 newly paid: %d requests, want at most 10", n)
+	}
+	for i := range 5 {
+		if s := r.Read(all[i*40]).Status; s != payment.Paid {
+			t.Errorf("%s: %s", all[i*40], s)
+		}
+	}
+	if n := requests(); n != 2 {
+		t.Errorf("195 open: %d requests, want 2", n)
+	}
+}
+
+// TestOutageIsOneWalk: a hundred unknown outcomes, some of which the gateway has.
+func TestOutageIsOneWalk(t *testing.T) {
+	r := rig.New(t, redistest.Mini(t))
+	r.Sim.AddStrangers(300, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
+	all, orders := keys(100)
+	for i, key := range all {
+		fault := gatewaysim.FaultLostAfter
+		if i%4 == 0 {
+			fault = gatewaysim.FaultLostBefore
+		}
+		r.Sim.Inject(gatewaysim.FaultRule{Fault: fault, Operation: gatewaysim.AMCreate, Reference: key.TransactionID, Count: 1})
+	}
+	r.Take(orders...)
+	for i, key := range all {
+		r.Submit(key)
+		r.Forward(time.Duration(i%3) * 10 * time.Millisecond)
+	}
+	r.Forward(10 * time.Second)
+	r.Poll(payment.AMDigiPay)
+	if n := r.Sim.Requests(gatewaysim.AMList); n > 4 { // 375 rows
+		t.Errorf("%d requests, the list has 4 pages", n)
+	}
+	for i, key := range all {
+		want := payment.OnProcessing
+		if i%4 == 0 {
+			want = payment.Confirming
+		}
+		if got := r.Read(key).Status; got != want {
+			t.Errorf("%s: %s, want %s", key, got, want)
+		}
+	}
+}
+
+// TestListMovesWhileItIsRead: rows appear and leave between the pages. Nothing
+// that is there may be taken for lost, in any order of the list.
+func TestListMovesWhileItIsRead(t *testing.T) {
+	for _, order := range []gatewaysim.ListOrder{gatewaysim.OrderDesc, gatewaysim.OrderAsc, gatewaysim.OrderScrambled} {
+		t.Run(string(order), func(t *testing.T) {
+			t.Parallel()
+			r := rig.New(t, redistest.Mini(t), func(c *gatewaysim.Config) { c.AM.ListOrder = order; c.AM.MaxLimit = 10 })
+			r.Sim.AddStrangers(80, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.NeverPays})
+			r.Sim.SetListMotion(gatewaysim.ListMotion{NewRows: 7, PaidRows: 5})
+			all, orders := keys(20)
+			for i, key := range all {
+				switch i % 4 {
+				case 0:
+					r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostAfter, Operation: gatewaysim.AMCreate, Reference: key.TransactionID, Count: 1})
+				case 1:
+					r.Sim.SetCustomer(gatewaysim.AM, key.TransactionID, gatewaysim.Customer{Behaviour: gatewaysim.Pays, After: time.Minute})
+				}
+			}
+			r.Take(orders...)
+			for _, key := range all {
+				r.Submit(key)
+			}
+			for range 6 {
+				r.Forward(30 * time.Second)
+				r.Poll(payment.AMDigiPay)
+			}
+			for i, key := range all {
+				want := payment.OnProcessing
+				if i%4 == 1 {
+					want = payment.Paid
+				}
+				if got := r.Read(key); got.Status != want {
+					t.Errorf("%s: %s (%s), want %s", key, got.Status, got.Reason, want)
+				}
+			}
+		})
+	}
+}
+
+// TestTwiceAtTheGateway goes to a person: somebody else has sent the same id.
+func TestTwiceAtTheGateway(t *testing.T) {
+	r := rig.New(t, redistest.Mini(t), func(c *gatewaysim.Config) { c.AM.Duplicates = gatewaysim.DuplicateSecond })
+	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostAfter, Operation: gatewaysim.AMCreate})
+	r.Take(rig.AMOrder("INV/1"), rig.AMOrder("INV/2"))
+	r.Submit(inv)
+	other := rig.New(t, redistest.Mini(t))
+	other.Submitter.Gateways[payment.AMDigiPay] = r.AM
+	other.Take(rig.AMOrder("INV/1"))
+	other.Submit(inv)
+	r.Forward(6 * time.Second)
+	r.Poll(payment.AMDigiPay)
+	if got := r.Read(inv); got.Status != payment.Attention || got.Reason == "" {
+		t.Errorf("%s: %s", got.Status, got.Reason)
+	}
+}
+
+// TestTicker: what is due is polled, by the tick's own id; what is not, is not.
+func TestTicker(t *testing.T) {
+	r := rig.New(t, redistest.Mini(t))
+	r.Take(rig.PaydiaOrder("ORD-1"))
+	r.Forward(ledger.TaskGrace)
+	polled := make(chan string)
+	ticker := &statuspoll.Ticker{
+		Ledger: r.Ledger, Gateways: payment.Gateways(), Every: 10 * time.Millisecond, Now: r.Now,
+		Enqueue: func(_ context.Context, g payment.Gateway, tick time.Time) error {
+			polled <- fmt.Sprint(g, " ", tick.Format(time.RFC3339))
+			return nil
+		},
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); ticker.Run(ctx) }()
+	for range 2 {
+		if got := <-polled; got != "paydia 2026-05-21T03:01:00Z" {
+			t.Error(got)
+		}
+	}
+	cancel()
+	select {
+	case <-polled: // one may be under way
+		<-done
+	case <-done:
+	}
+}
