@@ -124,7 +124,7 @@ func (t *tally) stop() error {
 func (t *tally) err() error {
 	switch {
 	case t.noKey:
-		return fmt.Errorf("PAYLOAD_KEYS is not set, and a payment has a customer token to seal: %w", secret.ErrNoKey)
+		return config.Wrong("PAYLOAD_KEYS", errors.New("is not set, and a payment has a customer token to seal"))
 	case t.refused > 0:
 		return fmt.Errorf("%w: %d taken, %d not", errRefused, t.taken, t.refused)
 	default:

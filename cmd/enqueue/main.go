@@ -17,7 +17,6 @@ import (
 	"terbayar/internal/intake"
 	"terbayar/internal/ledger"
 	"terbayar/internal/redisconn"
-	"terbayar/internal/secret"
 )
 
 // The exit codes of interface.md.
@@ -47,7 +46,7 @@ func exitCode(err error) int {
 	switch {
 	case err == nil, errors.Is(err, config.ErrHelp), errors.Is(err, context.Canceled):
 		return 0
-	case errors.As(err, new(*config.Error)), errors.Is(err, secret.ErrNoKey):
+	case errors.As(err, new(*config.Error)):
 		return exitUsage
 	case errors.Is(err, ledger.ErrNotFound):
 		return exitUnknown

@@ -40,8 +40,10 @@ func (c *statusCmd) run(ctx context.Context, all *cli, client redis.UniversalCli
 }
 
 func writeStatus(out io.Writer, p *payment.Payment) error {
+	// Without a frame: a QR code is long, and wants to be copied whole.
 	head := table.NewWriter()
 	head.SetStyle(table.StyleLight)
+	head.Style().Options = table.OptionsNoBordersAndSeparators
 	for _, row := range [][2]string{
 		{"gateway", string(p.Gateway)},
 		{"transaction id", p.TransactionID},

@@ -36,6 +36,9 @@ func (e *Error) Error() string { return e.text }
 // used, e.g. a policy file that cannot be parsed. The cause must hold no secret.
 func Wrong(variable string, cause error) error { return wrong(variable, "%v", cause) }
 
+// Invalid makes the Error of a setting that the cause itself names.
+func Invalid(cause error) error { return &Error{strings.ReplaceAll(cause.Error(), "\n", " ")} }
+
 func wrong(variable, format string, args ...any) error {
 	return &Error{variable + ": " + strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", " ")}
 }

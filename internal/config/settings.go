@@ -178,26 +178,19 @@ type Worker struct {
 	LatePaymentWindow time.Duration `name:"late-payment-window" env:"LATE_PAYMENT_WINDOW" default:"168h" group:"Worker, rarely changed:" help:"How long an expired payment, or one in attention, is still watched for late money."`
 }
 
-const (
-	// leaseMargin is what a claim lasts beyond the request: writing its outcome down.
-	leaseMargin = 5 * time.Second
-	// taskMargin is what a task may take beyond login and claim: waiting for Redis.
-	taskMargin = 10 * time.Second
-)
+// leaseMargin is what a claim lasts beyond the request: writing its outcome down.
+const leaseMargin = 5 * time.Second
 
 // ClaimLease is how long a claim on a payment lasts: longer than the request it
 // is for.
 func (w *Worker) ClaimLease() time.Duration { return w.GatewayTimeout + leaseMargin }
 
-// TaskTimeout is what a task is given by asynq: time to log in and to use up the
-// claim. At that deadline asynq forgets the handler's own answer, so it must be
-// never reached. It is whole seconds: asynq drops the rest.
-func (w *Worker) TaskTimeout() time.Duration {
-	return (w.GatewayTimeout + w.ClaimLease() + taskMargin + time.Second - 1).Truncate(time.Second)
-}
+// TaskNeeds is how long a submit's task may take: to log in, and to use up the
+// claim. It must be less than what asynq gives a task.
+func (w *Worker) TaskNeeds() time.Duration { return w.GatewayTimeout + w.ClaimLease() }
 
-// Validate implements kong's check. Lease and task time-out follow from the
-// gateway's; the shutdown's is the one link of the chain that can break.
+// Validate implements kong's check. Of the time-out chain it looks at the link
+// between two settings; the lease follows from the gateway's time-out.
 func (w *Worker) Validate() error {
 	err := cmp.Or(
 		between("WORKER_CONCURRENCY", w.Concurrency, 1, 10_000),

@@ -151,7 +151,7 @@ func (in *Intake) entry(line Line, answer *Answer) (ledger.Entry, error) {
 func (a *Answer) fail(err error) {
 	a.Result, a.Cause = Failed, err
 	if !errors.As(err, new(redis.Error)) {
-		a.Cause = errors.Join(ErrUnreachable, err)
+		a.Cause = fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
 	a.Error = err.Error()
 }

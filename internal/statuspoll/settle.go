@@ -43,7 +43,7 @@ func (p *Poller) settle(r *ledger.Record, f Finding) (c change, ok bool) {
 	c = change{record: r, detail: f.Answer.Err}
 	if action != "" {
 		c.attempt = &payment.Attempt{
-			At: f.Answer.At.UTC(), Kind: payment.KindLookup,
+			At: f.Answer.At.UTC().Truncate(time.Millisecond), Kind: payment.KindLookup,
 			Code: f.Answer.Code, HTTPStatus: f.Answer.HTTPStatus, Action: string(action),
 			DurationMS: f.Answer.Duration.Milliseconds(), ExternalID: f.ExternalID,
 		}

@@ -59,7 +59,7 @@ func (s *Submitter) Submit(ctx context.Context, key payment.Key) (Next, error) {
 		return Next{In: LoginPause, Reason: err.Error()}, nil
 	}
 	claimed, verdict, err := s.Ledger.Claim(ctx, key, payment.Attempt{
-		At: s.Now().UTC(), Kind: payment.KindSubmit, ExternalID: gateway.NewExternalID(),
+		At: s.Now().UTC().Truncate(time.Millisecond), Kind: payment.KindSubmit, ExternalID: gateway.NewExternalID(),
 	}, s.Lease)
 	switch {
 	case err != nil:
@@ -153,7 +153,9 @@ func (s *Submitter) apply(gateway clients.Gateway, r *ledger.Record, a payment.A
 		if d.Action == retrypolicy.RefreshToken {
 			gateway.DropToken(answer.Token)
 		}
-		next := Next{In: max(d.Delay, answer.RetryAfter, soon), Reason: answer.Code}
+		// Behind what the gateway asked for comes the policy's own wait: its jitter
+		// keeps all that were sent away from coming back in the same instant.
+		next := Next{In: max(answer.RetryAfter+d.Delay, soon), Reason: answer.Code}
 		r.Status, r.Due = payment.Queued, now.Add(next.In+ledger.TaskGrace)
 		return next
 	case retrypolicy.Reject:

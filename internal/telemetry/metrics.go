@@ -21,9 +21,7 @@ import (
 type Metrics struct {
 	registry     *prometheus.Registry
 	attempts     *prometheus.CounterVec
-	transitions  *prometheus.CounterVec
 	polls        *prometheus.CounterVec
-	pollRequests *prometheus.CounterVec
 	latency      *prometheus.HistogramVec
 	scrapeErrors prometheus.Counter
 }
@@ -38,14 +36,8 @@ func NewMetrics(inspector *asynq.Inspector, ledger Census) *Metrics {
 		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "terbayar_attempts_total", Help: "Attempts at a gateway, by what was answered and what followed.",
 		}, []string{"gateway", "kind", "code_class", "action"}),
-		transitions: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "terbayar_transitions_total", Help: "Payments that reached a status.",
-		}, []string{"gateway", "status"}),
 		polls: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "terbayar_polls_total", Help: "Status polls that had something to ask.",
-		}, []string{"gateway"}),
-		pollRequests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "terbayar_poll_requests_total", Help: "Requests that status polls made.",
+			Name: "terbayar_polls_total", Help: "Status polls; the requests they made are those of the look-ups' operations.",
 		}, []string{"gateway"}),
 		latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "terbayar_gateway_request_duration_seconds",
@@ -58,17 +50,13 @@ func NewMetrics(inspector *asynq.Inspector, ledger Census) *Metrics {
 		}),
 	}
 	m.registry.MustRegister(
-		m.attempts, m.transitions, m.polls, m.pollRequests, m.latency, m.scrapeErrors,
+		m.attempts, m.polls, m.latency, m.scrapeErrors,
 		&ledgerCollector{census: ledger, now: time.Now, errors: m.scrapeErrors},
 		&queueCollector{inspector: inspector, errors: m.scrapeErrors},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	for _, g := range payment.Gateways() {
 		m.polls.WithLabelValues(string(g))
-		m.pollRequests.WithLabelValues(string(g))
-		for _, s := range payment.Statuses() {
-			m.transitions.WithLabelValues(string(g), string(s))
-		}
 	}
 	return m
 }
@@ -83,16 +71,8 @@ func (m *Metrics) Attempt(g payment.Gateway, a payment.Attempt) {
 	m.attempts.WithLabelValues(string(g), string(a.Kind), codeClass(a.Code), a.Action).Inc()
 }
 
-// Transition counts a payment's reaching a status.
-func (m *Metrics) Transition(g payment.Gateway, s payment.Status) {
-	m.transitions.WithLabelValues(string(g), string(s)).Inc()
-}
-
-// Poll counts a status poll and the requests it made.
-func (m *Metrics) Poll(g payment.Gateway, requests int) {
-	m.polls.WithLabelValues(string(g)).Inc()
-	m.pollRequests.WithLabelValues(string(g)).Add(float64(requests))
-}
+// Poll counts a status poll.
+func (m *Metrics) Poll(g payment.Gateway) { m.polls.WithLabelValues(string(g)).Inc() }
 
 // statusCode is http:NNN, or SNAP's seven digits, which begin with the HTTP status.
 var statusCode = regexp.MustCompile(`^(?:http:([1-5])[0-9]{2}|([1-5])[0-9]{6})$`)

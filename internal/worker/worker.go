@@ -71,6 +71,10 @@ func Build(cfg Config, client redis.UniversalClient, log *slog.Logger) (*House, 
 	if err != nil {
 		return nil, err
 	}
+	if needs := cfg.Worker.TaskNeeds(); needs >= tasks.SubmitTimeout {
+		return nil, config.Wrong("GATEWAY_TIMEOUT", fmt.Errorf(
+			"%s is too long: to log in, to send and to record may take %s, and a task has %s", cfg.Worker.GatewayTimeout, needs, tasks.SubmitTimeout))
+	}
 	if _, isCluster := client.(*redis.ClusterClient); isCluster && !ledger.SharesSlot(cfg.Events.Stream) {
 		return nil, config.Wrong("EVENTS_STREAM", fmt.Errorf(
 			"%q lies in another slot of the Redis Cluster than the ledger; put {%s} into its name", cfg.Events.Stream, ledger.DefaultStream))
@@ -122,7 +126,10 @@ func Build(cfg Config, client redis.UniversalClient, log *slog.Logger) (*House, 
 			next, err := submitter.Submit(ctx, key)
 			return next.In, next.Reason, err
 		},
-		Poll: poller.Poll,
+		Poll: func(ctx context.Context, g payment.Gateway) error {
+			metrics.Poll(g)
+			return poller.Poll(ctx, g)
+		},
 	})
 	h.ticker = &statuspoll.Ticker{
 		Ledger: book, Gateways: h.gateways, Enqueue: enqueuer.Poll,
@@ -162,7 +169,7 @@ func amdigipayClient(cfg Config, metrics *telemetry.Metrics) (*amdigipay.Client,
 		Transport: metrics.Transport(payment.AMDigiPay, clients.NewTransport()), Now: time.Now,
 	})
 	if err != nil {
-		return nil, config.Wrong("amdigipay", err)
+		return nil, config.Invalid(err)
 	}
 	return client, nil
 }
@@ -180,7 +187,7 @@ func paydiaClient(cfg Config, metrics *telemetry.Metrics) (*paydia.Client, error
 		Transport: metrics.Transport(payment.Paydia, clients.NewTransport()), Now: time.Now,
 	})
 	if err != nil {
-		return nil, config.Wrong("paydia", err)
+		return nil, config.Invalid(err)
 	}
 	return client, nil
 }
