@@ -42,7 +42,7 @@ func TestEveryAnswer(t *testing.T) {
 		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultHTMLAfter}, []string{"submit http:500 > confirm", "confirming"}, 1},
 		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultHTMLAfter, Status: 200}, []string{"submit body:unreadable > confirm", "confirming"}, 1},
 		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultEmpty}, []string{"submit body:unreadable > confirm", "confirming"}, 1},
-		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultPending}, []string{"submit http:202 > confirm", "confirming"}, 1},
+		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultPending}, []string{"submit body:unreadable > confirm", "confirming"}, 1},
 		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultDisagree}, []string{"submit http:500 > confirm", "confirming"}, 1},
 		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultBusy}, []string{"submit http:429 > retry", "queued"}, 0},
 		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultRefuse}, []string{"submit error:true > reject", "rejected"}, 0},

@@ -1,0 +1,234 @@
+// Package amdigipay is the client of AM Digital Payment (h2h.amdigipay.com):
+// login, create-transaction, list-transaction and detail. Each call is one
+// honest attempt; what follows from its answer is for others to decide.
+package amdigipay
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"terbayar/internal/clients"
+	"terbayar/internal/order"
+	"terbayar/internal/payment"
+	"terbayar/internal/secret"
+)
+
+// The operations, as errors name them.
+const (
+	opLogin  = "login"
+	opCreate = "create-transaction"
+	opList   = "list-transaction"
+	opDetail = "detail-transaction"
+)
+
+// maxPage bounds a page of list-transaction, in bytes. A row takes about 1 KiB.
+const maxPage = 16 << 20
+
+// Options are the settings of the client. BaseURL, Username and Password have no
+// default; the zero value of every other field is the default it names.
+type Options struct {
+	BaseURL  string // e.g. https://h2h.amdigipay.com/api
+	Username string
+	Password secret.Text
+
+	SignatureScheme string      // SchemeSHA256 or SchemeHMAC; default SchemeSHA256
+	SignatureKey    secret.Text // of SchemeHMAC
+	SignatureFields []string    // of SchemeHMAC: fields of the create body, in the order they are signed in
+
+	LoginEncoding string    // "json" (AM's page) or "form" (what integrators send); default "json"
+	ListMethod    string    // AM's page names no verb; default "GET", as integrators do
+	StatusMap     StatusMap // default: DefaultStatusMap
+
+	TokenMargin time.Duration // default: clients.DefaultTokenMargin
+	Timeout     time.Duration // of one operation, the login it may need included; default: clients.DefaultTimeout
+	// Transport makes the exchanges; default: clients.NewTransport(). What wraps
+	// that one, to measure it, must pass the request's context on.
+	Transport http.RoundTripper
+	Now       func() time.Time // default: time.Now
+}
+
+// Client speaks to AM. It may be used from many goroutines.
+type Client struct {
+	options Options
+	sender  *clients.Sender
+	session *clients.Session
+	sign    signer
+}
+
+var _ clients.Gateway = (*Client)(nil)
+
+// New makes a client. It makes no request. The error names the setting that is
+// wrong and never its value.
+func New(o Options) (*Client, error) {
+	o.LoginEncoding = cmp.Or(o.LoginEncoding, "json")
+	o.ListMethod = cmp.Or(o.ListMethod, http.MethodGet)
+	if o.StatusMap == nil {
+		o.StatusMap = defaultStatusMap
+	}
+	sender, err := clients.NewSender(payment.AMDigiPay, o.BaseURL, o.Transport, o.Now)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("amdigipay: AMDIGIPAY_BASE_URL %w", err)
+	case o.Username == "":
+		return nil, errors.New("amdigipay: AMDIGIPAY_USERNAME is missing")
+	case o.Password.Empty():
+		return nil, errors.New("amdigipay: AMDIGIPAY_PASSWORD is missing")
+	case o.LoginEncoding != "json" && o.LoginEncoding != "form":
+		return nil, errors.New("amdigipay: the login encoding is neither json nor form")
+	case o.ListMethod != http.MethodGet && o.ListMethod != http.MethodPost:
+		return nil, errors.New("amdigipay: the list method is neither GET nor POST")
+	}
+	sign, err := newSigner(o)
+	if err != nil {
+		return nil, fmt.Errorf("amdigipay: %w", err)
+	}
+	c := &Client{options: o, sender: sender, sign: sign}
+	c.session = clients.NewSession(sender, c.login, o.Timeout, o.TokenMargin)
+	return c, nil
+}
+
+// Authenticate implements clients.Gateway.
+func (c *Client) Authenticate(ctx context.Context) error {
+	_, err := c.session.Token(ctx)
+	return err
+}
+
+// DropToken implements clients.Gateway.
+func (c *Client) DropToken(g clients.TokenGeneration) { c.session.Drop(g) }
+
+// NewExternalID implements clients.Gateway: AM has no such thing.
+func (c *Client) NewExternalID() string { return "" }
+
+// createBody is the body of create-transaction in the order of the vendor's
+// sample: the outer payment_id takes the place of the embedded one.
+type createBody struct {
+	PaymentID int64  `json:"payment_id"`
+	Username  string `json:"username"`
+	Signature string `json:"signature"`
+	*order.AMDigiPay
+}
+
+// Submit implements clients.Gateway: POST /payment/transaction. Success is
+// http:200 with a receipt; AM's refusal under HTTP 200 is error:true.
+func (c *Client) Submit(ctx context.Context, s clients.Submission) clients.Answer {
+	asked := s.Order.AMDigiPay
+	body, err := clients.EncodeJSON(createBody{
+		PaymentID: asked.PaymentID, Username: c.options.Username, Signature: c.sign(asked), AMDigiPay: asked,
+	})
+	if err != nil {
+		return c.sender.Unsent(opCreate, "the body cannot be encoded")
+	}
+	answer, content := c.call(ctx, opCreate, clients.Request{
+		Method: http.MethodPost, Path: "/payment/transaction", Body: body,
+	})
+	data := c.read(&answer, opCreate, content)
+	if data == nil {
+		return answer
+	}
+	row, ok := c.row(data)
+	switch {
+	case !ok:
+		c.sender.Unreadable(&answer, opCreate, "success without a status_id")
+	case row.TransactionID != "" && row.TransactionID != asked.TransactionID:
+		c.sender.Unreadable(&answer, opCreate, "the answer speaks of another transaction")
+	default:
+		answer.Receipt = &row.Receipt
+	}
+	return answer
+}
+
+// ListQuery asks for one page of list-transaction. Zero fields are left out, and
+// AM's defaults apply (10 rows, page 1, every status).
+type ListQuery struct {
+	StatusID int
+	Limit    int
+	Page     int // from 1
+}
+
+// Page is one page of list-transaction. The counts are AM's own, 0 where it does
+// not tell; they and the order of rows (newest first, by all that is known) may
+// be wrong.
+type Page struct {
+	TotalFound, Limit, CurrentPage, TotalPage int
+	// Rows has one entry for every row of the page. One that cannot be read has
+	// no TransactionID.
+	Rows []Row
+}
+
+// Row is one transaction of a list.
+type Row struct {
+	clients.Receipt
+
+	ID       int64 // AM's numeric id, which grows; 0 when not told
+	StatusID int
+}
+
+// List reads one page of list-transaction. The page says nothing unless the
+// answer's code is http:200; the answer itself never carries a receipt.
+func (c *Client) List(ctx context.Context, q ListQuery) (Page, clients.Answer) {
+	query := url.Values{}
+	for name, value := range map[string]int{"status": q.StatusID, "limit": q.Limit, "current_page": q.Page} {
+		if value != 0 {
+			query.Set(name, strconv.Itoa(value))
+		}
+	}
+	answer, content := c.call(ctx, opList, clients.Request{
+		Method: c.options.ListMethod, Path: "/payment/list-transaction", Query: query, MaxAnswer: maxPage,
+	})
+	data := c.read(&answer, opList, content)
+	if data == nil {
+		return Page{}, answer
+	}
+	var rows []json.RawMessage
+	if err := json.Unmarshal(data, &rows); err != nil {
+		c.sender.Unreadable(&answer, opList, "data is not a list")
+		return Page{}, answer
+	}
+	page := pagination(content)
+	page.Rows = make([]Row, len(rows))
+	for i, raw := range rows {
+		page.Rows[i], _ = c.row(raw)
+	}
+	return page, answer
+}
+
+// Detail asks for one transaction by AM's own id: GET
+// /payment/detail-transaction/{id}.
+func (c *Client) Detail(ctx context.Context, reference string) clients.Answer {
+	answer, content := c.call(ctx, opDetail, clients.Request{
+		Method: http.MethodGet, Path: "/payment/detail-transaction/" + url.PathEscape(reference),
+	})
+	data := c.read(&answer, opDetail, content)
+	if data == nil {
+		return answer
+	}
+	row, ok := c.row(data)
+	switch {
+	case !ok:
+		c.sender.Unreadable(&answer, opDetail, "success without a status_id")
+	case row.Reference != "" && row.Reference != reference:
+		c.sender.Unreadable(&answer, opDetail, "the answer speaks of another transaction")
+	default:
+		answer.Receipt = &row.Receipt
+	}
+	return answer
+}
+
+// call makes one request with the access token.
+func (c *Client) call(ctx context.Context, operation string, r clients.Request) (clients.Answer, []byte) {
+	return c.session.Call(ctx, operation, func(token clients.Token) clients.Request {
+		r.Header = http.Header{
+			"Accept":        {"application/json"}, // without it Laravel may answer an error with HTML or a redirect
+			"Authorization": {"Bearer " + token.Text.Reveal()},
+			"Content-Type":  {"application/json"},
+		}
+		return r
+	})
+}

@@ -1,0 +1,606 @@
+// Package clientstest is the contract that both gateway clients are held to:
+// one honest attempt a call, and never a claim about it that is not certain. It
+// runs over real sockets against a server that misbehaves to order.
+package clientstest
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"terbayar/internal/clients"
+	"terbayar/internal/payment"
+)
+
+// Setup is what the contract decides about a client.
+type Setup struct {
+	BaseURL   string
+	Timeout   time.Duration
+	Transport http.RoundTripper
+	Now       func() time.Time
+}
+
+// Subject is a client under contract, and what its gateway says when all is
+// well. Paths are the ends of those on the wire.
+type Subject struct {
+	Make    func(t testing.TB, s Setup) clients.Gateway
+	Secrets []string // of the settings and the submission: never to be found in an error
+
+	LoginPath string
+	Login     func(token string, lifetime time.Duration) string // the body of a successful login
+
+	SubmitPath string
+	Submission clients.Submission
+	Accepted   string // the body of a successful submit
+	Success    string // the code that it comes to
+
+	LookUpPath string
+	LookUp     func(ctx context.Context, g clients.Gateway) clients.Answer // any one of the client's look-ups
+	MaxAnswer  int                                                         // the longest answer to it, in bytes
+}
+
+// token is the access token of the suite's logins. It is a secret too.
+const token = "access-token-of-the-contract"
+
+// patience is a time-out that is never waited out; haste is one that is.
+const (
+	patience = 20 * time.Second
+	haste    = 400 * time.Millisecond
+)
+
+// start is what the clock of a test says at first.
+var start = time.Date(2026, 5, 20, 23, 59, 30, 0, payment.Jakarta)
+
+// Run holds one client to the contract.
+func Run(t *testing.T, s Subject) {
+	t.Run("Answers", s.answers)
+	t.Run("Unsent", s.unsent)
+	t.Run("Cancelled", s.cancelled)
+	t.Run("StaleConnection", s.staleConnection)
+	t.Run("IdleConnectionClosed", s.idleConnectionClosed)
+	t.Run("RetryAfter", s.retryAfter)
+	t.Run("ConnectionReuse", s.connectionReuse)
+	t.Run("WrappedTransport", s.wrappedTransport)
+	t.Run("OneLogin", s.oneLogin)
+	t.Run("LoginOutlivesItsFirstCaller", s.loginOutlivesItsFirstCaller)
+	t.Run("LoginFails", s.loginFails)
+	t.Run("DropToken", s.dropToken)
+	t.Run("TokenExpiry", s.tokenExpiry)
+}
+
+// Benchmark measures one Submit over a warm connection.
+func Benchmark(b *testing.B, s Subject) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body := s.Accepted
+		if strings.HasSuffix(r.URL.Path, s.LoginPath) {
+			body = s.Login(token, time.Hour)
+		}
+		_, _ = w.Write([]byte(body))
+	}))
+	defer server.Close()
+	g := s.Make(b, Setup{BaseURL: server.URL, Timeout: patience})
+	if err := g.Authenticate(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if a := g.Submit(b.Context(), s.Submission); a.Code != s.Success {
+			b.Fatalf("code %s (%v), want %s", a.Code, a.Err, s.Success)
+		}
+	}
+}
+
+// clock is an injected clock. It stands until it is advanced.
+type clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func (c *clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *clock) advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+// serve starts a server that logs in whoever asks and answers everything else
+// with the reply.
+func (s Subject) serve(t testing.TB, reply func(Received) Reply) *Server {
+	return Serve(t, func(r Received) Reply {
+		if strings.HasSuffix(r.Path, s.LoginPath) {
+			return JSON(http.StatusOK, s.Login(token, time.Hour))
+		}
+		return reply(r)
+	})
+}
+
+// always replies to everything in the same way.
+func always(r Reply) func(Received) Reply { return func(Received) Reply { return r } }
+
+// leaks fails the test when an error tells what it must not: a secret, the
+// address, or the text of an answer.
+func (s Subject) leaks(t testing.TB, server *Server, err error) {
+	t.Helper()
+	if err == nil {
+		return
+	}
+	var own *clients.Error
+	if !errors.As(err, &own) {
+		t.Errorf("error %q is a %T, want a *clients.Error", err, err)
+	}
+	forbidden := append([]string{token, confession, strings.TrimPrefix(server.URL, "http://")}, s.Secrets...)
+	for _, r := range server.Received("") {
+		for name, values := range r.Header {
+			if strings.Contains(name, "Signature") || strings.Contains(name, "Authorization") {
+				forbidden = append(forbidden, values...)
+			}
+		}
+	}
+	for _, text := range forbidden {
+		if text != "" && strings.Contains(err.Error(), text) {
+			t.Errorf("error %q holds %q", err, text)
+		}
+	}
+}
+
+// confession stands in the answers of the misbehaving server, as a gateway might
+// repeat what it was sent.
+const confession = "you-sent-this-secret"
+
+func (s Subject) answers(t *testing.T) {
+	html := "<html><body>" + confession + "</body></html>"
+	long := s.Accepted + strings.Repeat(" ", s.MaxAnswer) // would be a success
+	for _, row := range []struct {
+		name  string
+		reply Reply
+		code  string
+		http  int
+	}{
+		{"time-out", Reply{"", Hang}, "net:unknown", 0},
+		{"time-out in the head", Reply{"HTTP/1.1 200 OK\r\nX-Echo: " + confession, Hang}, "net:unknown", 0},
+		{"time-out in the body", Reply{"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{", Hang}, "net:unknown", 200},
+		{"reset", Reply{"", Reset}, "net:unknown", 0},
+		{"close", Reply{"", Close}, "net:unknown", 0},
+		{"close in the head", Reply{"HTTP/1.1 200 OK\r\nContent-", Close}, "net:unknown", 0},
+		{"close in the body", Reply{"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{", Close}, "net:unknown", 200},
+		{"close in a chunk", Reply{"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n", Close}, "net:unknown", 200},
+		{"close in the body of a 500", Reply{"HTTP/1.1 500 X\r\nContent-Length: 900\r\n\r\n{", Close}, "net:unknown", 500},
+		{"not HTTP", Reply{confession + "\r\n\r\n", Close}, "net:unknown", 0},
+		{"endless head", Reply{"HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 1<<18), Hang}, "net:unknown", 0},
+		{"HTML 500", JSON(500, html), "http:500", 500},
+		{"HTML 403", JSON(403, html), "http:403", 403},
+		{"HTML 200", JSON(200, html), "body:unreadable", 200},
+		{"empty 200", JSON(200, ""), "body:unreadable", 200},
+		{"empty 502", JSON(502, ""), "http:502", 502},
+		{"switching protocols", Reply{"HTTP/1.1 101 X\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n", Hang}, "http:101", 101},
+		{"no content", Reply{"HTTP/1.1 204 X\r\n\r\n", Keep}, "body:unreadable", 204},
+		{"null", JSON(200, "null"), "body:unreadable", 200},
+		{"a list", JSON(200, "[]"), "body:unreadable", 200},
+		{"an empty object", JSON(200, "{}"), "body:unreadable", 200},
+		{"garbage after the object", JSON(200, s.Accepted+confession), "body:unreadable", 200},
+		{"success under 500", JSON(500, s.Accepted), "http:500", 500},
+		{"success under 302", JSON(302, s.Accepted), "http:302", 302},
+		{"too long", JSON(200, long), "body:unreadable", 200},
+		{"too long under 500", JSON(500, long), "http:500", 500},
+		{"unauthorized", JSON(401, html), "http:401", 401},
+		{"redirect", Reply{"HTTP/1.1 307 X\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n", Keep}, "http:307", 307},
+		{"redirect of a POST", Reply{"HTTP/1.1 302 X\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n", Keep}, "http:302", 302},
+		{"redirect to nowhere", Reply{"HTTP/1.1 307 X\r\nLocation: :" + confession + "\r\nContent-Length: 0\r\n\r\n", Keep}, "http:307", 307},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			server := s.serve(t, always(row.reply))
+			timeout := patience
+			if strings.HasPrefix(row.name, "time-out") {
+				timeout = haste
+			}
+			for path, call := range s.calls() {
+				g := s.loggedIn(t, server, Setup{Timeout: patience})
+				ctx, cancel := context.WithTimeout(t.Context(), timeout)
+				a := call(ctx, g)
+				cancel()
+				if a.Code != row.code || a.HTTPStatus != row.http || a.Receipt != nil || a.Absent {
+					t.Errorf("%s: code %s, HTTP %d, receipt %v, absent %t (%v); want %s, %d and neither",
+						path, a.Code, a.HTTPStatus, a.Receipt, a.Absent, a.Err, row.code, row.http)
+				}
+				if a.Token != 1 || a.At.IsZero() || a.Duration <= 0 || a.Duration > patience/2 {
+					t.Errorf("%s: token %d, at %v, duration %v; want them told, and no endless wait", path, a.Token, a.At, a.Duration)
+				}
+				s.leaks(t, server, a.Err)
+			}
+			if n := len(server.Received(s.SubmitPath)); n != 1 {
+				t.Errorf("the submit stood %d times on the wire, want once", n)
+			}
+			if n := len(server.Received("/elsewhere")); n != 0 {
+				t.Errorf("a redirect was followed")
+			}
+		})
+	}
+	t.Run("success", func(t *testing.T) {
+		for _, head := range []string{"", "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"} {
+			reply := JSON(200, s.Accepted)
+			reply.Raw = head + reply.Raw
+			server := s.serve(t, always(reply))
+			g := s.Make(t, Setup{BaseURL: server.URL, Timeout: patience})
+			a := g.Submit(t.Context(), s.Submission)
+			if a.Code != s.Success || a.Receipt == nil || a.Err != nil || a.Token != 1 {
+				t.Errorf("answer %+v, want %s with a receipt", a, s.Success)
+			}
+		}
+	})
+}
+
+// calls are the two kinds of call, by the path they go to.
+func (s Subject) calls() map[string]func(context.Context, clients.Gateway) clients.Answer {
+	return map[string]func(context.Context, clients.Gateway) clients.Answer{
+		s.SubmitPath: func(ctx context.Context, g clients.Gateway) clients.Answer { return g.Submit(ctx, s.Submission) },
+		s.LookUpPath: s.LookUp,
+	}
+}
+
+// loggedIn is a client that holds a token.
+func (s Subject) loggedIn(t *testing.T, server *Server, setup Setup) clients.Gateway {
+	t.Helper()
+	setup.BaseURL = server.URL
+	g := s.Make(t, setup)
+	if err := g.Authenticate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+// farewell logs in and asks for the connection to be closed.
+func (s Subject) farewell(r Received) Reply {
+	if !strings.HasSuffix(r.Path, s.LoginPath) {
+		return Reply{Then: Close}
+	}
+	reply := JSON(200, s.Login(token, time.Hour))
+	reply.Raw = strings.Replace(reply.Raw, "\r\n", "\r\nConnection: close\r\n", 1)
+	reply.Then = Close
+	return reply
+}
+
+func (s Subject) unsent(t *testing.T) {
+	check := func(t *testing.T, server *Server, g clients.Gateway, detail string) {
+		t.Helper()
+		for path, call := range s.calls() {
+			a := call(t.Context(), g)
+			if a.Code != "net:unsent" || a.HTTPStatus != 0 {
+				t.Errorf("%s: code %s, HTTP %d (%v), want net:unsent", path, a.Code, a.HTTPStatus, a.Err)
+			}
+			if a.Err == nil || !strings.Contains(a.Err.Error(), detail) {
+				t.Errorf("%s: error %v, want it to say %q", path, a.Err, detail)
+			}
+			s.leaks(t, server, a.Err)
+		}
+	}
+	t.Run("dial refused", func(t *testing.T) {
+		server := Serve(t, s.farewell)
+		g := s.loggedIn(t, server, Setup{Timeout: patience})
+		server.Refuse()
+		check(t, server, g, "dial: connection refused")
+	})
+	t.Run("dial refused at login", func(t *testing.T) {
+		server := Serve(t, s.farewell)
+		server.Refuse()
+		check(t, server, s.Make(t, Setup{BaseURL: server.URL, Timeout: patience}), "dial: connection refused")
+	})
+	t.Run("certificate not trusted", func(t *testing.T) {
+		secured := httptest.NewUnstartedServer(http.NotFoundHandler())
+		secured.Config.ErrorLog = log.New(io.Discard, "", 0)
+		secured.StartTLS()
+		t.Cleanup(secured.Close)
+		s.elsewhere(t, secured.URL, func(server *Server, g clients.Gateway) {
+			check(t, server, g, "TLS handshake: certificate not trusted")
+		})
+	})
+	t.Run("no TLS", func(t *testing.T) {
+		plain := Serve(t, always(Reply{Then: Close}))
+		s.elsewhere(t, strings.Replace(plain.URL, "http:", "https:", 1), func(server *Server, g clients.Gateway) {
+			check(t, server, g, "TLS handshake: ")
+		})
+	})
+	t.Run("silence instead of TLS", func(t *testing.T) {
+		silent, err := net.Listen("tcp", "127.0.0.1:0") // and nobody accepts
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = silent.Close() })
+		s.elsewhere(t, "https://"+silent.Addr().String(), func(server *Server, g clients.Gateway) {
+			check(t, server, g, "TLS handshake: time-out")
+		})
+	})
+	t.Run("login refused", func(t *testing.T) {
+		server := Serve(t, always(JSON(401, confession)))
+		g := s.Make(t, Setup{BaseURL: server.URL, Timeout: patience})
+		check(t, server, g, "http:401")
+		if n := len(server.Received(s.SubmitPath)); n != 0 {
+			t.Errorf("%d submits without a token", n)
+		}
+	})
+}
+
+// elsewhere makes a client that logs in at a well-behaved server, and whose
+// other requests all go to another address.
+func (s Subject) elsewhere(t *testing.T, target string, use func(*Server, clients.Gateway)) {
+	t.Helper()
+	server := Serve(t, s.farewell)
+	divert := &diversion{inner: clients.NewTransport(), from: server.URL, to: target}
+	g := s.loggedIn(t, server, Setup{Timeout: haste, Transport: divert})
+	divert.on = true
+	use(server, g)
+}
+
+func (s Subject) cancelled(t *testing.T) {
+	arrived := make(chan struct{}, 2)
+	server := s.serve(t, func(Received) Reply {
+		arrived <- struct{}{}
+		return Reply{Then: Hang}
+	})
+	for path, call := range s.calls() {
+		g := s.loggedIn(t, server, Setup{Timeout: patience})
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if a := call(ctx, g); a.Code != "net:unsent" {
+			t.Errorf("%s with a cancelled context: code %s, want net:unsent", path, a.Code)
+		}
+		ctx, cancel = context.WithCancel(t.Context())
+		go func() {
+			<-arrived
+			cancel()
+		}()
+		a := call(ctx, g)
+		if a.Code != "net:unknown" || !strings.Contains(a.Err.Error(), "cancelled") {
+			t.Errorf("%s cancelled while waiting: code %s (%v), want net:unknown", path, a.Code, a.Err)
+		}
+		s.leaks(t, server, a.Err)
+		cancel()
+	}
+	if n := len(server.Received(s.SubmitPath)); n != 1 {
+		t.Errorf("%d submits on the wire, want 1", n)
+	}
+}
+
+// staleConnection is the case in which net/http sends requests again by itself:
+// a connection that was used before, and is closed instead of an answer.
+func (s Subject) staleConnection(t *testing.T) {
+	for name, end := range map[string]Then{"closed": Close, "reset": Reset} {
+		t.Run(name, func(t *testing.T) {
+			server := s.serve(t, always(Reply{Then: end}))
+			g := s.loggedIn(t, server, Setup{Timeout: patience})
+			a := g.Submit(t.Context(), s.Submission)
+			if server.Connections() != 1 {
+				t.Fatalf("%d connections, want the login's used again", server.Connections())
+			}
+			if a.Code != "net:unknown" {
+				t.Errorf("code %s, want net:unknown", a.Code)
+			}
+			if n := len(server.Received(s.SubmitPath)); n != 1 {
+				t.Errorf("the submit stood %d times on the wire, want once", n)
+			}
+		})
+	}
+}
+
+// idleConnectionClosed races a submit against the server's closing of the idle
+// connection. Whoever wins: never two on the wire, and unsent is not received.
+func (s Subject) idleConnectionClosed(t *testing.T) {
+	for range 30 {
+		server := Serve(t, func(r Received) Reply {
+			if strings.HasSuffix(r.Path, s.LoginPath) {
+				reply := JSON(200, s.Login(token, time.Hour))
+				reply.Then = Close // without a word of it in the head
+				return reply
+			}
+			return JSON(200, s.Accepted)
+		})
+		g := s.loggedIn(t, server, Setup{Timeout: patience})
+		a := g.Submit(t.Context(), s.Submission)
+		switch n := len(server.Received(s.SubmitPath)); {
+		case n > 1:
+			t.Fatalf("the submit stood %d times on the wire", n)
+		case n == 1 && a.Code != s.Success:
+			t.Fatalf("code %s for a submit that was received", a.Code)
+		case n == 0 && a.Code != "net:unsent" && a.Code != "net:unknown":
+			t.Fatalf("code %s for a submit that was not received", a.Code)
+		}
+	}
+}
+
+func (s Subject) retryAfter(t *testing.T) {
+	for _, row := range []struct {
+		header string
+		want   time.Duration
+	}{
+		{"7", 7 * time.Second},
+		{start.Add(90 * time.Second).UTC().Format(http.TimeFormat), 90 * time.Second},
+		{start.Add(-time.Minute).UTC().Format(http.TimeFormat), 0},
+		{"", 0},
+		{"soon", 0},
+		{"-5", 0},
+		{"99999999999", time.Hour},
+	} {
+		now := &clock{now: start}
+		server := s.serve(t, always(Reply{Raw: "HTTP/1.1 429 X\r\nRetry-After: " + row.header + "\r\nContent-Length: 0\r\n\r\n"}))
+		g := s.loggedIn(t, server, Setup{Timeout: patience, Now: now.Now})
+		if a := g.Submit(t.Context(), s.Submission); a.RetryAfter != row.want || a.Code != "http:429" {
+			t.Errorf("Retry-After %q: %v, code %s; want %v, http:429", row.header, a.RetryAfter, a.Code, row.want)
+		}
+	}
+}
+
+func (s Subject) connectionReuse(t *testing.T) {
+	server := s.serve(t, always(JSON(200, s.Accepted)))
+	g := s.loggedIn(t, server, Setup{Timeout: patience})
+	for range 20 {
+		if a := g.Submit(t.Context(), s.Submission); a.Code != s.Success {
+			t.Fatalf("code %s (%v), want %s", a.Code, a.Err, s.Success)
+		}
+	}
+	if n := server.Connections(); n != 1 {
+		t.Errorf("%d connections for a login and 20 submits, want 1", n)
+	}
+}
+
+func (s Subject) wrappedTransport(t *testing.T) {
+	server := s.serve(t, always(Reply{Then: Close}))
+	var seen []string
+	wrapped := clients.NewTransport()
+	g := s.loggedIn(t, server, Setup{Timeout: patience, Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+		seen = append(seen, r.URL.Path)
+		return wrapped.RoundTrip(r)
+	})})
+	if a := g.Submit(t.Context(), s.Submission); a.Code != "net:unknown" {
+		t.Errorf("code %s through a wrapper, want net:unknown", a.Code)
+	}
+	server.Refuse()
+	if a := g.Submit(t.Context(), s.Submission); a.Code != "net:unsent" {
+		t.Errorf("code %s through a wrapper with the dial refused, want net:unsent", a.Code)
+	}
+	if len(seen) != 3 || !strings.HasSuffix(seen[0], s.LoginPath) || !strings.HasSuffix(seen[2], s.SubmitPath) {
+		t.Errorf("the wrapper saw %q, want a login and two submits", seen)
+	}
+}
+
+func (s Subject) oneLogin(t *testing.T) {
+	const callers = 50
+	var ready sync.WaitGroup
+	ready.Add(callers)
+	server := Serve(t, func(Received) Reply {
+		ready.Wait()
+		return JSON(200, s.Login(token, time.Hour))
+	})
+	g := s.Make(t, Setup{BaseURL: server.URL, Timeout: patience})
+	var done sync.WaitGroup
+	for range callers {
+		done.Go(func() {
+			ready.Done()
+			if err := g.Authenticate(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	done.Wait()
+	if n := len(server.Received(s.LoginPath)); n != 1 {
+		t.Errorf("%d logins for %d callers, want 1", n, callers)
+	}
+}
+
+func (s Subject) loginOutlivesItsFirstCaller(t *testing.T) {
+	arrived, release := make(chan struct{}), make(chan struct{})
+	server := Serve(t, func(Received) Reply {
+		close(arrived) // a second login would panic here
+		<-release
+		return JSON(200, s.Login(token, time.Hour))
+	})
+	g := s.Make(t, Setup{BaseURL: server.URL, Timeout: patience})
+	ctx, cancel := context.WithCancel(t.Context())
+	first := make(chan error)
+	go func() { first <- g.Authenticate(ctx) }()
+	<-arrived
+	cancel()
+	err := <-first
+	if err == nil {
+		t.Error("the cancelled caller got a token")
+	}
+	s.leaks(t, server, err)
+	second := make(chan error)
+	go func() { second <- g.Authenticate(t.Context()) }()
+	close(release)
+	if err := <-second; err != nil {
+		t.Errorf("the second caller: %v", err)
+	}
+}
+
+func (s Subject) loginFails(t *testing.T) {
+	for name, reply := range map[string]Reply{
+		"HTML 500":   JSON(500, confession),
+		"HTML 200":   JSON(200, confession),
+		"no token":   JSON(200, s.Login("", time.Hour)),
+		"empty":      JSON(200, ""),
+		"null":       JSON(200, "null"),
+		"refused":    JSON(401, `{"status":"error","message":"`+confession+`","data":null}`),
+		"error:true": JSON(200, `{"error":true,"message":"`+confession+`"}`),
+		"closed":     {Then: Close},
+	} {
+		t.Run(name, func(t *testing.T) {
+			now := &clock{now: start}
+			failing := true
+			server := Serve(t, func(Received) Reply {
+				if failing {
+					return reply
+				}
+				return JSON(200, s.Login(token, time.Hour))
+			})
+			g := s.Make(t, Setup{BaseURL: server.URL, Timeout: patience, Now: now.Now})
+			for range 10 {
+				err := g.Authenticate(t.Context())
+				if err == nil {
+					t.Fatal("no error")
+				}
+				s.leaks(t, server, err)
+			}
+			if n := len(server.Received(s.LoginPath)); n != 1 {
+				t.Errorf("%d failed logins within a moment, want 1", n)
+			}
+			now.advance(2 * time.Second)
+			failing = false
+			if err := g.Authenticate(t.Context()); err != nil {
+				t.Errorf("after a moment: %v", err)
+			}
+		})
+	}
+}
+
+func (s Subject) dropToken(t *testing.T) {
+	server := s.serve(t, always(JSON(200, s.Accepted)))
+	g := s.loggedIn(t, server, Setup{Timeout: patience})
+	for _, step := range []struct {
+		drop   clients.TokenGeneration
+		logins int
+	}{{0, 1}, {2, 1}, {1, 2}, {1, 2}, {3, 2}, {2, 3}} {
+		g.DropToken(step.drop)
+		a := g.Submit(t.Context(), s.Submission)
+		if n := len(server.Received(s.LoginPath)); n != step.logins || a.Token != clients.TokenGeneration(step.logins) {
+			t.Errorf("after dropping %d: %d logins, generation %d, want %d", step.drop, n, a.Token, step.logins)
+		}
+	}
+}
+
+func (s Subject) tokenExpiry(t *testing.T) {
+	for _, row := range []struct{ lifetime, believed time.Duration }{
+		{24 * time.Hour, 24 * time.Hour * 9 / 10},
+		{time.Hour, 54 * time.Minute},
+		{15 * time.Minute, 10 * time.Minute},
+		{time.Minute, 30 * time.Second},
+	} {
+		now := &clock{now: start}
+		server := Serve(t, func(Received) Reply { return JSON(200, s.Login(token, row.lifetime)) })
+		g := s.Make(t, Setup{BaseURL: server.URL, Timeout: patience, Now: now.Now})
+		for _, step := range []struct {
+			advance time.Duration
+			logins  int
+		}{{0, 1}, {row.believed - time.Second, 1}, {time.Second, 2}} {
+			now.advance(step.advance)
+			if err := g.Authenticate(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if n := len(server.Received(s.LoginPath)); n != step.logins {
+				t.Errorf("a token of %v: %d logins, want %d", row.lifetime, n, step.logins)
+			}
+		}
+	}
+}

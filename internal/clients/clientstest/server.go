@@ -1,0 +1,153 @@
+package clientstest
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// Then is what a Server does with the connection after a reply.
+type Then int
+
+// The ends of a reply.
+const (
+	Keep  Then = iota // read the next request
+	Close             // close the connection
+	Reset             // close it with a TCP reset
+	Hang              // say no more, until the test ends
+)
+
+// Reply is what a Server says to one request, byte by byte.
+type Reply struct {
+	Raw  string
+	Then Then
+}
+
+// JSON is a whole, well-formed HTTP answer.
+func JSON(status int, body string) Reply {
+	return Reply{Raw: fmt.Sprintf("HTTP/1.1 %d X\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
+		status, len(body), body)}
+}
+
+// Received is a request that a Server has read whole.
+type Received struct {
+	Method, Path string
+	Header       http.Header
+	Body         string
+}
+
+// Server is a gateway at its worst: it reads requests off real connections and
+// does with them what the script says, over plain TCP.
+type Server struct {
+	URL    string
+	script func(Received) Reply
+	ended  chan struct{}
+
+	listener net.Listener
+
+	mu       sync.Mutex
+	conns    []net.Conn
+	received []Received
+}
+
+// Serve starts a server that ends with the test. The script is called from many
+// goroutines.
+func Serve(t testing.TB, script func(Received) Reply) *Server {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Server{
+		URL:    "http://" + listener.Addr().String(),
+		script: script, ended: make(chan struct{}), listener: listener,
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			s.mu.Lock()
+			s.conns = append(s.conns, conn)
+			s.mu.Unlock()
+			serving.Go(func() { s.serve(conn) })
+		}
+	})
+	t.Cleanup(func() {
+		close(s.ended)
+		s.Refuse()
+		s.mu.Lock()
+		for _, conn := range s.conns {
+			_ = conn.Close()
+		}
+		s.mu.Unlock()
+		serving.Wait()
+	})
+	return s
+}
+
+// Refuse closes the listener: from now on dialling is refused.
+func (s *Server) Refuse() { _ = s.listener.Close() }
+
+func (s *Server) serve(conn net.Conn) {
+	defer conn.Close()
+	in := bufio.NewReader(conn)
+	for {
+		req, err := http.ReadRequest(in)
+		if err != nil {
+			return
+		}
+		body, err := io.ReadAll(req.Body)
+		if err != nil {
+			return
+		}
+		r := Received{Method: req.Method, Path: req.URL.Path, Header: req.Header, Body: string(body)}
+		s.mu.Lock()
+		s.received = append(s.received, r)
+		s.mu.Unlock()
+
+		reply := s.script(r)
+		if _, err := io.WriteString(conn, reply.Raw); err != nil {
+			return
+		}
+		switch reply.Then {
+		case Keep:
+			continue
+		case Reset:
+			if tcp, ok := conn.(*net.TCPConn); ok {
+				_ = tcp.SetLinger(0)
+			}
+		case Hang:
+			<-s.ended
+		case Close:
+		}
+		return
+	}
+}
+
+// Received lists the requests whose path ends so, in the order they came.
+func (s *Server) Received(path string) []Received {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var matching []Received
+	for _, r := range s.received {
+		if strings.HasSuffix(r.Path, path) {
+			matching = append(matching, r)
+		}
+	}
+	return matching
+}
+
+// Connections is how many connections were accepted.
+func (s *Server) Connections() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.conns)
+}

@@ -1,0 +1,178 @@
+package clients
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"terbayar/internal/payment"
+)
+
+// brittle is a connection that stops writing once it is broken, after letting
+// a number of bytes through.
+type brittle struct {
+	net.Conn
+
+	broken *atomic.Bool
+	lets   int
+}
+
+var errBroken = errors.New("broken by the test")
+
+func (c *brittle) Write(b []byte) (int, error) {
+	if !c.broken.Load() {
+		return c.Conn.Write(b)
+	}
+	n, err := c.Conn.Write(b[:min(c.lets, len(b))])
+	return n, errors.Join(errBroken, err)
+}
+
+// TestUnsentIsCertain breaks a connection that was used before, and looks at
+// what is claimed about the request that was to go through it.
+func TestUnsentIsCertain(t *testing.T) {
+	for _, row := range []struct {
+		name    string
+		secured bool
+		lets    int
+		counted bool
+		code    string
+	}{
+		{"no byte left", false, 0, true, "net:unsent"},
+		{"one byte left", false, 1, true, "net:unknown"},
+		{"nobody counted", false, 0, false, "net:unknown"},
+		{"no byte left, TLS", true, 0, true, "net:unsent"},
+		{"one byte left, TLS", true, 1, true, "net:unknown"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			var posts, dials atomic.Int32
+			server := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				posts.Add(1)
+				if r.ProtoMajor != 1 {
+					t.Errorf("%s, want HTTP/1.1: over HTTP/2 bytes cannot be told apart", r.Proto)
+				}
+			}))
+			server.EnableHTTP2 = true
+			defer server.Close()
+			broken := &atomic.Bool{}
+			transport := NewTransport()
+			if row.secured {
+				server.StartTLS()
+				roots := x509.NewCertPool()
+				roots.AddCert(server.Certificate())
+				transport.TLSClientConfig = &tls.Config{RootCAs: roots}
+			} else {
+				server.Start()
+			}
+			transport.DialContext = func(_ context.Context, network, address string) (net.Conn, error) {
+				dials.Add(1)
+				conn, err := net.Dial(network, address)
+				if err != nil {
+					return nil, err
+				}
+				conn = &brittle{conn, broken, row.lets}
+				if row.counted {
+					conn = &countedConn{Conn: conn}
+				}
+				return conn, nil
+			}
+			sender := newSender(t, server.URL, transport)
+			post := Request{Method: http.MethodPost, Path: "/x", Body: []byte("{}")}
+			if a, _ := sender.Send(t.Context(), "test", post); a.Code != "http:200" {
+				t.Fatalf("code %s (%v), want http:200", a.Code, a.Err)
+			}
+			broken.Store(true)
+			a, body := sender.Send(t.Context(), "test", post)
+			if a.Code != row.code || body != nil {
+				t.Errorf("code %s (%v), want %s", a.Code, a.Err, row.code)
+			}
+			if dials.Load() != 1 || posts.Load() != 1 {
+				t.Errorf("%d dials, %d requests handled; want 1 of each: the Transport may not try again", dials.Load(), posts.Load())
+			}
+			if strings.Contains(a.Err.Error(), errBroken.Error()) {
+				t.Errorf("error %q holds the text of another", a.Err)
+			}
+		})
+	}
+}
+
+// mute is a transport that fails without telling how far it came.
+type mute struct{}
+
+func (mute) RoundTrip(*http.Request) (*http.Response, error) { return nil, errBroken }
+
+func TestTransportThatDoesNotReport(t *testing.T) {
+	a, _ := newSender(t, "http://gateway.example", mute{}).Send(t.Context(), "test", Request{Method: http.MethodPost})
+	if a.Code != "net:unknown" {
+		t.Errorf("code %s, want net:unknown: it may have sent anything", a.Code)
+	}
+}
+
+func TestRequestThatCannotBeWritten(t *testing.T) {
+	for name, r := range map[string]Request{
+		"header": {Method: http.MethodPost, Header: http.Header{"X": {"a\nb"}}},
+		"path":   {Method: http.MethodPost, Path: "/%zz"},
+		"method": {Method: "a b"},
+	} {
+		if a, _ := newSender(t, "http://gateway.example", mute{}).Send(t.Context(), "test", r); a.Code != "net:unsent" {
+			t.Errorf("%s: code %s, want net:unsent", name, a.Code)
+		}
+	}
+}
+
+func TestContextWithACauseOfItsOwn(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	defer server.Close()
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 50*time.Millisecond, errBroken)
+	defer cancel()
+	a, _ := newSender(t, server.URL, nil).Send(ctx, "test", Request{Method: http.MethodGet})
+	if want := "paydia test: net:unknown: wait for the answer: time-out"; a.Err == nil || a.Err.Error() != want {
+		t.Errorf("error %v, want %q", a.Err, want)
+	}
+}
+
+func TestBaseURL(t *testing.T) {
+	for _, row := range []struct {
+		base, path string // path of "/x"; empty: refused
+	}{
+		{"https://api.paydia.id/snap/v1.0", "/snap/v1.0/x"},
+		{"https://api.paydia.id/snap/v1.0/", "/snap/v1.0/x"},
+		{"http://127.0.0.1:8080", "/x"},
+		{"http://h/a%2Fb", "/a%2Fb/x"},
+		{"", ""},
+		{"api.paydia.id/snap", ""},
+		{"ftp://api.paydia.id", ""},
+		{"https://", ""},
+		{"https://hush:hush@api.paydia.id", ""},
+		{"https://api.paydia.id?hush", ""},
+		{"https://api.paydia.id#hush", ""},
+		{"https://api.paydia.id?", ""},
+		{"https://hush\n", ""},
+	} {
+		s, err := NewSender(payment.Paydia, row.base, nil, nil)
+		switch {
+		case (err == nil) != (row.path != ""):
+			t.Errorf("%q: error %v", row.base, err)
+		case err != nil && strings.Contains(err.Error(), "hush"):
+			t.Errorf("%q: error %q repeats it", row.base, err)
+		case err == nil && s.Path("/x") != row.path:
+			t.Errorf("%q: path %q, want %q", row.base, s.Path("/x"), row.path)
+		}
+	}
+}
+
+func newSender(t *testing.T, base string, transport http.RoundTripper) *Sender {
+	t.Helper()
+	s, err := NewSender(payment.Paydia, base, transport, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}

@@ -1,0 +1,204 @@
+package clients
+
+import (
+	"cmp"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"math"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+
+	"terbayar/internal/secret"
+)
+
+// DefaultTokenMargin is how long before its end an access token is no longer
+// believed in. A tenth of its life is the least, half of it the most.
+const DefaultTokenMargin = 300 * time.Second
+
+const (
+	// assumedLifetime is that of a token of which nobody says how long it lives:
+	// BI's usual one (gateways.md 2.2).
+	assumedLifetime = 900 * time.Second
+	maxLifetime     = 30 * 24 * time.Hour
+	// loginPause is how long a failed login stands for all who ask, so that fifty
+	// waiting workers do not try one after the other. A Retry-After may stretch it.
+	loginPause    = time.Second
+	maxLoginPause = time.Minute
+)
+
+// Token is an access token in use.
+type Token struct {
+	Text       secret.Text
+	Generation TokenGeneration
+}
+
+// Grant is what a gateway answers to a login: the token, and how long it lives
+// (0: not told).
+type Grant struct {
+	Text     secret.Text
+	Lifetime time.Duration
+}
+
+// NewGrant reads the lifetime of a token: from the answer's expires_in in
+// seconds, else from the token itself where it is a JWT. AM's pages say 24 hours
+// where expires_in and the JWT say one: the token is right.
+func NewGrant(token, expiresIn Scalar, now time.Time) Grant {
+	g := Grant{Text: secret.NewText(string(token))}
+	seconds, err := strconv.ParseFloat(string(expiresIn), 64)
+	if err != nil || !(seconds > 0) {
+		seconds = jwtLifetime(string(token), now)
+	}
+	g.Lifetime = time.Duration(math.Min(seconds, maxLifetime.Seconds()) * float64(time.Second))
+	return g
+}
+
+// jwtLifetime is how many seconds a JWT lives by its own claims, 0 where it says
+// nothing. Where it has an iat our clock plays no part.
+func jwtLifetime(token string, now time.Time) float64 {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return 0
+	}
+	claims, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil {
+		return 0
+	}
+	var times struct {
+		Exp float64 `json:"exp"`
+		Iat float64 `json:"iat"`
+	}
+	if json.Unmarshal(claims, &times) != nil || times.Exp == 0 {
+		return 0
+	}
+	if times.Iat == 0 {
+		times.Iat = float64(now.Unix())
+	}
+	return math.Max(times.Exp-times.Iat, 0)
+}
+
+// Session keeps a gateway's access token and makes requests with it: one login
+// at a time however many ask, a token believed in for its lifetime less a
+// margin, and tokens numbered, so that only the one in use can be dropped.
+type Session struct {
+	sender  *Sender
+	login   func(context.Context) (Grant, Answer)
+	timeout time.Duration
+	margin  time.Duration
+
+	flight singleflight.Group
+
+	mu          sync.Mutex
+	token       Token // Text is empty when there is none
+	believed    time.Time
+	failure     error
+	failedUntil time.Time
+}
+
+// NewSession makes a session without a token. login asks the gateway for one; an
+// answer of its with an Err is a failure. A timeout of 0 is DefaultTimeout, a
+// margin of 0 DefaultTokenMargin.
+func NewSession(s *Sender, login func(context.Context) (Grant, Answer), timeout, margin time.Duration) *Session {
+	return &Session{
+		sender: s, login: login,
+		timeout: cmp.Or(timeout, DefaultTimeout),
+		margin:  cmp.Or(margin, DefaultTokenMargin),
+	}
+}
+
+// Call makes one request with the access token. The login that it may need is
+// part of it, in the time-out and in the answer's times. Without a token nothing
+// is sent.
+func (s *Session) Call(ctx context.Context, operation string, request func(Token) Request) (Answer, []byte) {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	began := s.sender.Now()
+	var (
+		answer Answer
+		body   []byte
+	)
+	token, err := s.Token(ctx)
+	if err != nil {
+		answer = s.sender.Unsent(operation, "no access token: "+err.Error())
+	} else {
+		answer, body = s.sender.Send(ctx, operation, request(token))
+	}
+	answer.Token, answer.At, answer.Duration = token.Generation, began, s.sender.Now().Sub(began)
+	return answer, body
+}
+
+// Token is the access token in use, from a login if need be. The error is a
+// *Error; it may be that of another caller's login.
+func (s *Session) Token(ctx context.Context) (Token, error) {
+	if token, known, err := s.kept(); known {
+		return token, err
+	}
+	// The login serves all who wait: it must not end with the first of them.
+	shared := context.WithoutCancel(ctx)
+	flight := s.flight.DoChan("", func() (any, error) {
+		if token, known, err := s.kept(); known { // another flight landed between the look and the take-off
+			return token, err
+		}
+		ctx, cancel := context.WithTimeout(shared, s.timeout)
+		defer cancel()
+		return s.keep(s.login(ctx))
+	})
+	select {
+	case landed := <-flight:
+		token, _ := landed.Val.(Token)
+		return token, landed.Err
+	case <-ctx.Done():
+		return Token{}, s.sender.Unsent("login", "wait for the token: "+reason(ctx, ctx.Err())).Err
+	}
+}
+
+// Drop forgets the token of that generation if it is still the one in use.
+func (s *Session) Drop(g TokenGeneration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if g == s.token.Generation {
+		s.token.Text = secret.Text{}
+	}
+}
+
+// kept is the token, or the failure, that still stands.
+func (s *Session) kept() (token Token, known bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.sender.Now()
+	switch {
+	case !s.token.Text.Empty() && now.Before(s.believed):
+		return s.token, true, nil
+	case now.Before(s.failedUntil):
+		return Token{}, true, s.failure
+	default:
+		return Token{}, false, nil
+	}
+}
+
+func (s *Session) keep(g Grant, a Answer) (Token, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if a.Err != nil {
+		s.failure = a.Err
+		s.failedUntil = s.sender.Now().Add(min(max(loginPause, a.RetryAfter), maxLoginPause))
+		return Token{}, a.Err
+	}
+	s.token = Token{g.Text, s.token.Generation + 1}
+	// Its life began at the gateway after the request had: counting from the
+	// request is on the safe side.
+	s.believed = a.At.Add(belief(g.Lifetime, s.margin))
+	return s.token, nil
+}
+
+// belief is how long a token of some lifetime is used.
+func belief(lifetime, margin time.Duration) time.Duration {
+	if lifetime <= 0 {
+		lifetime = assumedLifetime
+	}
+	return lifetime - max(lifetime/10, min(margin, lifetime/2))
+}
