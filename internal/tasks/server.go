@@ -71,6 +71,9 @@ func NewServer(client redis.UniversalClient, cfg ServerConfig, h Handlers) *Serv
 		if err != nil {
 			return err
 		}
+		if p.TransactionID == "" {
+			return fmt.Errorf("tasks: no transaction id: %w", ErrPayload)
+		}
 		in, reason, err := h.Submit(ctx, p.Key())
 		if err == nil && in > 0 {
 			err = again{in, reason}

@@ -1,0 +1,195 @@
+package tasks_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
+
+	"terbayar/internal/payment"
+	"terbayar/internal/redistest"
+	"terbayar/internal/tasks"
+	"terbayar/internal/telemetry"
+)
+
+var inv = payment.Key{Gateway: payment.AMDigiPay, TransactionID: "INV/1 é"}
+
+const invTask = "amdigipay:INV%2F1%20%C3%A9"
+
+// serve starts a server of AM's queues and stops it with the test.
+func serve(t *testing.T, client redis.UniversalClient, h tasks.Handlers) {
+	t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	server := tasks.NewServer(client, tasks.ServerConfig{
+		Gateways: []payment.Gateway{payment.AMDigiPay}, Concurrency: 4, ShutdownTimeout: time.Second,
+		Log: log, AsynqLog: telemetry.AsynqLogger(log),
+	}, h)
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		server.Stop()
+		server.Shutdown()
+	})
+}
+
+// await waits until a task is in a state.
+func await(t *testing.T, client redis.UniversalClient, queue, id string, state asynq.TaskState) *asynq.TaskInfo {
+	t.Helper()
+	inspector := asynq.NewInspectorFromRedisClient(client)
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		info, err := inspector.GetTaskInfo(queue, id)
+		if err == nil && info.State == state {
+			return info
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s never was %s: %+v, %v", id, state, info, err)
+		}
+	}
+}
+
+func TestOnePaymentOneTask(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
+		enqueuer := tasks.NewEnqueuer(client)
+		for range 3 {
+			if err := enqueuer.Submit(t.Context(), inv, 13000); err != nil {
+				t.Fatal(err)
+			}
+		}
+		info := await(t, client, "amdigipay", invTask, asynq.TaskStatePending)
+		const want = `{"v":1,"gateway":"amdigipay","transaction_id":"INV/1 é","amount":13000}`
+		if diff := cmp.Diff(want, string(info.Payload)); diff != "" {
+			t.Error(diff)
+		}
+		if info.Timeout != tasks.SubmitTimeout {
+			t.Errorf("time-out %s", info.Timeout)
+		}
+	})
+}
+
+// TestOneTickOnePoll: every replica enqueues the tick, before and after it ran.
+func TestOneTickOnePoll(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
+		var polls atomic.Int32
+		serve(t, client, tasks.Handlers{Poll: func(_ context.Context, g payment.Gateway) error {
+			polls.Add(1)
+			return nil
+		}})
+		tick := time.UnixMilli(1_700_000_000_000)
+		for range 2 {
+			for range 3 {
+				if err := tasks.NewEnqueuer(client).Poll(t.Context(), payment.AMDigiPay, tick); err != nil {
+					t.Fatal(err)
+				}
+			}
+			await(t, client, "amdigipay-poll", "poll:amdigipay:1700000000000", asynq.TaskStateCompleted)
+		}
+		if n := polls.Load(); n != 1 {
+			t.Errorf("polled %d times", n)
+		}
+	})
+}
+
+// TestAgainIsNoFailure: "again in d" comes back after d, spends nothing, and
+// says why in the web UI.
+func TestAgainIsNoFailure(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
+		var calls atomic.Int32
+		done := make(chan struct{})
+		serve(t, client, tasks.Handlers{Submit: func(context.Context, payment.Key) (time.Duration, string, error) {
+			switch calls.Add(1) {
+			case 1:
+				return time.Millisecond, "4296300", nil
+			case 2:
+				close(done)
+				return time.Hour, "net:unsent", nil
+			default:
+				return 0, "", nil
+			}
+		}})
+		if err := tasks.NewEnqueuer(client).Submit(t.Context(), inv, 13000); err != nil {
+			t.Fatal(err)
+		}
+		<-done
+		info := await(t, client, "amdigipay", invTask, asynq.TaskStateRetry)
+		for info.LastErr != "again in 1h0m0s: net:unsent" { // the first retry may still be on show
+			info = await(t, client, "amdigipay", invTask, asynq.TaskStateRetry)
+		}
+		if info.Retried != 0 || time.Until(info.NextProcessAt) < 59*time.Minute {
+			t.Errorf("retried %d, next %s", info.Retried, info.NextProcessAt)
+		}
+	})
+}
+
+// TestErrorsTellNothing: what a handler returns, or panics with, may hold
+// anything; what stands in Redis afterwards are words of our own.
+func TestErrorsTellNothing(t *testing.T) {
+	for name, c := range map[string]struct {
+		submit func() error
+		want   string
+	}{
+		"error": {func() error { return errors.New("password hunter2") }, "failed; see the log"},
+		"panic": {func() error { panic("hunter2") }, "panicked; see the log"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client := redistest.Mini(t)
+			serve(t, client, tasks.Handlers{Submit: func(context.Context, payment.Key) (time.Duration, string, error) {
+				return 0, "", c.submit()
+			}})
+			if err := tasks.NewEnqueuer(client).Submit(t.Context(), inv, 13000); err != nil {
+				t.Fatal(err)
+			}
+			info := await(t, client, "amdigipay", invTask, asynq.TaskStateRetry)
+			if info.LastErr != c.want || info.Retried != 0 {
+				t.Errorf("%q, retried %d", info.LastErr, info.Retried)
+			}
+		})
+	}
+}
+
+// TestUnreadablePayload is archived, where a person finds it, and quotes nothing.
+func TestUnreadablePayload(t *testing.T) {
+	client := redistest.Mini(t)
+	serve(t, client, tasks.Handlers{})
+	for id, payload := range map[string]string{
+		"garbage": `customer hunter2`,
+		"newer":   `{"v":2,"gateway":"amdigipay","transaction_id":"hunter2"}`,
+		"gateway": `{"v":1,"gateway":"hunter2"}`,
+		"no-id":   `{"v":1,"gateway":"amdigipay"}`,
+	} {
+		_, err := asynq.NewClientFromRedisClient(client).Enqueue(
+			asynq.NewTask(tasks.TypeSubmit, []byte(payload)), asynq.TaskID(id), asynq.Queue("amdigipay"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		info := await(t, client, "amdigipay", id, asynq.TaskStateArchived)
+		if strings.Contains(info.LastErr, "hunter2") || !strings.Contains(info.LastErr, "cannot be read") {
+			t.Errorf("%s: %q", id, info.LastErr)
+		}
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	for _, payload := range []string{
+		`{"v":1,"gateway":"amdigipay","transaction_id":"INV-1","amount":13000}`, `{"v":1,"gateway":"paydia","tick":1}`,
+		`{"v":2}`, `{}`, `[]`, ``, "\xff", `{"v":1,"gateway":"x"}`,
+	} {
+		f.Add([]byte(payload))
+	}
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		p, err := tasks.Decode(payload)
+		if err != nil && !errors.Is(err, tasks.ErrPayload) {
+			t.Fatal(err)
+		}
+		if err == nil && (p.Version != 1 || p.Gateway == "") {
+			t.Fatalf("%q passed as %+v", payload, p)
+		}
+	})
+}
