@@ -52,6 +52,7 @@ type walk struct {
 	findings []Finding
 	index    map[string]int // of wanted and findings, by transaction id
 	missing  int            // how many were not seen yet
+	noDetail bool           // AM has not answered when asked for a single one
 }
 
 func newWalk(a *ListAsker, wanted []*ledger.Record) *walk {
@@ -93,6 +94,12 @@ func (w *walk) run(ctx context.Context, statusID int) bool {
 		oldest   = int64(0)
 	)
 	for page := 1; ; page++ {
+		// Once no more are missing than pages were read, and all are known by AM's
+		// id, asking for them one by one costs no more than was spent already,
+		// however deep in the list they stand.
+		if statusID == 0 && w.missing < page && !w.noDetail && w.askEach(ctx) {
+			return true
+		}
 		p, answer := w.page(ctx, amdigipay.ListQuery{StatusID: statusID, Limit: w.asker.Limit, Page: page})
 		if answer.Code != retrypolicy.HTTPCode(200) {
 			w.conclude(answer)
@@ -132,6 +139,30 @@ func (w *walk) run(ctx context.Context, statusID int) bool {
 			return true
 		}
 	}
+}
+
+// askEach asks for each of the missing by its id. It reports false, with some
+// perhaps still missing, when not all of them have one or AM gives no answer:
+// then only the list can tell.
+func (w *walk) askEach(ctx context.Context) bool {
+	for i, f := range w.findings {
+		if f.Answer.Receipt == nil && w.wanted[i].GatewayReference == "" {
+			return false
+		}
+	}
+	for i, f := range w.findings {
+		if f.Answer.Receipt != nil {
+			continue
+		}
+		answer := w.asker.Client.Detail(ctx, w.wanted[i].GatewayReference)
+		if answer.Receipt == nil {
+			w.noDetail = true
+			return false
+		}
+		w.findings[i].Answer = answer
+		w.missing--
+	}
+	return true
 }
 
 // page reads one page, with a new token if the gateway wants one.

@@ -398,6 +398,36 @@ func TestOneWalkForMany(t *testing.T) {
 	}
 }
 
+// TestOldPaymentIsAskedForByItself: thousands of newer rows stand before it. A
+// gateway without detail-transaction costs a walk, and loses nothing.
+func TestOldPaymentIsAskedForByItself(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		detail bool
+		most   int
+	}{{"detail", true, 4}, {"no detail", false, 40}} {
+		t.Run(c.name, func(t *testing.T) {
+			r := rig.New(t, redistest.Mini(t))
+			r.Sim.SetCustomer(gatewaysim.AM, "INV/1", gatewaysim.Customer{Behaviour: gatewaysim.Pays, After: 10 * time.Second})
+			r.Take(rig.AMOrder("INV/1"))
+			r.Submit(inv)
+			r.Sim.AddStrangers(3000, time.Second, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
+			if !c.detail {
+				r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultHTMLBefore, Operation: gatewaysim.AMDetail, Status: 404})
+			}
+			before := len(r.Sim.Journal())
+			r.Forward(30 * time.Second)
+			r.Poll(payment.AMDigiPay)
+			if n := len(r.Sim.Journal()) - before; n > c.most {
+				t.Errorf("%d requests, want at most %d", n, c.most)
+			}
+			if s := r.Read(inv).Status; s != payment.Paid {
+				t.Errorf("%s", s)
+			}
+		})
+	}
+}
+
 // TestOutageIsOneWalk: a hundred unknown outcomes, some of which the gateway has.
 func TestOutageIsOneWalk(t *testing.T) {
 	r := rig.New(t, redistest.Mini(t))
