@@ -94,12 +94,14 @@ func (l *Ledger) Create(ctx context.Context, entries []Entry) []CreateResult {
 			continue
 		}
 		g := e.Key.Gateway
-		calls = append(calls, call{index: i, script: createScript,
+		calls = append(calls, call{
+			index: i, script: createScript,
 			keys: []string{paymentKey(e.Key), openKey(g), countsKey(g)},
 			args: []any{
 				rand.Text(), e.Digest, e.Key.TransactionID, now.Add(TaskGrace).UnixMilli(),
 				version, e.Order, e.SealedToken, facts, now.UnixMilli(),
-			}})
+			},
+		})
 	}
 	l.runAll(ctx, calls, func(i int, cmd *redis.Cmd) {
 		words, err := cmd.StringSlice()

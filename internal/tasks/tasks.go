@@ -90,45 +90,72 @@ const (
 )
 
 // Enqueuer puts tasks into the queues.
-type Enqueuer struct{ client *asynq.Client }
+type Enqueuer struct {
+	client    *asynq.Client
+	inspector *asynq.Inspector
+}
 
 // NewEnqueuer makes an Enqueuer.
 func NewEnqueuer(client redis.UniversalClient) *Enqueuer {
-	return &Enqueuer{asynq.NewClientFromRedisClient(client)}
+	return &Enqueuer{asynq.NewClientFromRedisClient(client), asynq.NewInspectorFromRedisClient(client)}
 }
 
 // Submit enqueues the submission of a payment. The task's id is the payment's,
-// escaped so that it can stand in the web UI's paths; a task that is there
-// already stays the only one.
+// escaped so that it can stand in the web UI's paths. A task that is still to be
+// run stays the only one; one that asynq has archived, and that would keep the
+// id taken for 90 days, makes room.
 func (e *Enqueuer) Submit(ctx context.Context, key payment.Key, amount payment.Rupiah) error {
-	return e.enqueue(ctx, TypeSubmit,
-		Payload{Version: version, Gateway: key.Gateway, TransactionID: key.TransactionID, Amount: amount},
-		asynq.TaskID(string(key.Gateway)+":"+url.PathEscape(key.TransactionID)),
-		asynq.Queue(SubmitQueue(key.Gateway)),
-		asynq.Timeout(SubmitTimeout),
-	)
+	queue, id := SubmitQueue(key.Gateway), string(key.Gateway)+":"+url.PathEscape(key.TransactionID)
+	enqueue := func() (taken bool, err error) {
+		return e.enqueue(ctx, TypeSubmit,
+			Payload{Version: version, Gateway: key.Gateway, TransactionID: key.TransactionID, Amount: amount},
+			asynq.TaskID(id), asynq.Queue(queue), asynq.Timeout(SubmitTimeout))
+	}
+	taken, err := enqueue()
+	if !taken || err != nil {
+		return err
+	}
+	switch info, err := e.inspector.GetTaskInfo(queue, id); {
+	case errors.Is(err, asynq.ErrTaskNotFound): // it has just been run, and may have found nothing to do
+	case err != nil:
+		return fmt.Errorf("tasks: look at the task of %s: %w", key, err)
+	case info.State != asynq.TaskStateArchived && info.State != asynq.TaskStateCompleted:
+		return nil
+	default:
+		if err := e.inspector.DeleteTask(queue, id); err != nil && !errors.Is(err, asynq.ErrTaskNotFound) {
+			return fmt.Errorf("tasks: make room for the task of %s: %w", key, err)
+		}
+	}
+	_, err = enqueue()
+	return err
 }
 
 // Poll enqueues the poll of a gateway for one tick of the clock. Every replica
 // may ask for the same tick; it runs once.
 func (e *Enqueuer) Poll(ctx context.Context, g payment.Gateway, tick time.Time) error {
-	return e.enqueue(ctx, TypePoll,
+	_, err := e.enqueue(ctx, TypePoll,
 		Payload{Version: version, Gateway: g, Tick: tick.UnixMilli()},
 		asynq.TaskID("poll:"+string(g)+":"+strconv.FormatInt(tick.UnixMilli(), 10)),
 		asynq.Queue(PollQueue(g)),
 		asynq.Timeout(pollTimeout),
 		asynq.Retention(pollRetention),
 	)
+	return err
 }
 
-func (e *Enqueuer) enqueue(ctx context.Context, taskType string, p Payload, opts ...asynq.Option) error {
+// enqueue reports whether the task's id is taken, which is no error.
+func (e *Enqueuer) enqueue(ctx context.Context, taskType string, p Payload, opts ...asynq.Option) (taken bool, err error) {
 	payload, err := json.Marshal(p)
 	if err != nil {
-		return fmt.Errorf("tasks: enqueue %s: %w", taskType, err)
+		return false, fmt.Errorf("tasks: enqueue %s: %w", taskType, err)
 	}
 	_, err = e.client.EnqueueContext(ctx, asynq.NewTask(taskType, payload), append(opts, asynq.MaxRetry(maxRetry))...)
-	if err != nil && !errors.Is(err, asynq.ErrTaskIDConflict) {
-		return fmt.Errorf("tasks: enqueue %s for %s: %w", taskType, p.Key(), err)
+	switch {
+	case errors.Is(err, asynq.ErrTaskIDConflict):
+		return true, nil
+	case err != nil:
+		return false, fmt.Errorf("tasks: enqueue %s for %s: %w", taskType, p.Key(), err)
+	default:
+		return false, nil
 	}
-	return nil
 }

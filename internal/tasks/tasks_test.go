@@ -74,6 +74,24 @@ func TestOnePaymentOneTask(t *testing.T) {
 	})
 }
 
+// TestArchivedTaskMakesRoom: an operator archived the task, or a version that
+// could not read it did. The payment needs its id again.
+func TestArchivedTaskMakesRoom(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
+		enqueuer := tasks.NewEnqueuer(client)
+		if err := enqueuer.Submit(t.Context(), inv, 13000); err != nil {
+			t.Fatal(err)
+		}
+		if err := asynq.NewInspectorFromRedisClient(client).ArchiveTask("amdigipay", invTask); err != nil {
+			t.Fatal(err)
+		}
+		if err := enqueuer.Submit(t.Context(), inv, 13000); err != nil {
+			t.Fatal(err)
+		}
+		await(t, client, "amdigipay", invTask, asynq.TaskStatePending)
+	})
+}
+
 // TestOneTickOnePoll: every replica enqueues the tick, before and after it ran.
 func TestOneTickOnePoll(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
