@@ -174,8 +174,9 @@ type Worker struct {
 	StatusPollInterval time.Duration `name:"status-poll-interval" env:"STATUS_POLL_INTERVAL" default:"30s" group:"Worker:" help:"How often the open payments are polled."`
 	MonitoringUsers    secret.Text   `name:"monitoring-users" env:"MONITORING_USERS" group:"Worker:" help:"name:bcrypt-hash, several separated by commas: who may see /monitoring/; without it loopback callers only."`
 
-	ExpiryGrace       time.Duration `name:"expiry-grace" env:"EXPIRY_GRACE" default:"1m" group:"Worker, rarely changed:" help:"How long after its expired_date an unpaid payment expires."`
-	LatePaymentWindow time.Duration `name:"late-payment-window" env:"LATE_PAYMENT_WINDOW" default:"168h" group:"Worker, rarely changed:" help:"How long an expired payment, or one in attention, is still watched for late money."`
+	ExpiryGrace         time.Duration `name:"expiry-grace" env:"EXPIRY_GRACE" default:"1m" group:"Worker, rarely changed:" help:"How long after its expired_date an unpaid payment expires."`
+	StatusSweepInterval time.Duration `name:"status-sweep-interval" env:"STATUS_SWEEP_INTERVAL" default:"15m" group:"Worker, rarely changed:" help:"How long polls may take short cuts before one reads AM's whole list."`
+	LatePaymentWindow   time.Duration `name:"late-payment-window" env:"LATE_PAYMENT_WINDOW" default:"168h" group:"Worker, rarely changed:" help:"How long an expired payment, or one in attention, is still watched for late money."`
 }
 
 // leaseMargin is what a claim lasts beyond the request: writing its outcome down.
@@ -199,6 +200,7 @@ func (w *Worker) Validate() error {
 		atLeast("GATEWAY_TIMEOUT", w.GatewayTimeout, time.Millisecond),
 		atLeast("STATUS_POLL_INTERVAL", w.StatusPollInterval, 100*time.Millisecond),
 		atLeast("EXPIRY_GRACE", w.ExpiryGrace, 0),
+		atLeast("STATUS_SWEEP_INTERVAL", w.StatusSweepInterval, time.Second),
 		atLeast("LATE_PAYMENT_WINDOW", w.LatePaymentWindow, 0),
 	)
 	if err == nil && w.GatewayTimeout >= w.ShutdownTimeout {

@@ -32,6 +32,11 @@ func unknownKey(g payment.Gateway) string { return slot + ":unknown:" + string(g
 // to number.
 func countsKey(g payment.Gateway) string { return slot + ":counts:" + string(g) }
 
+// newestKey holds the highest numeric gateway reference that the ledger knows of
+// a gateway: a number. What is sent later gets a higher one, if the gateway
+// counts up.
+func newestKey(g payment.Gateway) string { return slot + ":newest:" + string(g) }
+
 // SharesSlot reports whether a stream of that name lies in the ledger's slot, as
 // a Redis Cluster demands. Elsewhere any name will do.
 func SharesSlot(stream string) bool {

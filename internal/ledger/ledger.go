@@ -139,7 +139,7 @@ func (l *Ledger) Claim(ctx context.Context, key payment.Key, a payment.Attempt, 
 	}
 	now := l.now()
 	answer, err := claimScript.Run(ctx, l.redis,
-		[]string{paymentKey(key), openKey(key.Gateway), countsKey(key.Gateway)},
+		[]string{paymentKey(key), openKey(key.Gateway), countsKey(key.Gateway), newestKey(key.Gateway)},
 		rand.Text(), now.UnixMilli(), now.Add(lease).UnixMilli(), attempt, key.TransactionID,
 	).StringSlice()
 	if err != nil {
@@ -264,10 +264,10 @@ func (l *Ledger) save(r *Record) (call, error) {
 	g := r.Gateway
 	return call{
 		script: saveScript,
-		keys:   []string{paymentKey(r.Key()), openKey(g), unknownKey(g), countsKey(g), l.stream},
+		keys:   []string{paymentKey(r.Key()), openKey(g), unknownKey(g), countsKey(g), l.stream, newestKey(g)},
 		args: []any{
 			rand.Text(), r.rev, r.TransactionID, string(r.Status), facts, r.UpdatedAt.UnixMilli(),
-			number, attempt, due, since, event, forget,
+			number, attempt, due, since, event, forget, r.numeric(),
 		},
 	}, nil
 }

@@ -14,7 +14,7 @@ import (
 
 // brief lists the fields of a record that a look-up needs. The order and the
 // attempts are most of a record's bytes, and an open payment is looked at often.
-var brief = []string{"v", "status", "rev", "events", "attempts", "facts", "updated", "lease", "token"}
+var brief = []string{"v", "status", "rev", "events", "attempts", "facts", "updated", "lease", "token", "floor"}
 
 // Due reports which of the gateways have a payment that is due: one round trip.
 func (l *Ledger) Due(ctx context.Context, gateways []payment.Gateway) ([]payment.Gateway, error) {

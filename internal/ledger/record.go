@@ -24,7 +24,8 @@ type Record struct {
 	SealedToken string    // the customer token, sealed; gone once the payment is final
 	MerchantID  string    // Paydia's merchantId
 	ExpiresAt   time.Time // until when the customer can pay; zero: no such date
-	Due         time.Time // when it is next looked at; zero: never again
+	Due         time.Time // when it is next looked at, zero: never again; for Save to set, not read back
+	Floor       int64     // the highest numeric reference known when it was first sent; 0: none
 
 	Retries   int       // submits so far that were certainly not processed
 	Refreshes int       // submits so far whose access token was void
@@ -57,6 +58,16 @@ func (r *Record) Lapsed(now time.Time) bool {
 
 // LeaseEnd is until when the claim on the payment is held; zero without one.
 func (r *Record) LeaseEnd() time.Time { return r.lease }
+
+// numeric is the gateway's reference where that is a number that Lua can compare
+// exactly, as AM's ids are; 0 where it is not.
+func (r *Record) numeric() int64 {
+	n, err := strconv.ParseInt(r.GatewayReference, 10, 64)
+	if err != nil || n < 0 || n > 1<<53 {
+		return 0
+	}
+	return n
+}
 
 // facts is the part of a record that only this code reads: one field of the
 // hash, JSON. Scripts have no use for it.
@@ -91,7 +102,7 @@ func (r *Record) facts() ([]byte, error) {
 }
 
 // decode reads a record from the fields of its hash; absent ones stay empty.
-func decode(key payment.Key, fields map[string]string) (*Record, error) {
+func decode(key payment.Key, fields map[string]string) (r *Record, err error) {
 	if fields["v"] == "" {
 		return nil, fmt.Errorf("ledger: read %s: %w", key, ErrNotFound)
 	}
@@ -107,7 +118,7 @@ func decode(key payment.Key, fields map[string]string) (*Record, error) {
 	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
 		return nil, fmt.Errorf("ledger: %s is damaged: %w", key, err)
 	}
-	r := &Record{
+	r = &Record{
 		Payment: payment.Payment{
 			Gateway: key.Gateway, TransactionID: key.TransactionID,
 			Status: payment.Status(fields["status"]), Amount: f.Amount,
@@ -121,6 +132,11 @@ func decode(key payment.Key, fields map[string]string) (*Record, error) {
 		Retries: f.Retries, Refreshes: f.Refreshes, Doubts: f.Doubts, Doubt: f.Doubt, Since: f.Since,
 		Lookups: f.Lookups, NotFound: f.NotFound,
 		was: payment.Status(fields["status"]), rev: rev, events: events, attempts: attempts,
+	}
+	if floor := fields["floor"]; floor != "" {
+		if r.Floor, err = strconv.ParseInt(floor, 10, 64); err != nil {
+			return nil, fmt.Errorf("ledger: %s is damaged: floor: %w", key, err)
+		}
 	}
 	if lease := fields["lease"]; lease != "" {
 		ms, err := strconv.ParseInt(lease, 10, 64)

@@ -31,7 +31,7 @@ return {'created', 'queued'}
 // claimScript takes a queued payment for one submit: writes the attempt down
 // and turns the revision, which from then on is the holder's fence.
 //
-//	KEYS payment, open, counts
+//	KEYS payment, open, counts, newest
 //	ARGV nonce, now (ms), lease end (ms), attempt, transaction id
 //	returns {"claimed" | "busy" | "lapsed" | "settled", field, value, field, value, ...}
 //	        or {"missing"}
@@ -44,6 +44,7 @@ if p[1] == 'queued' then
   redis.call('HINCRBY', KEYS[1], 'rev', 1)
   redis.call('HSET', KEYS[1], 'status', 'submitting', 'nonce', ARGV[1],
     'lease', ARGV[3], 'updated', ARGV[2], 'a:' .. n, ARGV[4])
+  redis.call('HSETNX', KEYS[1], 'floor', redis.call('GET', KEYS[4]) or '0')
   redis.call('ZADD', KEYS[2], ARGV[3], ARGV[5])
   redis.call('HINCRBY', KEYS[3], 'queued', -1)
   redis.call('HINCRBY', KEYS[3], 'submitting', 1)
@@ -61,10 +62,10 @@ return answer
 // saveScript records a change, if nobody has changed the payment since it was
 // read: status, facts, at most one attempt, when it is next due, and the event.
 //
-//	KEYS payment, open, unknown, counts, stream
+//	KEYS payment, open, unknown, counts, stream, newest
 //	ARGV nonce, revision read, transaction id, status, facts, updated (ms),
 //	     attempt number or "", attempt, due (ms) or "", unknown since (ms) or "",
-//	     event or "", "1" to forget the customer token
+//	     event or "", "1" to forget the customer token, numeric reference or "0"
 //	returns "saved" | "fenced" | "missing"
 var saveScript = redis.NewScript(`
 local p = redis.call('HMGET', KEYS[1], 'status', 'rev', 'nonce')
@@ -88,6 +89,7 @@ if ARGV[11] ~= '' then
   redis.call('XADD', KEYS[5], '*', 'event', ARGV[11])
 end
 if ARGV[12] == '1' then redis.call('HDEL', KEYS[1], 'token') end
+if tonumber(ARGV[13]) > tonumber(redis.call('GET', KEYS[6]) or '0') then redis.call('SET', KEYS[6], ARGV[13]) end
 return 'saved'
 `)
 

@@ -29,14 +29,18 @@ const statusOnProcessing = 2
 
 // Ask implements Asker. Payments known to be open are most cheaply found among
 // AM's open ones; whoever is not there has moved on, or was never known to be
-// there, and is looked for in the whole list. Only that list, read to its end,
-// can say that AM knows no such payment.
-func (a *ListAsker) Ask(ctx context.Context, wanted []*ledger.Record) ([]Finding, error) {
+// there, and is looked for in the whole list, from its newest row on.
+//
+// The short cuts - the filter, and not to read on behind the rows that can still
+// be wanted - believe what the gateway's answers look like. To prove that it
+// knows no such payment the whole list is read to its end.
+func (a *ListAsker) Ask(ctx context.Context, wanted []*ledger.Record, prove bool) ([]Finding, error) {
 	if err := a.Client.Authenticate(ctx); err != nil {
 		return nil, err
 	}
 	w := newWalk(a, wanted)
-	if w.anyOpen() && !w.run(ctx, statusOnProcessing) {
+	w.prove = prove
+	if !prove && w.anyOpen() && !w.run(ctx, statusOnProcessing) {
 		return w.findings, nil
 	}
 	if w.missing > 0 {
@@ -53,6 +57,7 @@ type walk struct {
 	index    map[string]int // of wanted and findings, by transaction id
 	missing  int            // how many were not seen yet
 	noDetail bool           // AM has not answered when asked for a single one
+	prove    bool           // no short cut
 }
 
 func newWalk(a *ListAsker, wanted []*ledger.Record) *walk {
@@ -97,12 +102,12 @@ func (w *walk) run(ctx context.Context, statusID int) bool {
 		// Once no more are missing than pages were read, and all are known by AM's
 		// id, asking for them one by one costs no more than was spent already,
 		// however deep in the list they stand.
-		if statusID == 0 && w.missing < page && !w.noDetail && w.askEach(ctx) {
+		if statusID == 0 && !w.prove && w.missing < page && !w.noDetail && w.askEach(ctx) {
 			return true
 		}
 		p, answer := w.page(ctx, amdigipay.ListQuery{StatusID: statusID, Limit: w.asker.Limit, Page: page})
 		if answer.Code != retrypolicy.HTTPCode(200) {
-			w.conclude(answer)
+			w.conclude(answer, false)
 			return false
 		}
 		if first < 0 {
@@ -122,20 +127,21 @@ func (w *walk) run(ctx context.Context, statusID int) bool {
 		switch {
 		case w.missing == 0:
 			return true
-		case ordered && w.allNewerThan(oldest):
-			// The rest of the list is older than what is missing. It was seen in
-			// neither list, which is no proof of anything.
-			w.conclude(answer)
+		case !w.prove && ordered && w.allNewerThan(oldest):
+			// The rest of the list is older than all that is missing: AM has given out
+			// higher ids since. Whether it counts that way, the next proof will tell.
+			answer.Absent = statusID == 0 && readable && p.TotalFound >= first
+			w.conclude(answer, false)
 			return true
 		case len(p.Rows) == 0, p.TotalPage > 0 && page >= p.TotalPage:
 			// New rows push known ones onto later pages, so that nothing is missed;
 			// rows that leave the list pull unread ones onto pages already read. The
 			// count tells: who saw as many as there were at the start saw them all.
 			answer.Absent = statusID == 0 && readable && len(seen) >= first
-			w.conclude(answer)
+			w.conclude(answer, answer.Absent)
 			return true
 		case news == 0:
-			w.conclude(answer) // the list does not move on
+			w.conclude(answer, false) // the list does not move on
 			return true
 		}
 	}
@@ -198,23 +204,27 @@ func (w *walk) see(r amdigipay.Row, answer clients.Answer) {
 }
 
 // conclude gives the missing the answer that the walk ended with.
-func (w *walk) conclude(answer clients.Answer) {
+func (w *walk) conclude(answer clients.Answer, proven bool) {
 	for i := range w.findings {
 		if w.findings[i].Answer.Receipt == nil {
-			w.findings[i].Answer = answer
+			w.findings[i].Answer, w.findings[i].Proven = answer, proven
 		}
 	}
 }
 
-// allNewerThan reports whether every missing payment has a known row, and that
-// row is newer than the given id: then it cannot stand behind it.
+// allNewerThan reports whether every missing payment's row must be newer than
+// the given id: because its id is known, or because that of another payment was
+// known to be as high before it was sent.
 func (w *walk) allNewerThan(id int64) bool {
 	for i, f := range w.findings {
 		if f.Answer.Receipt != nil {
 			continue
 		}
-		known, err := strconv.ParseInt(w.wanted[i].GatewayReference, 10, 64)
-		if err != nil || known <= id {
+		least := w.wanted[i].Floor + 1
+		if known, err := strconv.ParseInt(w.wanted[i].GatewayReference, 10, 64); err == nil {
+			least = known
+		}
+		if least <= id || least == 1 {
 			return false
 		}
 	}

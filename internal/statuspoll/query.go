@@ -31,8 +31,9 @@ const queriesAtOnce = 8
 // Together implements Asker.
 func (a *QueryAsker) Together() bool { return false }
 
-// Ask implements Asker.
-func (a *QueryAsker) Ask(ctx context.Context, wanted []*ledger.Record) ([]Finding, error) {
+// Ask implements Asker. A query names its payment, so there is no short cut to
+// take.
+func (a *QueryAsker) Ask(ctx context.Context, wanted []*ledger.Record, _ bool) ([]Finding, error) {
 	if err := a.Client.Authenticate(ctx); err != nil {
 		return nil, err
 	}
@@ -69,5 +70,5 @@ func (a *QueryAsker) query(ctx context.Context, r *ledger.Record) Finding {
 		q.ExternalID = a.Client.NewExternalID()
 		answer = a.Client.Query(ctx, q)
 	}
-	return Finding{Answer: answer, ExternalID: q.ExternalID}
+	return Finding{Answer: answer, ExternalID: q.ExternalID, Proven: answer.Absent}
 }

@@ -95,7 +95,7 @@ func (p *Poller) notFound(r *ledger.Record, f Finding) retrypolicy.Action {
 		r.NotFound++
 	}
 	confirm := p.Policy.Confirm(r.Gateway)
-	believed := f.Answer.Absent && r.NotFound >= confirm.Lookups && now.Sub(r.Since) >= confirm.Settle
+	believed := f.Proven && enough(r, confirm, now)
 	delay, exhausted := p.Policy.Lookup(r.Gateway, r.Doubt, r.Lookups)
 	switch {
 	case believed && confirm.Then == retrypolicy.Retry && r.Doubts < maxDoubts:
@@ -113,6 +113,18 @@ func (p *Poller) notFound(r *ledger.Record, f Finding) retrypolicy.Action {
 	r.Status, r.GatewayStatus = payment.Attention, r.Doubt
 	p.keepWatch(r)
 	return retrypolicy.Hold
+}
+
+// ripe reports whether one more "no such payment" would be believed.
+func (p *Poller) ripe(r *ledger.Record) bool {
+	once := *r
+	once.NotFound++
+	return r.Status == payment.Confirming && enough(&once, p.Policy.Confirm(r.Gateway), p.Now())
+}
+
+// enough reports whether "no such payment" was said often enough, for long enough.
+func enough(r *ledger.Record, c retrypolicy.Confirmation, now time.Time) bool {
+	return r.NotFound >= c.Lookups && now.Sub(r.Since) >= c.Settle
 }
 
 // keepWatch says when an expired payment, or one in attention, is next looked

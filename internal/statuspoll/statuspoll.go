@@ -8,6 +8,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 	"time"
 
 	"terbayar/internal/clients"
@@ -20,8 +22,10 @@ import (
 // Asker asks one gateway about many payments at once.
 type Asker interface {
 	// Ask looks for the wanted payments and returns a finding for each, at its
-	// index. A gateway that cannot be logged in to is an error: nothing was asked.
-	Ask(ctx context.Context, wanted []*ledger.Record) ([]Finding, error)
+	// index. prove asks it to take no short cut: somebody is about to believe that
+	// a payment is not there. A gateway that cannot be logged in to is an error:
+	// nothing was asked.
+	Ask(ctx context.Context, wanted []*ledger.Record, prove bool) ([]Finding, error)
 	// Together reports whether asking about one more payment costs nothing: then a
 	// poll for some looks out for every unknown outcome.
 	Together() bool
@@ -34,6 +38,7 @@ type Finding struct {
 	Answer     clients.Answer
 	ExternalID string // the look-up's own X-EXTERNAL-ID, Paydia only
 	Twice      string // in words, when the gateway has the payment twice
+	Proven     bool   // an Absent that rests on no short cut: it may be believed
 }
 
 // Poller polls gateways. Its fields are set once, before its first use.
@@ -47,6 +52,7 @@ type Poller struct {
 	Requeue func(ctx context.Context, key payment.Key, amount payment.Rupiah) error
 
 	Interval    time.Duration // the grid of the poll
+	Sweep       time.Duration // how long polls may take short cuts before one must not
 	Hide        time.Duration // how long a poll may take before another takes its payments
 	ExpiryGrace time.Duration // how long after expired_date an unpaid payment is expired
 	LateWindow  time.Duration // how long expired and lost payments are still looked for
@@ -54,6 +60,9 @@ type Poller struct {
 	// OnAttempt is told of every look-up that stands in the ledger, with what its
 	// client had to add.
 	OnAttempt func(r *ledger.Record, a payment.Attempt, detail error)
+
+	mu    sync.Mutex
+	swept map[payment.Gateway]time.Time // when a poll last took no short cut
 }
 
 // batch is how many payments one round of a poll takes. It bounds memory, not
@@ -108,7 +117,7 @@ func (p *Poller) lookUp(ctx context.Context, g payment.Gateway, due []*ledger.Re
 		}
 		wanted = join(due, unknown)
 	}
-	findings, err := asker.Ask(ctx, wanted)
+	findings, err := asker.Ask(ctx, wanted, p.prove(g, due))
 	if err != nil {
 		return errors.Join(err, p.Ledger.Postpone(ctx, g, ids(due), p.Now().Add(submit.LoginPause)))
 	}
@@ -116,8 +125,11 @@ func (p *Poller) lookUp(ctx context.Context, g payment.Gateway, due []*ledger.Re
 	var changes []change
 	for i, r := range wanted {
 		f := findings[i]
-		if f.Answer.At.IsZero() || i >= len(due) && f.Answer.Receipt == nil {
-			continue // not asked about; or not its turn and not found, which does not count
+		if f.Answer.At.IsZero() {
+			continue // not asked about
+		}
+		if i >= len(due) && f.Answer.Receipt == nil && !(f.Proven && p.ripe(r)) {
+			continue // not its turn, and not found: that does not count
 		}
 		if c, ok := p.settle(r, f); ok {
 			changes = append(changes, c)
@@ -129,6 +141,27 @@ func (p *Poller) lookUp(ctx context.Context, g payment.Gateway, due []*ledger.Re
 		p.Ledger.Postpone(ctx, g, unchanged, submit.DueAfter(payment.OnProcessing, p.Now(), p.Interval)),
 		p.save(ctx, changes),
 	)
+}
+
+// prove decides whether a poll takes no short cut: when a payment may be about
+// to be believed lost, though not with every poll, or when the last such poll
+// was too long ago. One proof serves all who are ripe for it.
+func (p *Poller) prove(g payment.Gateway, due []*ledger.Record) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.swept == nil {
+		p.swept = make(map[payment.Gateway]time.Time)
+	}
+	now := p.Now()
+	if p.swept[g].IsZero() { // just started: that is no reason to read everything
+		p.swept[g] = now.Add(-p.Interval)
+	}
+	since := now.Sub(p.swept[g])
+	if since < p.Sweep && !(since >= p.Interval && slices.ContainsFunc(due, p.ripe)) {
+		return false
+	}
+	p.swept[g] = now
+	return true
 }
 
 // save records the changes, all in one round trip.

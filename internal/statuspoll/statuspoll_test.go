@@ -461,6 +461,116 @@ func TestOutageIsOneWalk(t *testing.T) {
 	}
 }
 
+// TestLookupsReadNoFurtherThanNeeded: a payment that was lost before it arrived,
+// behind 3000 old rows. Its look-ups read the rows that came since; only the one
+// that would be believed reads them all.
+func TestLookupsReadNoFurtherThanNeeded(t *testing.T) {
+	for _, c := range []struct {
+		order gatewaysim.ListOrder
+		want  []int // requests of each look-up
+	}{
+		{gatewaysim.OrderDesc, []int{1, 1, 1, 1, 31}},
+		{gatewaysim.OrderAsc, []int{31, 31, 31, 31, 31}}, // not as documented: noticed
+	} {
+		t.Run(string(c.order), func(t *testing.T) {
+			r := rig.New(t, redistest.Mini(t), func(cfg *gatewaysim.Config) { cfg.AM.ListOrder = c.order })
+			r.Sim.AddStrangers(3000, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
+			r.Take(rig.AMOrder("INV/0"), rig.AMOrder("INV/1"))
+			r.Submit(payment.Key{Gateway: payment.AMDigiPay, TransactionID: "INV/0"})
+			r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostBefore, Operation: gatewaysim.AMCreate})
+			r.Submit(inv)
+			var requests []int
+			for r.Read(inv).Status == payment.Confirming && r.Now().Before(rig.Start.Add(time.Hour)) {
+				r.Forward(time.Second)
+				before, lookups := r.Sim.Requests(gatewaysim.AMList), len(r.Attempts)
+				r.Poll(payment.AMDigiPay)
+				if len(r.Attempts) > lookups {
+					requests = append(requests, r.Sim.Requests(gatewaysim.AMList)-before)
+				}
+			}
+			if s := r.Read(inv).Status; s != payment.Attention {
+				t.Errorf("%s", s)
+			}
+			for i := range c.want {
+				if i >= len(requests) || requests[i] > c.want[i]+2 { // INV/0's poll may fall together with one
+					t.Fatalf("requests %v, want about %v", requests, c.want)
+				}
+			}
+		})
+	}
+}
+
+// TestShortCutIsNeverBelieved: the gateway does not count its ids up as we think,
+// so the short cut reads past the payment. It is not taken for lost.
+func TestShortCutIsNeverBelieved(t *testing.T) {
+	client := redistest.Mini(t)
+	r := rig.New(t, client)
+	if err := client.Set(t.Context(), "{"+ledger.DefaultStream+"}:newest:amdigipay", 1_000_000, 0).Err(); err != nil {
+		t.Fatal(err)
+	}
+	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostAfter, Operation: gatewaysim.AMCreate})
+	r.Take(rig.AMOrder("INV/1"))
+	r.Submit(inv)
+	r.Sim.AddStrangers(300, time.Second, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
+	for range 10 {
+		r.Forward(time.Minute)
+		r.Poll(payment.AMDigiPay)
+	}
+	if got := r.Read(inv); got.Status != payment.OnProcessing {
+		t.Errorf("%s: %s", got.Status, got.Reason)
+	}
+	if a := r.Read(inv).Attempts; len(a) < 3 || a[1].Action != "confirm" {
+		t.Errorf("the short cut was not taken: %+v", a)
+	}
+}
+
+// TestFigures: 20,000 rows before, 200 open, at 100 a page; and an outage that
+// leaves 1000 unknown.
+func TestFigures(t *testing.T) {
+	r := rig.New(t, redistest.Mini(t))
+	r.Sim.AddStrangers(20_000, 24*time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
+	all, orders := keys(200)
+	for i := range 5 {
+		r.Sim.SetCustomer(gatewaysim.AM, all[i*40].TransactionID, gatewaysim.Customer{Behaviour: gatewaysim.Pays, After: 45 * time.Second})
+	}
+	r.Take(orders...)
+	for _, key := range all {
+		r.Submit(key)
+	}
+	requests := func(forward time.Duration) int {
+		before := len(r.Sim.Journal())
+		r.Forward(forward)
+		r.Poll(payment.AMDigiPay)
+		return len(r.Sim.Journal()) - before
+	}
+	if n := requests(30 * time.Second); n > 2 {
+		t.Errorf("nothing moved: %d requests, want at most 2", n)
+	}
+	if n := requests(30 * time.Second); n > 10 {
+		t.Errorf("5 newly paid: %d requests, want at most 10", n)
+	}
+	var lost [][]byte
+	var unknown []payment.Key
+	for i := range 1000 {
+		id := fmt.Sprintf("LOST-%d", i)
+		lost = append(lost, rig.AMOrder(id))
+		unknown = append(unknown, payment.Key{Gateway: payment.AMDigiPay, TransactionID: id})
+	}
+	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostAfter, Operation: gatewaysim.AMCreate})
+	r.Take(lost...)
+	for _, key := range unknown {
+		r.Submit(key)
+	}
+	if n := requests(6 * time.Second); n > 12 {
+		t.Errorf("1000 unknown: %d requests, their rows are on 12 pages", n)
+	}
+	for _, key := range unknown {
+		if s := r.Read(key).Status; s != payment.OnProcessing {
+			t.Fatalf("%s: %s", key, s)
+		}
+	}
+}
+
 // TestListMovesWhileItIsRead: rows appear and leave between the pages. Nothing
 // that is there may be taken for lost, in any order of the list.
 func TestListMovesWhileItIsRead(t *testing.T) {
