@@ -225,7 +225,7 @@ func (l *Ledger) save(r *Record) (call, error) {
 	fail := func(err error) (call, error) {
 		return call{}, fmt.Errorf("ledger: save %s: %w", r.Key(), err)
 	}
-	if !payment.CanMove(r.was, r.Status) {
+	if !payment.CanMove(r.was, r.Status) || r.Status == payment.Submitting { // only Claim leads there
 		return fail(fmt.Errorf("from %s to %s: %w", r.was, r.Status, ErrIllegal))
 	}
 	now := l.now().Truncate(time.Millisecond).UTC()

@@ -65,18 +65,25 @@ func move(t *testing.T, l *ledger.Ledger, r *ledger.Record, to payment.Status, d
 	}
 }
 
+// fataler is a *testing.T, or a *rapid.T.
+type fataler interface{ Fatal(args ...any) }
+
 type event struct {
 	ID, Type, Subject, Source, SpecVersion string
 	Time                                   time.Time
 	Data                                   map[string]any
 }
 
-func events(t *testing.T, client redis.UniversalClient) []event {
+func told(t *testing.T, client redis.UniversalClient) []event {
 	t.Helper()
 	entries, err := client.XRange(t.Context(), ledger.DefaultStream, "-", "+").Result()
 	if err != nil {
 		t.Fatal(err)
 	}
+	return events(t, entries)
+}
+
+func events(t fataler, entries []redis.XMessage) []event {
 	var all []event
 	for _, e := range entries {
 		var ev event
@@ -180,7 +187,7 @@ func TestChangeAndEventAreOne(t *testing.T) {
 		}
 
 		var got []string
-		for _, e := range events(t, client) {
+		for _, e := range told(t, client) {
 			got = append(got, fmt.Sprint(e.ID, " ", e.Type, " ", e.Source, " ", e.Subject, " ", e.Data["gateway_status"], " ", e.Data["amount"], " ", e.Data["attempts"]))
 		}
 		want := []string{
@@ -214,7 +221,7 @@ func TestRepeatedScripts(t *testing.T) {
 				t.Errorf("%d: %v", i, err)
 			}
 		}
-		if n := len(events(t, client)); n != 1 {
+		if n := len(told(t, client)); n != 1 {
 			t.Errorf("%d events, want 1", n)
 		}
 		if r, _ = l.Read(t.Context(), inv1); len(r.Attempts) != 1 {
