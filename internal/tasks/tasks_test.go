@@ -96,7 +96,7 @@ func TestArchivedTaskMakesRoom(t *testing.T) {
 func TestOneTickOnePoll(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
 		var polls atomic.Int32
-		serve(t, client, tasks.Handlers{Poll: func(_ context.Context, g payment.Gateway) error {
+		serve(t, client, tasks.Handlers{Poll: func(_ context.Context, _ payment.Gateway) error {
 			polls.Add(1)
 			return nil
 		}})
