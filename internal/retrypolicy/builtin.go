@@ -11,11 +11,11 @@ import (
 // inherits where it leaves something out: see inherited.
 var (
 	none      = Schedule{}
-	renew     = Schedule{Backoff{Exponential, time.Second, time.Minute, 20}, 8} // tokens void again and again need a person
-	throttled = Schedule{Backoff{Exponential, 2 * time.Second, 2 * time.Minute, 20}, 100}
-	unsent    = Schedule{Backoff{Exponential, time.Second, 5 * time.Minute, 20}, 100} // nothing left: patience costs nothing
-	later     = Schedule{Backoff{Exponential, time.Minute, 30 * time.Minute, 20}, 10} // limits of the hour or the day
-	look      = Schedule{Backoff{Exponential, 5 * time.Second, 10 * time.Minute, 10}, 24}
+	renew     = Schedule{Backoff: Backoff{Exponential, time.Second, time.Minute, 20}, MaxAttempts: 8} // tokens void again and again need a person
+	throttled = Schedule{Backoff: Backoff{Exponential, 2 * time.Second, 2 * time.Minute, 20}, MaxAttempts: 100}
+	unsent    = Schedule{Backoff: Backoff{Exponential, time.Second, 5 * time.Minute, 20}, MaxAttempts: 100} // nothing left: patience costs nothing
+	later     = Schedule{Backoff: Backoff{Exponential, time.Minute, 30 * time.Minute, 20}, MaxAttempts: 10} // limits of the hour or the day
+	look      = Schedule{Backoff: Backoff{Exponential, 5 * time.Second, 10 * time.Minute, 10}, MaxAttempts: 24}
 )
 
 // inherited is the schedule of an override that leaves it out, in whole or in

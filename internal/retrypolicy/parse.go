@@ -217,7 +217,7 @@ func (f file) confirmation(n *yaml.Node, path string) (Confirmation, error) {
 
 func (f file) rule(policy *Policy, g payment.Gateway, n *yaml.Node, path string) (Rule, error) {
 	r := Rule{Gateway: g, Source: f.source(n)}
-	fields, err := f.fields(n, path, "code", "action", "backoff", "max_attempts")
+	fields, err := f.fields(n, path, "code", "action", "backoff", "max_attempts", "max_elapsed")
 	if err != nil {
 		return r, err
 	}
@@ -243,7 +243,7 @@ func (f file) rule(policy *Policy, g payment.Gateway, n *yaml.Node, path string)
 		return r, err
 	}
 	r.Schedule = inherited[r.Action]
-	for _, key := range []string{"backoff", "max_attempts"} {
+	for _, key := range []string{"backoff", "max_attempts", "max_elapsed"} {
 		if n := fields[key]; n != nil && r.Schedule == none {
 			return r, f.errorf(n, path+"."+key, "action %s is not repeated: it has none", r.Action)
 		}
@@ -255,6 +255,11 @@ func (f file) rule(policy *Policy, g payment.Gateway, n *yaml.Node, path string)
 	}
 	if n := fields["max_attempts"]; n != nil {
 		if r.MaxAttempts, err = f.count(n, path+".max_attempts"); err != nil {
+			return r, err
+		}
+	}
+	if n := fields["max_elapsed"]; n != nil {
+		if r.MaxElapsed, err = f.duration(n, path+".max_elapsed"); err != nil {
 			return r, err
 		}
 	}

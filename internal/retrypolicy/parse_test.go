@@ -42,7 +42,7 @@ func TestExample(t *testing.T) {
 		{am, "http:500", Confirm, look, "server error: may have been processed", path + ":11"},
 		{
 			paydia63, "5006301", Confirm,
-			Schedule{Backoff{Exponential, 5 * time.Second, 10 * time.Minute, 10}, 12},
+			Schedule{Backoff: Backoff{Exponential, 5 * time.Second, 10 * time.Minute, 10}, MaxAttempts: 12},
 			"internal server error: may have been processed", path + ":5",
 		},
 	}
@@ -132,13 +132,15 @@ func TestParseErrors(t *testing.T) {
 		{paydia + "{code: '4006301', action: hold}\n      - {code: '4006301', action: retry}", `p.yaml:5: gateways.paydia.rules[1].code: "4006301" stands twice (p.yaml:4)`},
 		{paydia + "{action: hold}", `p.yaml:4: gateways.paydia.rules[0]: code is missing`},
 		{paydia + "{code: '4006301'}", `p.yaml:4: gateways.paydia.rules[0]: action is missing`},
-		{paydia + "{code: '4006301', action: hold, bakcoff: 3}", `p.yaml:4: gateways.paydia.rules[0]: unknown key "bakcoff" (want code, action, backoff, max_attempts)`},
+		{paydia + "{code: '4006301', action: hold, bakcoff: 3}", `p.yaml:4: gateways.paydia.rules[0]: unknown key "bakcoff" (want code, action, backoff, max_attempts, max_elapsed)`},
 		{paydia + "{code: '4006301', action: hold, action: hold}", `p.yaml:4: gateways.paydia.rules[0]: "action" stands twice`},
 		{paydia + "{code: [1], action: hold}", `p.yaml:4: gateways.paydia.rules[0].code: want a single value`},
 		{paydia + "just text", `p.yaml:4: gateways.paydia.rules[0]: want a mapping with code, action`},
 		{paydia + "{code: '4006301', action: retry, max_attempts: -1}", `p.yaml:4: gateways.paydia.rules[0].max_attempts: "-1" is not a whole number from 1 to 10000`},
 		{paydia + "{code: '4006301', action: retry, max_attempts: 0}", `p.yaml:4: gateways.paydia.rules[0].max_attempts: "0" is not a whole number`},
 		{paydia + "{code: '4006301', action: retry, max_attempts: many}", `p.yaml:4: gateways.paydia.rules[0].max_attempts: "many" is not a whole number`},
+		{paydia + "{code: '4006301', action: retry, max_elapsed: soon}", `p.yaml:4: gateways.paydia.rules[0].max_elapsed: "soon" is not a positive duration`},
+		{paydia + "{code: '4006301', action: accept, max_elapsed: 1h}", `p.yaml:4: gateways.paydia.rules[0].max_elapsed: action accept is not repeated`},
 		{paydia + "{code: '4006301', action: hold, max_attempts: 3}", `p.yaml:4: gateways.paydia.rules[0].max_attempts: action hold is not repeated`},
 		{paydia + "{code: '4006301', action: accept, backoff: {base: 3s}}", `p.yaml:4: gateways.paydia.rules[0].backoff: action accept is not repeated`},
 		{paydia + "{code: '4006301', action: retry, backoff: 3s}", `p.yaml:4: gateways.paydia.rules[0].backoff: want a mapping with type, base, cap, jitter`},
@@ -236,7 +238,7 @@ func FuzzParse(f *testing.F) {
 		// Whatever was accepted must decide without a panic and wait a sane time.
 		for _, g := range payment.Gateways() {
 			for _, code := range []string{"2006300", "5006301", "http:500", CodeUnsent, CodeRefused} {
-				if d := p.Decide(g, code, 3); d.Action == "" || d.Delay < 0 {
+				if d := p.Decide(g, code, 3, 0); d.Action == "" || d.Delay < 0 {
 					t.Errorf("%s: %+v", code, d)
 				}
 			}

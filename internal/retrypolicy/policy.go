@@ -39,7 +39,14 @@ var actions = []Action{Accept, Retry, RefreshToken, Confirm, Reject, Hold}
 // about look-ups; the other actions have none.
 type Schedule struct {
 	Backoff     Backoff
-	MaxAttempts int // for submits the first one counts too; 0: the action has no attempts
+	MaxAttempts int           // for submits the first one counts too; 0: the action has no attempts
+	MaxElapsed  time.Duration // since the first submit, or since the outcome is unknown; 0: no limit
+}
+
+// exhausted reports whether nothing more may be done after so many attempts in
+// that time.
+func (s Schedule) exhausted(attempts int, age time.Duration) bool {
+	return attempts >= s.MaxAttempts || s.MaxElapsed > 0 && age >= s.MaxElapsed
 }
 
 // BuiltIn is the Source of what no policy file has changed.
@@ -84,19 +91,20 @@ type Decision struct {
 // least 1, is how many submits of the payment have come to the same action, this
 // one included; whoever counts all its submits together only gives up sooner.
 // When a rule that sends again has used up its attempts, the decision is Hold.
-func (p *Policy) Decide(g payment.Gateway, code string, attempt int) Decision {
+// The age is how long ago the first submit was made.
+func (p *Policy) Decide(g payment.Gateway, code string, attempt int, age time.Duration) Decision {
 	r := p.rule(g, code)
 	d := Decision{Action: r.Action, Rule: r}
 	switch r.Action {
 	case Confirm:
 		d.Delay = r.Backoff.Delay(1)
 	case Retry, RefreshToken:
-		if attempt < r.MaxAttempts {
+		if !r.exhausted(attempt, age) {
 			d.Delay = r.Backoff.Delay(attempt)
 			break
 		}
 		d.Action, d.Exhausted = Hold, true
-		d.Reason = fmt.Sprintf("%s (%s): given up after %d submits", code, r.Meaning, attempt)
+		d.Reason = fmt.Sprintf("%s (%s): given up after %d submits in %s", code, r.Meaning, attempt, short(age.Round(time.Second)))
 	case Hold:
 		d.Reason = fmt.Sprintf("%s: %s", code, r.Meaning)
 	case Accept, Reject:
@@ -108,13 +116,14 @@ func (p *Policy) Decide(g payment.Gateway, code string, attempt int) Decision {
 // outcome: the time to wait before the next one when some have been made, and
 // whether the rule has no more of them. The code is that of the submit; one that
 // is empty (the worker died before it knew) or that an edited policy no longer
-// confirms is looked up as an unlisted one.
-func (p *Policy) Lookup(g payment.Gateway, submitCode string, lookups int) (delay time.Duration, exhausted bool) {
+// confirms is looked up as an unlisted one. The age is since when the outcome is
+// unknown.
+func (p *Policy) Lookup(g payment.Gateway, submitCode string, lookups int, age time.Duration) (delay time.Duration, exhausted bool) {
 	r := p.rule(g, submitCode)
 	if r.Action != Confirm {
 		r = unlisted
 	}
-	if lookups >= r.MaxAttempts {
+	if r.exhausted(lookups, age) {
 		return 0, true
 	}
 	return r.Backoff.Delay(lookups + 1), false

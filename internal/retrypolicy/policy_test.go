@@ -64,12 +64,12 @@ func TestBuiltinActions(t *testing.T) {
 		{am, Confirm, "http:100 http:201 http:202 http:204 http:402 http:410 http:418 2006300 nonsense"},
 	} {
 		for _, code := range strings.Fields(row.codes) {
-			if d := Builtin().Decide(row.gateway, code, 1); d.Action != row.action {
+			if d := Builtin().Decide(row.gateway, code, 1, 0); d.Action != row.action {
 				t.Errorf("%s %s: %s by rule %s, want %s", row.gateway, code, d.Action, d.Rule.Code, row.action)
 			}
 		}
 	}
-	if d := Builtin().Decide(paydia63, "", 1); d.Action != Confirm {
+	if d := Builtin().Decide(paydia63, "", 1, 0); d.Action != Confirm {
 		t.Errorf("no code: %s, want confirm", d.Action)
 	}
 }
@@ -122,7 +122,7 @@ func TestDelay(t *testing.T) {
 		{Backoff{Exponential, 3 * time.Second, time.Minute, 0}, "3s 6s 12s 24s 48s 1m (6)"},
 		{Backoff{Fibonacci, 3 * time.Second, 20 * time.Second, 0}, "3s 6s 9s 15s 20s*2 (6)"},
 	} {
-		if got := (Schedule{row.backoff, 6}).readable(); got != row.want {
+		if got := (Schedule{Backoff: row.backoff, MaxAttempts: 6}).readable(); got != row.want {
 			t.Errorf("%s: %s, want %s", row.backoff, got, row.want)
 		}
 	}
@@ -151,18 +151,18 @@ func TestAttemptsRunOut(t *testing.T) {
 		want    string // action and reason
 	}{
 		{paydia63, "4016301", 7, "refresh_token: "},
-		{paydia63, "4016301", 8, "hold: 4016301 (invalid token (B2B)): given up after 8 submits"},
+		{paydia63, "4016301", 8, "hold: 4016301 (invalid token (B2B)): given up after 8 submits in 0s"},
 		{paydia63, "4296300", 99, "retry: "},
-		{paydia63, "4296300", 100, "hold: 4296300 (too many requests): given up after 100 submits"},
+		{paydia63, "4296300", 100, "hold: 4296300 (too many requests): given up after 100 submits in 0s"},
 		{am, "net:unsent", 99, "retry: "},
-		{am, "net:unsent", 100, "hold: net:unsent (failed before a byte went out): given up after 100 submits"},
+		{am, "net:unsent", 100, "hold: net:unsent (failed before a byte went out): given up after 100 submits in 0s"},
 		// The other actions do not depend on the number of submits.
 		{paydia63, "2006300", 500, "accept: "},
 		{paydia63, "5006301", 500, "confirm: "},
 		{paydia63, "4036314", 500, "reject: "},
 		{paydia63, "4016300", 1, "hold: 4016300: unauthorized: signature or client settings"},
 	} {
-		d := Builtin().Decide(row.gateway, row.code, row.attempt)
+		d := Builtin().Decide(row.gateway, row.code, row.attempt, 0)
 		if got := fmt.Sprintf("%s: %s", d.Action, d.Reason); got != row.want {
 			t.Errorf("%s, attempt %d:\n got %s\nwant %s", row.code, row.attempt, got, row.want)
 		}
@@ -188,7 +188,7 @@ func TestDelayOfDecisions(t *testing.T) {
 		{"4016300", 1, 0, 0},
 		{"4296300", 100, 0, 0},
 	} {
-		if d := Builtin().Decide(paydia63, row.code, row.attempt); d.Delay < row.min || d.Delay > row.max {
+		if d := Builtin().Decide(paydia63, row.code, row.attempt, 0); d.Delay < row.min || d.Delay > row.max {
 			t.Errorf("%s, attempt %d: %s, want %s to %s", row.code, row.attempt, d.Delay, row.min, row.max)
 		}
 	}
@@ -218,7 +218,7 @@ gateways:
 		{"", 0, 4500 * time.Millisecond, 5500 * time.Millisecond, false},        // died before it knew
 		{"4296300", 0, 4500 * time.Millisecond, 5500 * time.Millisecond, false}, // confirm no more
 	} {
-		d, exhausted := p.Lookup(paydia63, row.code, row.lookups)
+		d, exhausted := p.Lookup(paydia63, row.code, row.lookups, 0)
 		if d < row.min || d > row.max || exhausted != row.want {
 			t.Errorf("%q after %d: %s, %t", row.code, row.lookups, d, exhausted)
 		}
@@ -252,12 +252,12 @@ gateways:
 		{"5006399", "retry 5006xxx"},   //
 		{"5106399", "confirm unlisted"},
 	} {
-		d := p.Decide(paydia63, row.code, 1)
+		d := p.Decide(paydia63, row.code, 1, 0)
 		if got := fmt.Sprintf("%s %s", d.Action, d.Rule.Code); got != row.want {
 			t.Errorf("%s: %s, want %s", row.code, got, row.want)
 		}
 	}
-	if d := p.Decide(am, "http:503", 1); d.Action != Confirm {
+	if d := p.Decide(am, "http:503", 1, 0); d.Action != Confirm {
 		t.Errorf("an override of one gateway reached the other: %s", d.Action)
 	}
 }
@@ -266,7 +266,7 @@ gateways:
 func TestEveryBuiltinRuleIsReached(t *testing.T) {
 	for _, r := range Builtin().Rules() {
 		code := strings.ReplaceAll(r.Code, "x", "9")
-		if got := Builtin().Decide(r.Gateway, code, 1).Rule.Code; got != r.Code {
+		if got := Builtin().Decide(r.Gateway, code, 1, 0).Rule.Code; got != r.Code {
 			t.Errorf("%s %s is decided by %s", r.Gateway, code, got)
 		}
 		if !patterns[r.Gateway].MatchString(r.Code) {
@@ -293,7 +293,7 @@ func BenchmarkDecide(b *testing.B) {
 		b.Run(code, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				p.Decide(paydia63, code, 3)
+				p.Decide(paydia63, code, 3, 0)
 			}
 		})
 	}

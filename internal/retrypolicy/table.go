@@ -18,6 +18,9 @@ func WriteTable(w io.Writer, p *Policy) error {
 		backoff, attempts := "", ""
 		if r.MaxAttempts > 0 {
 			backoff, attempts = r.Backoff.String(), fmt.Sprint(r.MaxAttempts)
+			if r.MaxElapsed > 0 {
+				attempts += " in " + short(r.MaxElapsed)
+			}
 		}
 		rules.AppendRow(table.Row{r.Gateway, r.Code, r.Action, backoff, attempts, r.Source, r.Meaning})
 	}

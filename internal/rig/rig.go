@@ -107,6 +107,7 @@ func New(t testing.TB, client redis.UniversalClient, edits ...func(*gatewaysim.C
 	r.Submitter = &submit.Submitter{
 		Ledger: r.Ledger, Policy: r.Policy, Sealer: sealer, Lease: Lease, PollInterval: 30 * time.Second, Now: r.Now,
 		Gateways:  map[payment.Gateway]clients.Gateway{payment.AMDigiPay: r.AM, payment.Paydia: r.Paydia},
+		OnLogin:   func(payment.Gateway, error) {},
 		OnAttempt: r.onAttempt,
 	}
 	r.Poller = &statuspoll.Poller{

@@ -174,7 +174,7 @@ func (w *walk) askEach(ctx context.Context) bool {
 // page reads one page, with a new token if the gateway wants one.
 func (w *walk) page(ctx context.Context, q amdigipay.ListQuery) (amdigipay.Page, clients.Answer) {
 	p, answer := w.asker.Client.List(ctx, q)
-	if w.asker.Policy.Decide(payment.AMDigiPay, answer.Code, 1).Action == retrypolicy.RefreshToken {
+	if w.asker.Policy.Decide(payment.AMDigiPay, answer.Code, 1, 0).Action == retrypolicy.RefreshToken {
 		w.asker.Client.DropToken(answer.Token)
 		p, answer = w.asker.Client.List(ctx, q)
 	}

@@ -65,7 +65,7 @@ func (a *QueryAsker) query(ctx context.Context, r *ledger.Record) Finding {
 		CustomerToken: token, ExternalID: a.Client.NewExternalID(),
 	}
 	answer := a.Client.Query(ctx, q)
-	if a.Policy.Decide(payment.Paydia, answer.Code, 1).Action == retrypolicy.RefreshToken {
+	if a.Policy.Decide(payment.Paydia, answer.Code, 1, 0).Action == retrypolicy.RefreshToken {
 		a.Client.DropToken(answer.Token)
 		q.ExternalID = a.Client.NewExternalID()
 		answer = a.Client.Query(ctx, q)

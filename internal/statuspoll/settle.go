@@ -96,7 +96,7 @@ func (p *Poller) notFound(r *ledger.Record, f Finding) retrypolicy.Action {
 	}
 	confirm := p.Policy.Confirm(r.Gateway)
 	believed := f.Proven && enough(r, confirm, now)
-	delay, exhausted := p.Policy.Lookup(r.Gateway, r.Doubt, r.Lookups)
+	delay, exhausted := p.Policy.Lookup(r.Gateway, r.Doubt, r.Lookups, now.Sub(r.Since))
 	switch {
 	case believed && confirm.Then == retrypolicy.Retry && r.Doubts < maxDoubts:
 		r.Status, r.Due = payment.Queued, now.Add(ledger.TaskGrace)
@@ -105,7 +105,8 @@ func (p *Poller) notFound(r *ledger.Record, f Finding) retrypolicy.Action {
 		r.Reason = fmt.Sprintf("the outcome of the submit is unknown (%s), and the gateway knew no such payment in %d look-ups over %s",
 			r.Doubt, r.NotFound, now.Sub(r.Since).Round(time.Second))
 	case exhausted:
-		r.Reason = fmt.Sprintf("the outcome of the submit is unknown (%s), and %d look-ups did not settle it", r.Doubt, r.Lookups)
+		r.Reason = fmt.Sprintf("the outcome of the submit is unknown (%s), and %d look-ups over %s did not settle it",
+			r.Doubt, r.Lookups, now.Sub(r.Since).Round(time.Second))
 	default:
 		r.Due = now.Add(delay)
 		return retrypolicy.Confirm

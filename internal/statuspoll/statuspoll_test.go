@@ -286,6 +286,22 @@ func TestLookupsRunOut(t *testing.T) {
 	}
 }
 
+func TestTimeForLookupsRunsOut(t *testing.T) {
+	r := rig.New(t, redistest.Mini(t))
+	r.SetPolicy(`gateways: {paydia: {rules: [{code: "net:unknown", action: confirm, max_elapsed: 1m}]}}`)
+	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostAfter, Operation: gatewaysim.PaydiaPayment})
+	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.Fault500Before, Operation: gatewaysim.PaydiaQuery})
+	r.Take(rig.PaydiaOrder("ORD-1"))
+	r.Submit(ord)
+	for r.Read(ord).Status == payment.Confirming && r.Now().Before(rig.Start.Add(time.Hour)) {
+		r.Forward(time.Second)
+		r.Poll(payment.Paydia)
+	}
+	if got, after := r.Read(ord), r.Now().Sub(rig.Start); got.Status != payment.Attention || after < time.Minute || after > 2*time.Minute {
+		t.Errorf("%s after %s: %s", got.Status, after, got.Reason)
+	}
+}
+
 func TestExpiryAndLateMoney(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
 		r := rig.New(t, client)

@@ -31,6 +31,8 @@ type Submitter struct {
 	// PollInterval is the grid on which open payments are polled.
 	PollInterval time.Duration
 	Now          func() time.Time
+	// OnLogin is told, before every submit, whether the gateway can be logged in to.
+	OnLogin func(g payment.Gateway, err error)
 	// OnAttempt is told of every attempt, with what its client had to add.
 	OnAttempt func(r *ledger.Record, a payment.Attempt, detail error)
 }
@@ -55,7 +57,9 @@ func (s *Submitter) Submit(ctx context.Context, key payment.Key) (Next, error) {
 	if !ok {
 		return Next{}, fmt.Errorf("submit: %s: gateway is off", key)
 	}
-	if err := gateway.Authenticate(ctx); err != nil {
+	err := gateway.Authenticate(ctx)
+	s.OnLogin(key.Gateway, err)
+	if err != nil {
 		return Next{In: LoginPause, Reason: err.Error()}, nil
 	}
 	claimed, verdict, err := s.Ledger.Claim(ctx, key, payment.Attempt{
@@ -121,14 +125,15 @@ func (s *Submitter) attempt(ctx context.Context, gateway clients.Gateway, r *led
 // decide asks the policy what follows. A rule's attempts are those that fell
 // under its action: a void token is no sign that the gateway is busy.
 func (s *Submitter) decide(r *ledger.Record, code string) retrypolicy.Decision {
-	d := s.Policy.Decide(r.Gateway, code, 1)
+	d := s.Policy.Decide(r.Gateway, code, 1, 0)
+	age := s.Now().Sub(r.Attempts[0].At) // the first attempt of a payment is a submit
 	switch {
 	case d.Action == retrypolicy.Retry:
 		r.Retries++
-		d = s.Policy.Decide(r.Gateway, code, r.Retries)
+		d = s.Policy.Decide(r.Gateway, code, r.Retries, age)
 	case d.Action == retrypolicy.RefreshToken:
 		r.Refreshes++
-		d = s.Policy.Decide(r.Gateway, code, r.Refreshes)
+		d = s.Policy.Decide(r.Gateway, code, r.Refreshes, age)
 	case d.Action == retrypolicy.Reject && r.Doubts > 0:
 		// A refusal of this send says nothing about the earlier one that was never
 		// accounted for (gateways.md 3.1).
@@ -173,7 +178,7 @@ func (s *Submitter) apply(gateway clients.Gateway, r *ledger.Record, a payment.A
 
 // doubt puts a payment whose outcome is unknown up for looking up.
 func (s *Submitter) doubt(r *ledger.Record, code string, since time.Time) {
-	first, _ := s.Policy.Lookup(r.Gateway, code, 0)
+	first, _ := s.Policy.Lookup(r.Gateway, code, 0, 0)
 	r.Status, r.Due = payment.Confirming, since.Add(first)
 	r.Doubts++
 	r.Doubt, r.Since, r.Lookups, r.NotFound = code, since, 0, 0

@@ -131,6 +131,25 @@ func TestAttemptsRunOut(t *testing.T) {
 	}
 }
 
+// TestTimeRunsOut: a rule may also say for how long.
+func TestTimeRunsOut(t *testing.T) {
+	r := rig.New(t, redistest.Mini(t))
+	r.SetPolicy(`gateways: {amdigipay: {rules: [{code: "http:429", action: retry, max_elapsed: 90s}]}}`)
+	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultBusy, Operation: gatewaysim.AMCreate})
+	r.Take(rig.AMOrder("INV/1"))
+	for range 4 {
+		r.Submit(inv)
+		r.Forward(30 * time.Second)
+	}
+	want := []string{"submit http:429 > retry", "submit http:429 > retry", "submit http:429 > retry", "submit http:429 > hold", "attention"}
+	if diff := cmp.Diff(want, r.Story(inv)); diff != "" {
+		t.Error(diff)
+	}
+	if reason := r.Read(inv).Reason; reason != "http:429 (too many requests): given up after 4 submits in 1m30s" {
+		t.Errorf("%q", reason)
+	}
+}
+
 // TestNoLoginNoAttempt: a gateway that cannot be logged in to costs nothing.
 func TestNoLoginNoAttempt(t *testing.T) {
 	r := rig.New(t, redistest.Mini(t))
