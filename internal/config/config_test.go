@@ -83,6 +83,7 @@ func TestVariables(t *testing.T) {
 		AMDIGIPAY_SIGNATURE_SCHEME AMDIGIPAY_SIGNATURE_KEY AMDIGIPAY_SIGNATURE_FIELDS
 		PAYDIA_BASE_URL PAYDIA_CLIENT_ID PAYDIA_CLIENT_SECRET PAYDIA_PRIVATE_KEY PAYDIA_PRIVATE_KEY_FILE
 		PAYDIA_MERCHANT_ID PAYDIA_CHANNEL_ID MONITORING_USERS WORKER_CONCURRENCY WORKER_HTTP_ADDR
+		AMDIGIPAY_RATE_LIMIT PAYDIA_RATE_LIMIT GATEWAY_BREAKER_FAILURES GATEWAY_BREAKER_PAUSE
 		WORKER_SHUTDOWN_TIMEOUT GATEWAY_TIMEOUT STATUS_POLL_INTERVAL RETRY_POLICY_FILE EVENTS_STREAM
 		PAYLOAD_KEYS PAYLOAD_KEYS_FILE LOG_LEVEL LOG_FORMAT`) {
 		if flags[name] == "" {
@@ -107,6 +108,7 @@ func TestDefaults(t *testing.T) {
 		Worker: Worker{
 			Concurrency: 50, HTTPAddr: ":8080", ShutdownTimeout: 40 * time.Second, GatewayTimeout: 15 * time.Second,
 			StatusPollInterval: 30 * time.Second, ExpiryGrace: time.Minute, StatusSweepInterval: 15 * time.Minute, LatePaymentWindow: 168 * time.Hour,
+			BreakerFailures: 5, BreakerPause: 15 * time.Second,
 		},
 		Events: Events{Stream: "terbayar:events"},
 		Log:    Log{Level: "info", Format: "auto"},
@@ -167,6 +169,8 @@ func TestErrors(t *testing.T) {
 		{"STATUS_POLL_INTERVAL=99ms", `STATUS_POLL_INTERVAL: 99ms is less than 100ms`},
 		{"EXPIRY_GRACE=-1s", `EXPIRY_GRACE: -1s is less than 0s`},
 		{"LATE_PAYMENT_WINDOW=-1s", `LATE_PAYMENT_WINDOW: -1s is less than 0s`},
+		{"GATEWAY_BREAKER_FAILURES=0", `GATEWAY_BREAKER_FAILURES: 0 is not between 1 and 10000`},
+		{"GATEWAY_BREAKER_PAUSE=0s", `GATEWAY_BREAKER_PAUSE: 0s is less than 1ms`},
 		{"WORKER_CONCURRENCY=many", `WORKER_CONCURRENCY (--worker-concurrency): expected a valid 64 bit int but got "many"`},
 		{"WORKER_CONCURRENCY=0", `WORKER_CONCURRENCY: 0 is not between 1 and 10000`},
 		{"WORKER_CONCURRENCY=10001", `WORKER_CONCURRENCY: 10001 is not between 1 and 10000`},
@@ -196,6 +200,12 @@ func TestErrors(t *testing.T) {
 		{"AMDIGIPAY_LIST_METHOD=PUT", `AMDIGIPAY_LIST_METHOD: "PUT" is none of GET, POST`},
 		{"AMDIGIPAY_LIST_LIMIT=0", `AMDIGIPAY_LIST_LIMIT: 0 is not between 1 and 10000`},
 		{"AMDIGIPAY_LOGIN_ENCODING=xml", `AMDIGIPAY_LOGIN_ENCODING: "xml" is none of json, form`},
+
+		{"AMDIGIPAY_RATE_LIMIT=10", `AMDIGIPAY_RATE_LIMIT (--amdigipay-rate-limit): "10" is not a rate (want e.g. 10/s, 300/m, 5000/h)`},
+		{"AMDIGIPAY_RATE_LIMIT=0/s", `AMDIGIPAY_RATE_LIMIT (--amdigipay-rate-limit): "0/s" is not a rate`},
+		{"AMDIGIPAY_RATE_LIMIT=-1/s", `AMDIGIPAY_RATE_LIMIT (--amdigipay-rate-limit): "-1/s" is not a rate`},
+		{"PAYDIA_RATE_LIMIT=10/d", `PAYDIA_RATE_LIMIT (--paydia-rate-limit): "10/d" is not a rate`},
+		{"PAYDIA_RATE_LIMIT=1000000/s", `PAYDIA_RATE_LIMIT (--paydia-rate-limit): "1000000/s" is not a rate`},
 
 		{"PAYDIA_BASE_URL=api.paydia.id", `PAYDIA_BASE_URL: is not an absolute http or https URL`},
 		{"PAYDIA_CLIENT_ID=c", `PAYDIA_CLIENT_SECRET, PAYDIA_PRIVATE_KEY (or PAYDIA_PRIVATE_KEY_FILE): missing, although PAYDIA_CLIENT_ID is set`},
@@ -240,6 +250,17 @@ func TestErrors(t *testing.T) {
 				t.Errorf("tells a secret, or is not one line: %q", err)
 			}
 		})
+	}
+}
+
+func TestRate(t *testing.T) {
+	for text, want := range map[string]Rate{
+		"": {}, "10/s": {10, time.Second}, "300/m": {300, time.Minute}, "5000/h": {5000, time.Hour}, "999999/h": {999_999, time.Hour},
+	} {
+		got, err := parse(t, map[string]string{"AMDIGIPAY_RATE_LIMIT": text}, "--paydia-rate-limit="+text)
+		if err != nil || got.AMDigiPay.RateLimit != want || got.Paydia.RateLimit != want {
+			t.Errorf("%q: %v, %v, %v", text, got.AMDigiPay.RateLimit, got.Paydia.RateLimit, err)
+		}
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -46,6 +47,7 @@ type AMDigiPay struct {
 	SignatureScheme string      `name:"amdigipay-signature-scheme" env:"AMDIGIPAY_SIGNATURE_SCHEME" default:"sha256-username-transaction-id" group:"AM Digital Payment:" help:"sha256-username-transaction-id or hmac-sha256."`
 	SignatureKey    secret.Text `name:"amdigipay-signature-key" env:"AMDIGIPAY_SIGNATURE_KEY" group:"AM Digital Payment:" help:"The key of hmac-sha256."`
 	SignatureFields []string    `name:"amdigipay-signature-fields" env:"AMDIGIPAY_SIGNATURE_FIELDS" group:"AM Digital Payment:" help:"The fields that hmac-sha256 signs, in order, separated by commas."`
+	RateLimit       Rate        `name:"amdigipay-rate-limit" env:"AMDIGIPAY_RATE_LIMIT" group:"AM Digital Payment:" placeholder:"N/UNIT" help:"The most requests all workers together may make, e.g. 10/s, 300/m or 5000/h; no limit by default."`
 
 	StatusMap     string `name:"amdigipay-status-map" env:"AMDIGIPAY_STATUS_MAP" default:"1=on_processing,2=on_processing,3=paid,4=paid,5=cancelled,6=refunded,13=on_processing,14=failed" group:"AM Digital Payment, where its pages are silent:" help:"What its status ids mean."`
 	ListMethod    string `name:"amdigipay-list-method" env:"AMDIGIPAY_LIST_METHOD" default:"GET" group:"AM Digital Payment, where its pages are silent:" help:"The HTTP method of list-transaction: GET or POST."`
@@ -96,6 +98,7 @@ type Paydia struct {
 	PrivateKeyFile string      `name:"paydia-private-key-file" env:"PAYDIA_PRIVATE_KEY_FILE" group:"Paydia:" help:"The same, in a file."`
 	MerchantID     string      `name:"paydia-merchant-id" env:"PAYDIA_MERCHANT_ID" group:"Paydia:" help:"For payments that leave merchantId out."`
 	ChannelID      string      `name:"paydia-channel-id" env:"PAYDIA_CHANNEL_ID" default:"12345" group:"Paydia:" help:"CHANNEL-ID, at most 5 digits."`
+	RateLimit      Rate        `name:"paydia-rate-limit" env:"PAYDIA_RATE_LIMIT" group:"Paydia:" placeholder:"N/UNIT" help:"The most requests all workers together may make, e.g. 10/s, 300/m or 5000/h; no limit by default."`
 
 	CustomerTokenPrefix string `name:"paydia-customer-token-prefix" env:"PAYDIA_CUSTOMER_TOKEN_PREFIX" group:"Paydia, where its pages contradict themselves:" help:"What stands before the token in Authorization-Customer, e.g. 'Bearer '; nothing by default."`
 	QueryEmptyReference bool   `name:"paydia-query-empty-reference" env:"PAYDIA_QUERY_EMPTY_REFERENCE" group:"Paydia, where its pages contradict themselves:" help:"Send an unknown originalReferenceNo as an empty string instead of leaving it out."`
@@ -165,6 +168,31 @@ func rsaKey(text secret.Text) error {
 	return nil
 }
 
+// Rate is so many requests in a time; the zero Rate is no limit.
+type Rate struct {
+	Requests int
+	Per      time.Duration
+}
+
+var rate = regexp.MustCompile(`^([1-9][0-9]{0,5})/([smh])$`)
+
+// UnmarshalText implements encoding.TextUnmarshaler: "10/s", "300/m", "5000/h",
+// or nothing.
+func (r *Rate) UnmarshalText(text []byte) error {
+	*r = Rate{}
+	if len(text) == 0 {
+		return nil
+	}
+	m := rate.FindSubmatch(text)
+	if m == nil {
+		return fmt.Errorf("%q is not a rate (want e.g. 10/s, 300/m, 5000/h)", text)
+	}
+	r.Per = map[string]time.Duration{"s": time.Second, "m": time.Minute, "h": time.Hour}[string(m[2])]
+	var err error
+	r.Requests, err = strconv.Atoi(string(m[1]))
+	return err
+}
+
 // Worker is what the worker does with the machine and with time.
 type Worker struct {
 	Concurrency        int           `name:"worker-concurrency" env:"WORKER_CONCURRENCY" default:"50" group:"Worker:" help:"Payments in flight at once."`
@@ -177,6 +205,8 @@ type Worker struct {
 	ExpiryGrace         time.Duration `name:"expiry-grace" env:"EXPIRY_GRACE" default:"1m" group:"Worker, rarely changed:" help:"How long after its expired_date an unpaid payment expires."`
 	StatusSweepInterval time.Duration `name:"status-sweep-interval" env:"STATUS_SWEEP_INTERVAL" default:"15m" group:"Worker, rarely changed:" help:"How long polls may take short cuts before one reads AM's whole list."`
 	LatePaymentWindow   time.Duration `name:"late-payment-window" env:"LATE_PAYMENT_WINDOW" default:"168h" group:"Worker, rarely changed:" help:"How long an expired payment, or one in attention, is still watched for late money."`
+	BreakerFailures     int           `name:"gateway-breaker-failures" env:"GATEWAY_BREAKER_FAILURES" default:"5" group:"Worker, rarely changed:" help:"After so many failures in a row a gateway is left alone."`
+	BreakerPause        time.Duration `name:"gateway-breaker-pause" env:"GATEWAY_BREAKER_PAUSE" default:"15s" group:"Worker, rarely changed:" help:"How long it is then left alone, before one request tries again."`
 }
 
 // leaseMargin is what a claim lasts beyond the request: writing its outcome down.
@@ -202,6 +232,8 @@ func (w *Worker) Validate() error {
 		atLeast("EXPIRY_GRACE", w.ExpiryGrace, 0),
 		atLeast("STATUS_SWEEP_INTERVAL", w.StatusSweepInterval, time.Second),
 		atLeast("LATE_PAYMENT_WINDOW", w.LatePaymentWindow, 0),
+		between("GATEWAY_BREAKER_FAILURES", w.BreakerFailures, 1, 10_000),
+		atLeast("GATEWAY_BREAKER_PAUSE", w.BreakerPause, time.Millisecond),
 	)
 	if err == nil && w.GatewayTimeout >= w.ShutdownTimeout {
 		err = &Error{fmt.Sprintf("GATEWAY_TIMEOUT (%s) must be less than WORKER_SHUTDOWN_TIMEOUT (%s): "+

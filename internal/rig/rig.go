@@ -6,6 +6,7 @@ package rig
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/http/httptest"
 	"sync"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"terbayar/internal/clients"
 	"terbayar/internal/clients/amdigipay"
 	"terbayar/internal/clients/paydia"
+	"terbayar/internal/gate"
 	"terbayar/internal/gatewaysim"
 	"terbayar/internal/intake"
 	"terbayar/internal/ledger"
@@ -120,6 +122,23 @@ func New(t testing.TB, client redis.UniversalClient, edits ...func(*gatewaysim.C
 		Now: r.Now, OnAttempt: r.onAttempt,
 	}
 	return r
+}
+
+// Guard puts a gate before each gateway, as the worker does; without it both may
+// always be asked. What the options leave out is the rig's.
+func (r *Rig) Guard(o gate.Options) {
+	o.Redis, o.Now, o.Log, o.OnState = r.Redis, r.Now, slog.New(slog.DiscardHandler), func(int) {}
+	r.Submitter.Gates = make(map[payment.Gateway]*gate.Gate)
+	for _, g := range payment.Gateways() {
+		o.Gateway = g
+		r.Submitter.Gates[g] = gate.New(o)
+		switch asker := r.Poller.Askers[g].(type) {
+		case *statuspoll.ListAsker:
+			asker.Gate = r.Submitter.Gates[g]
+		case *statuspoll.QueryAsker:
+			asker.Gate = r.Submitter.Gates[g]
+		}
+	}
 }
 
 // SetPolicy puts another policy in force everywhere.

@@ -7,6 +7,7 @@ import (
 
 	"terbayar/internal/clients"
 	"terbayar/internal/clients/amdigipay"
+	"terbayar/internal/gate"
 	"terbayar/internal/ledger"
 	"terbayar/internal/payment"
 	"terbayar/internal/retrypolicy"
@@ -17,6 +18,7 @@ import (
 // for, and ends as soon as all of them were seen.
 type ListAsker struct {
 	Client *amdigipay.Client
+	Gate   *gate.Gate // nil: AM may always be asked
 	Policy *retrypolicy.Policy
 	Limit  int // rows a page
 }
@@ -35,18 +37,15 @@ const statusOnProcessing = 2
 // be wanted - believe what the gateway's answers look like. To prove that it
 // knows no such payment the whole list is read to its end.
 func (a *ListAsker) Ask(ctx context.Context, wanted []*ledger.Record, prove bool) ([]Finding, error) {
-	if err := a.Client.Authenticate(ctx); err != nil {
-		return nil, err
-	}
 	w := newWalk(a, wanted)
 	w.prove = prove
 	if !prove && w.anyOpen() && !w.run(ctx, statusOnProcessing) {
-		return w.findings, nil
+		return w.findings, w.err
 	}
 	if w.missing > 0 {
 		w.run(ctx, 0)
 	}
-	return w.findings, nil
+	return w.findings, w.err
 }
 
 // walk is one poll's way through the list.
@@ -58,6 +57,7 @@ type walk struct {
 	missing  int            // how many were not seen yet
 	noDetail bool           // AM has not answered when asked for a single one
 	prove    bool           // no short cut
+	err      error          // why AM could not be asked any further
 }
 
 func newWalk(a *ListAsker, wanted []*ledger.Record) *walk {
@@ -105,7 +105,11 @@ func (w *walk) run(ctx context.Context, statusID int) bool {
 		if statusID == 0 && !w.prove && w.missing < page && !w.noDetail && w.askEach(ctx) {
 			return true
 		}
-		p, answer := w.page(ctx, amdigipay.ListQuery{StatusID: statusID, Limit: w.asker.Limit, Page: page})
+		p, answer, err := w.page(ctx, amdigipay.ListQuery{StatusID: statusID, Limit: w.asker.Limit, Page: page})
+		if err != nil {
+			w.err = err
+			return false
+		}
 		if answer.Code != retrypolicy.HTTPCode(200) {
 			w.conclude(answer, false)
 			return false
@@ -160,8 +164,10 @@ func (w *walk) askEach(ctx context.Context) bool {
 		if f.Answer.Receipt != nil {
 			continue
 		}
-		answer := w.asker.Client.Detail(ctx, w.wanted[i].GatewayReference)
-		if answer.Receipt == nil {
+		answer, err := w.asker.Gate.Ask(ctx, w.asker.Client, func() clients.Answer {
+			return w.asker.Client.Detail(ctx, w.wanted[i].GatewayReference)
+		})
+		if err != nil || answer.Receipt == nil {
 			w.noDetail = true
 			return false
 		}
@@ -172,13 +178,17 @@ func (w *walk) askEach(ctx context.Context) bool {
 }
 
 // page reads one page, with a new token if the gateway wants one.
-func (w *walk) page(ctx context.Context, q amdigipay.ListQuery) (amdigipay.Page, clients.Answer) {
-	p, answer := w.asker.Client.List(ctx, q)
-	if w.asker.Policy.Decide(payment.AMDigiPay, answer.Code, 1, 0).Action == retrypolicy.RefreshToken {
-		w.asker.Client.DropToken(answer.Token)
+func (w *walk) page(ctx context.Context, q amdigipay.ListQuery) (p amdigipay.Page, answer clients.Answer, err error) {
+	list := func() (answer clients.Answer) {
 		p, answer = w.asker.Client.List(ctx, q)
+		return answer
 	}
-	return p, answer
+	answer, err = w.asker.Gate.Ask(ctx, w.asker.Client, list)
+	if err == nil && w.asker.Policy.Decide(payment.AMDigiPay, answer.Code, 1, 0).Action == retrypolicy.RefreshToken {
+		w.asker.Client.DropToken(answer.Token)
+		answer, err = w.asker.Gate.Ask(ctx, w.asker.Client, list)
+	}
+	return p, answer, err
 }
 
 // see notes a row if it is one of the wanted. A payment whose gateway reference

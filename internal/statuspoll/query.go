@@ -9,6 +9,7 @@ import (
 
 	"terbayar/internal/clients"
 	"terbayar/internal/clients/paydia"
+	"terbayar/internal/gate"
 	"terbayar/internal/ledger"
 	"terbayar/internal/payment"
 	"terbayar/internal/retrypolicy"
@@ -19,6 +20,7 @@ import (
 // side by side.
 type QueryAsker struct {
 	Client *paydia.Client
+	Gate   *gate.Gate // nil: Paydia may always be asked
 	Policy *retrypolicy.Policy
 	Sealer *secret.Sealer
 	Now    func() time.Time
@@ -34,41 +36,39 @@ func (a *QueryAsker) Together() bool { return false }
 // Ask implements Asker. A query names its payment, so there is no short cut to
 // take.
 func (a *QueryAsker) Ask(ctx context.Context, wanted []*ledger.Record, _ bool) ([]Finding, error) {
-	if err := a.Client.Authenticate(ctx); err != nil {
-		return nil, err
-	}
 	findings := make([]Finding, len(wanted))
 	var group errgroup.Group
 	group.SetLimit(queriesAtOnce)
 	for i, r := range wanted {
-		group.Go(func() error {
+		group.Go(func() (err error) {
 			if ctx.Err() == nil {
-				findings[i] = a.query(ctx, r)
+				findings[i], err = a.query(ctx, r)
 			}
-			return nil
+			return err
 		})
 	}
 	return findings, group.Wait()
 }
 
 // query asks about one payment, with a new token if the gateway wants one.
-func (a *QueryAsker) query(ctx context.Context, r *ledger.Record) Finding {
+func (a *QueryAsker) query(ctx context.Context, r *ledger.Record) (Finding, error) {
 	token, err := a.Sealer.Open(r.SealedToken, r.Key().String())
 	if err != nil {
 		return Finding{Answer: clients.Answer{
 			Code: retrypolicy.CodeUnsent, At: a.Now(),
 			Err: errors.Join(errors.New("the customer token cannot be opened"), err),
-		}}
+		}}, nil
 	}
 	q := paydia.Query{
 		Key: r.Key(), Reference: r.GatewayReference, MerchantID: r.MerchantID,
 		CustomerToken: token, ExternalID: a.Client.NewExternalID(),
 	}
-	answer := a.Client.Query(ctx, q)
-	if a.Policy.Decide(payment.Paydia, answer.Code, 1, 0).Action == retrypolicy.RefreshToken {
+	query := func() clients.Answer { return a.Client.Query(ctx, q) }
+	answer, err := a.Gate.Ask(ctx, a.Client, query)
+	if err == nil && a.Policy.Decide(payment.Paydia, answer.Code, 1, 0).Action == retrypolicy.RefreshToken {
 		a.Client.DropToken(answer.Token)
 		q.ExternalID = a.Client.NewExternalID()
-		answer = a.Client.Query(ctx, q)
+		answer, err = a.Gate.Ask(ctx, a.Client, query)
 	}
-	return Finding{Answer: answer, ExternalID: q.ExternalID, Proven: answer.Absent}
+	return Finding{Answer: answer, ExternalID: q.ExternalID, Proven: answer.Absent}, err
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"terbayar/internal/clients"
+	"terbayar/internal/gate"
 	"terbayar/internal/ledger"
 	"terbayar/internal/payment"
 	"terbayar/internal/retrypolicy"
@@ -23,8 +24,9 @@ import (
 type Asker interface {
 	// Ask looks for the wanted payments and returns a finding for each, at its
 	// index. prove asks it to take no short cut: somebody is about to believe that
-	// a payment is not there. A gateway that cannot be logged in to is an error:
-	// nothing was asked.
+	// a payment is not there. The error says why the gateway could not be asked, or
+	// not on to the end: it cannot be logged in to, or is not to be asked now. What
+	// was found before stands.
 	Ask(ctx context.Context, wanted []*ledger.Record, prove bool) ([]Finding, error)
 	// Together reports whether asking about one more payment costs nothing: then a
 	// poll for some looks out for every unknown outcome.
@@ -118,15 +120,19 @@ func (p *Poller) lookUp(ctx context.Context, g payment.Gateway, due []*ledger.Re
 		wanted = join(due, unknown)
 	}
 	findings, err := asker.Ask(ctx, wanted, p.prove(g, due))
-	if err != nil {
-		return errors.Join(err, p.Ledger.Postpone(ctx, g, ids(due), p.Now().Add(submit.LoginPause)))
+	later := submit.LoginPause
+	if closed, ok := errors.AsType[*gate.Closed](err); ok {
+		later, err = closed.Wait, nil
 	}
-	var unchanged []string
+	var unchanged, unasked []string
 	var changes []change
 	for i, r := range wanted {
 		f := findings[i]
 		if f.Answer.At.IsZero() {
-			continue // not asked about
+			if i < len(due) {
+				unasked = append(unasked, r.TransactionID)
+			}
+			continue
 		}
 		if i >= len(due) && f.Answer.Receipt == nil && !(f.Proven && p.ripe(r)) {
 			continue // not its turn, and not found: that does not count
@@ -137,7 +143,8 @@ func (p *Poller) lookUp(ctx context.Context, g payment.Gateway, due []*ledger.Re
 			unchanged = append(unchanged, r.TransactionID)
 		}
 	}
-	return errors.Join(
+	return errors.Join(err,
+		p.Ledger.Postpone(ctx, g, unasked, p.Now().Add(later)),
 		p.Ledger.Postpone(ctx, g, unchanged, submit.DueAfter(payment.OnProcessing, p.Now(), p.Interval)),
 		p.save(ctx, changes),
 	)
@@ -202,12 +209,4 @@ func join(due, others []*ledger.Record) []*ledger.Record {
 		}
 	}
 	return all
-}
-
-func ids(records []*ledger.Record) []string {
-	ids := make([]string, len(records))
-	for i, r := range records {
-		ids[i] = r.TransactionID
-	}
-	return ids
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"terbayar/internal/clients"
+	"terbayar/internal/gate"
 	"terbayar/internal/ledger"
 	"terbayar/internal/order"
 	"terbayar/internal/payment"
@@ -22,6 +23,7 @@ import (
 type Submitter struct {
 	Ledger   *ledger.Ledger
 	Gateways map[payment.Gateway]clients.Gateway
+	Gates    map[payment.Gateway]*gate.Gate // a gateway without one may always be asked
 	Policy   *retrypolicy.Policy
 	Sealer   *secret.Sealer
 
@@ -31,7 +33,8 @@ type Submitter struct {
 	// PollInterval is the grid on which open payments are polled.
 	PollInterval time.Duration
 	Now          func() time.Time
-	// OnLogin is told, before every submit, whether the gateway can be logged in to.
+	// OnLogin is told, before every submit that the gate lets through, whether the
+	// gateway can be logged in to.
 	OnLogin func(g payment.Gateway, err error)
 	// OnAttempt is told of every attempt, with what its client had to add.
 	OnAttempt func(r *ledger.Record, a payment.Attempt, detail error)
@@ -57,11 +60,12 @@ func (s *Submitter) Submit(ctx context.Context, key payment.Key) (Next, error) {
 	if !ok {
 		return Next{}, fmt.Errorf("submit: %s: gateway is off", key)
 	}
-	err := gateway.Authenticate(ctx)
-	s.OnLogin(key.Gateway, err)
+	pass, err := s.Gates[key.Gateway].Enter(ctx, gateway)
 	if err != nil {
-		return Next{In: LoginPause, Reason: err.Error()}, nil
+		return s.notNow(key.Gateway, err)
 	}
+	defer pass.Leave()
+	s.OnLogin(key.Gateway, nil)
 	claimed, verdict, err := s.Ledger.Claim(ctx, key, payment.Attempt{
 		At: s.Now().UTC().Truncate(time.Millisecond), Kind: payment.KindSubmit, ExternalID: gateway.NewExternalID(),
 	}, s.Lease)
@@ -76,18 +80,32 @@ func (s *Submitter) Submit(ctx context.Context, key payment.Key) (Next, error) {
 		// On its way elsewhere, or past being sent: the ledger watches it.
 		return Next{}, nil
 	}
-	return s.send(ctx, gateway, claimed)
+	return s.send(ctx, gateway, pass, claimed)
+}
+
+// notNow is what follows when the gate does not open. Only a Redis that cannot be
+// asked is an error.
+func (s *Submitter) notNow(g payment.Gateway, err error) (Next, error) {
+	if closed, ok := errors.AsType[*gate.Closed](err); ok {
+		return Next{In: closed.Wait, Reason: err.Error()}, nil
+	}
+	if _, ok := errors.AsType[*clients.Error](err); ok {
+		s.OnLogin(g, err)
+		return Next{In: LoginPause, Reason: err.Error()}, nil
+	}
+	return Next{}, fmt.Errorf("submit: %w", err)
 }
 
 // send sends a claimed payment once and records what came of it. From here on
 // the caller's context no longer counts: breaking off a request that may move
 // money would only make its outcome unknown.
-func (s *Submitter) send(ctx context.Context, gateway clients.Gateway, r *ledger.Record) (Next, error) {
+func (s *Submitter) send(ctx context.Context, gateway clients.Gateway, pass *gate.Pass, r *ledger.Record) (Next, error) {
 	attempt := r.Attempts[len(r.Attempts)-1]
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.LeaseEnd().Sub(s.Now()))
 	defer cancel()
 
 	answer := s.attempt(ctx, gateway, r, attempt.ExternalID)
+	pass.Report(answer)
 	decision := s.decide(r, answer.Code)
 	attempt.Code, attempt.HTTPStatus = answer.Code, answer.HTTPStatus
 	attempt.Action = string(decision.Action)

@@ -23,6 +23,7 @@ type Metrics struct {
 	attempts     *prometheus.CounterVec
 	polls        *prometheus.CounterVec
 	latency      *prometheus.HistogramVec
+	breakers     *prometheus.GaugeVec
 	scrapeErrors prometheus.Counter
 }
 
@@ -45,18 +46,22 @@ func NewMetrics(inspector *asynq.Inspector, ledger Census) *Metrics {
 			// AM takes 5 to 7 s to create a payment (gateways.md 1.4).
 			Buckets: []float64{.05, .1, .25, .5, 1, 2.5, 5, 7.5, 10, 15, 30},
 		}, []string{"gateway", "operation", "status_class"}),
+		breakers: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "terbayar_gateway_breaker_state", Help: "Circuit breaker before a gateway in this worker: 0 closed, 1 half-open, 2 open.",
+		}, []string{"gateway"}),
 		scrapeErrors: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "terbayar_scrape_errors_total", Help: "Things that a scrape could not read and left out: a gateway's payments, or the queues.",
 		}),
 	}
 	m.registry.MustRegister(
-		m.attempts, m.polls, m.latency, m.scrapeErrors,
+		m.attempts, m.polls, m.latency, m.breakers, m.scrapeErrors,
 		&ledgerCollector{census: ledger, now: time.Now, errors: m.scrapeErrors},
 		&queueCollector{inspector: inspector, errors: m.scrapeErrors},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	for _, g := range payment.Gateways() {
 		m.polls.WithLabelValues(string(g))
+		m.breakers.WithLabelValues(string(g))
 	}
 	return m
 }
@@ -73,6 +78,12 @@ func (m *Metrics) Attempt(g payment.Gateway, a payment.Attempt) {
 
 // Poll counts a status poll.
 func (m *Metrics) Poll(g payment.Gateway) { m.polls.WithLabelValues(string(g)).Inc() }
+
+// Breaker tells the state of a gateway's circuit breaker: 0 closed, 1 half-open,
+// 2 open.
+func (m *Metrics) Breaker(g payment.Gateway, state int) {
+	m.breakers.WithLabelValues(string(g)).Set(float64(state))
+}
 
 // statusCode is http:NNN, or SNAP's seven digits, which begin with the HTTP status.
 var statusCode = regexp.MustCompile(`^(?:http:([1-5])[0-9]{2}|([1-5])[0-9]{6})$`)

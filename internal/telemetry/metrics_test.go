@@ -68,11 +68,14 @@ func TestCounters(t *testing.T) {
 	m.Attempt(payment.AMDigiPay, payment.Attempt{Kind: payment.KindLookup, Code: "http:200", Action: "accept"})
 	m.Poll(payment.AMDigiPay)
 	m.Poll(payment.AMDigiPay)
+	m.Breaker(payment.Paydia, 2)
 	for _, want := range []string{
 		`terbayar_attempts_total{action="confirm",code_class="5xx",gateway="paydia",kind="submit"} 3`,
 		`terbayar_attempts_total{action="accept",code_class="2xx",gateway="amdigipay",kind="lookup"} 1`,
 		`terbayar_polls_total{gateway="amdigipay"} 2`,
 		`terbayar_polls_total{gateway="paydia"} 0`,
+		`terbayar_gateway_breaker_state{gateway="amdigipay"} 0`,
+		`terbayar_gateway_breaker_state{gateway="paydia"} 2`,
 		`terbayar_scrape_errors_total 0`,
 	} {
 		if page := scrape(t, m); !strings.Contains(page, want+"\n") {

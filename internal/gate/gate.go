@@ -1,0 +1,341 @@
+// Package gate says whether a gateway may be asked right now. A gate has three
+// doors: the gateway's own request to be left alone (Retry-After), a circuit
+// breaker, and a rate limit that all workers share. Whoever is turned away has
+// claimed, sent and asked nothing, spends no attempt, and is told when to come
+// back.
+package gate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-redis/redis_rate/v10"
+	"github.com/redis/go-redis/v9"
+	"github.com/sony/gobreaker/v2"
+
+	"terbayar/internal/clients"
+	"terbayar/internal/ledger"
+	"terbayar/internal/payment"
+	"terbayar/internal/retrypolicy"
+)
+
+// Options are the settings of a gate.
+type Options struct {
+	Gateway  payment.Gateway
+	Failures int           // so many in a row open the circuit breaker
+	Pause    time.Duration // how long it then stays open; on the real clock, gobreaker knows no other
+
+	Requests int           // the rate limit: so many requests, logins not counted, ...
+	Per      time.Duration // ... in this time, of all workers together; 0: no limit
+	Redis    redis.UniversalClient
+
+	Now func() time.Time
+	Log *slog.Logger // told when the breaker opens and when it closes
+	// OnState is told of every state the breaker reaches: 0 closed, 1 half-open,
+	// 2 open. It must not call the gate.
+	OnState func(state int)
+}
+
+// Gate stands before one gateway in one worker. A nil Gate is always open.
+type Gate struct {
+	options Options
+	breaker *gobreaker.TwoStepCircuitBreaker[any]
+	limiter *redis_rate.Limiter
+	limit   redis_rate.Limit
+
+	mu       sync.Mutex
+	rest     time.Time               // until when the gateway asked to be left alone
+	reopens  time.Time               // when the open breaker lets a request try; real clock
+	lastTurn time.Time               // the latest turn given to those who found no room
+	failure  string                  // the code of the latest failure
+	login    error                   // the latest failure of a login, as it was counted
+	token    clients.TokenGeneration // the one in use when the gateway last failed
+}
+
+// New makes a gate: open, with its breaker closed.
+func New(o Options) *Gate {
+	g := &Gate{options: o}
+	g.breaker = gobreaker.NewTwoStepCircuitBreaker[any](gobreaker.Settings{
+		Timeout:       o.Pause,
+		ReadyToTrip:   func(c gobreaker.Counts) bool { return int64(c.ConsecutiveFailures) >= int64(o.Failures) },
+		IsExcluded:    func(err error) bool { return errors.Is(err, errNoEvidence) },
+		OnStateChange: g.changed,
+	})
+	if o.Per > 0 {
+		g.limiter = redis_rate.NewLimiter(o.Redis)
+		// Tasks that come again do so in steps of a second (see internal/tasks), so
+		// one second's worth of requests may come at once; no more, or "300/m" would
+		// let 600 through in one minute.
+		burst := max(1, int(time.Duration(o.Requests)*time.Second/o.Per))
+		g.limit = redis_rate.Limit{Rate: o.Requests, Burst: burst, Period: o.Per}
+	}
+	return g
+}
+
+// Closed says that the gateway may not be asked right now.
+type Closed struct {
+	Gateway payment.Gateway
+	Reason  string        // in words, safe to show anywhere
+	Wait    time.Duration // when to come back; differs from caller to caller, so that not all do at once
+}
+
+func (c *Closed) Error() string { return fmt.Sprintf("%s is not asked: %s", c.Gateway, c.Reason) }
+
+// spread is the answer to those who are turned away for a time that is the same
+// for all of them.
+func (g *Gate) spread(reason string, d time.Duration) *Closed {
+	d = max(d, 0)
+	return &Closed{g.options.Gateway, reason, d + jitter(d/4+time.Second)}
+}
+
+// jitter is some time shorter than d.
+func jitter(d time.Duration) time.Duration {
+	return rand.N(d) //nolint:gosec // G404: it spreads load and keeps no secret
+}
+
+// Enter asks to make one submit, and logs in if need be. The error is a *Closed, a
+// *clients.Error when the gateway cannot be logged in to, or that of a Redis
+// without which nobody knows whether the limit has room. The pass must be left,
+// whatever happens.
+func (g *Gate) Enter(ctx context.Context, gateway clients.Gateway) (*Pass, error) {
+	pass, wait, err := g.knock(ctx)
+	if wait > 0 {
+		err = &Closed{g.options.Gateway, limited, g.turn(wait)}
+	}
+	if err == nil {
+		err = pass.logIn(ctx, gateway)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return pass, nil
+}
+
+// Ask makes one look-up, logging in if need be, and reports its answer. For room
+// within the rate limit it waits, unless the context would end first. The errors
+// are those of Enter; nothing was asked then.
+func (g *Gate) Ask(ctx context.Context, gateway clients.Gateway, lookUp func() clients.Answer) (clients.Answer, error) {
+	pass, wait, err := g.knock(ctx)
+	for wait > 0 {
+		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < wait {
+			return clients.Answer{}, &Closed{g.options.Gateway, limited, wait}
+		}
+		select {
+		case <-ctx.Done():
+			return clients.Answer{}, &Closed{g.options.Gateway, limited, wait}
+		case <-time.After(wait):
+		}
+		pass, wait, err = g.knock(ctx)
+	}
+	if err == nil {
+		err = pass.logIn(ctx, gateway)
+	}
+	if err != nil {
+		return clients.Answer{}, err
+	}
+	defer pass.Leave()
+	answer := lookUp()
+	if ctx.Err() == nil { // else it was broken off by us
+		pass.Report(answer)
+	}
+	return answer, nil
+}
+
+// The reasons of a Closed.
+const (
+	resting = "it asked to be left alone for a while"
+	open    = "circuit breaker is open"
+	trying  = "circuit breaker is half-open"
+	limited = "rate limit has no room"
+)
+
+// knock tries the doors. A positive wait: the rate limit has no room until then.
+func (g *Gate) knock(ctx context.Context) (pass *Pass, wait time.Duration, err error) {
+	if g == nil {
+		return &Pass{}, 0, nil
+	}
+	g.mu.Lock()
+	rest := g.rest.Sub(g.options.Now())
+	g.mu.Unlock()
+	if rest > 0 {
+		return nil, 0, g.spread(resting, rest)
+	}
+	done, err := g.breaker.Allow()
+	switch {
+	case errors.Is(err, gobreaker.ErrOpenState):
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		return nil, 0, g.spread(open, time.Until(g.reopens))
+	case err != nil:
+		return nil, 0, g.spread(trying, g.options.Pause/4) // the answer to the one that tries is near
+	}
+	pass = &Pass{gate: g, done: done}
+	if g.limiter == nil {
+		return pass, 0, nil
+	}
+	result, err := g.limiter.Allow(ctx, rateKey(g.options.Gateway), g.limit)
+	switch {
+	case err != nil:
+		pass.Leave()
+		return nil, 0, fmt.Errorf("gate: rate limit of %s: %w", g.options.Gateway, err)
+	case result.Allowed == 0:
+		pass.Leave()
+		return nil, max(result.RetryAfter, time.Millisecond), nil
+	}
+	return pass, 0, nil
+}
+
+// rateKey holds what is used up of a gateway's rate limit, for redis_rate, which
+// puts "rate:" before it. Its hash tag is the ledger's: in a Redis Cluster the
+// limit is out of reach when the ledger is, and at no other time.
+func rateKey(g payment.Gateway) string { return "{" + ledger.DefaultStream + "}:" + string(g) }
+
+// farthestTurn is the longest that a submit is told to wait for its turn. The
+// rate limit is shared, so a turn farther away is only a guess.
+const farthestTurn = 5 * time.Minute
+
+// turn is when a submit that found no room for at least so long comes back: each
+// at a turn of its own, one behind the other at the limit's pace. Ten thousand
+// that came back together would only be turned away again.
+func (g *Gate) turn(wait time.Duration) time.Duration {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := g.options.Now()
+	turn := g.lastTurn.Add(g.options.Per / time.Duration(g.options.Requests))
+	if soonest := now.Add(wait); turn.Before(soonest) {
+		turn = soonest
+	}
+	if turn.Sub(now) > farthestTurn {
+		return farthestTurn/2 + jitter(farthestTurn/2)
+	}
+	g.lastTurn = turn
+	return turn.Sub(now)
+}
+
+// changed hears of the breaker's states, under the breaker's own lock.
+func (g *Gate) changed(_ string, from, to gobreaker.State) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	log := g.options.Log.With("gateway", g.options.Gateway)
+	switch {
+	case to == gobreaker.StateOpen:
+		g.reopens = time.Now().Add(g.options.Pause)
+		if from == gobreaker.StateClosed { // an outage is told once, not with every try
+			log.Warn("circuit breaker opens: the gateway is left alone",
+				"failures", g.options.Failures, "code", g.failure, "pause", g.options.Pause.String())
+		}
+	case to == gobreaker.StateClosed:
+		log.Info("circuit breaker closes: the gateway answers again")
+	}
+	g.options.OnState(int(to))
+}
+
+// Pass is the permission to make one request. It is for one goroutine.
+type Pass struct {
+	gate *Gate
+	done func(error) // nil once the breaker was told
+}
+
+// What the breaker is told of a request: success is nil.
+var (
+	errFailed     = errors.New("the gateway failed")
+	errNoEvidence = errors.New("the request says nothing about the gateway")
+)
+
+// Report tells the gate what the request came to.
+func (p *Pass) Report(a clients.Answer) {
+	g := p.gate
+	if g == nil || a.At.IsZero() { // nothing was sent, for a reason of our own
+		return
+	}
+	var outcome error
+	g.mu.Lock()
+	if rest := g.options.Now().Add(a.RetryAfter); a.RetryAfter > 0 && rest.After(g.rest) {
+		g.rest = rest
+	}
+	if failing(a) {
+		outcome = errFailed
+		g.failure, g.token = a.Code, max(g.token, a.Token)
+	}
+	g.mu.Unlock()
+	p.tell(outcome)
+}
+
+// Leave gives the pass back. Of a request that was not reported nothing is
+// learnt: were it the one that tries a half-open breaker, another may try.
+func (p *Pass) Leave() { p.tell(errNoEvidence) }
+
+func (p *Pass) tell(outcome error) {
+	if p.done != nil {
+		p.done(outcome)
+		p.done = nil
+	}
+}
+
+// logIn sees to it that an access token is at hand. Where it is not, the pass is
+// left.
+//
+// The request that tries a half-open breaker begins with a new login: while that
+// fails, no payment is claimed, and an outage costs no attempt at all.
+func (p *Pass) logIn(ctx context.Context, gateway clients.Gateway) error {
+	loggedIn := false
+	defer func() {
+		if !loggedIn { // by an error or by a panic
+			p.Leave()
+		}
+	}()
+	if g := p.gate; g != nil && g.breaker.State() == gobreaker.StateHalfOpen {
+		g.mu.Lock()
+		token := g.token
+		g.mu.Unlock()
+		gateway.DropToken(token)
+	}
+	err := gateway.Authenticate(ctx)
+	if err == nil {
+		loggedIn = true
+		return nil
+	}
+	var failure *clients.Error
+	if ctx.Err() == nil && errors.As(err, &failure) && p.gate.firstHeard(err) {
+		p.Report(clients.Answer{Code: failure.Code, HTTPStatus: failure.HTTPStatus, At: time.Now()})
+	}
+	return err
+}
+
+// firstHeard reports whether the failure of a login is a new one. A client makes
+// one login for all who ask and gives all of them the same error: that is one
+// failure, not fifty.
+func (g *Gate) firstHeard(err error) bool {
+	if g == nil {
+		return false
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if errors.Is(err, g.login) {
+		return false
+	}
+	g.login = err
+	return true
+}
+
+// failing reports whether an answer counts against the gateway: no answer at
+// all, one that cannot be read, or one that says that the gateway is in trouble.
+// What it refuses, throttles or accepts for later it has understood.
+func failing(a clients.Answer) bool {
+	switch a.Code {
+	case retrypolicy.CodeUnsent, retrypolicy.CodeUnknown:
+		return true
+	case retrypolicy.CodeUnreadable:
+		return a.HTTPStatus != http.StatusAccepted // AM's "in progress" has no body that we know
+	default:
+		snap := len(a.Code) == 7 && strings.Trim(a.Code, "0123456789") == ""
+		return strings.HasPrefix(a.Code, "http:5") || snap && a.Code[0] == '5'
+	}
+}

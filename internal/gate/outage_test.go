@@ -1,0 +1,259 @@
+package gate_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"terbayar/internal/clients"
+	"terbayar/internal/gate"
+	"terbayar/internal/gatewaysim"
+	"terbayar/internal/payment"
+	"terbayar/internal/redistest"
+	"terbayar/internal/rig"
+)
+
+// queue runs the tasks of payments by the rig's clock, as asynq would.
+type queue struct {
+	*rig.Rig
+	t     *testing.T
+	again map[payment.Key]time.Time // when each task is next run; gone once it is done
+}
+
+func newQueue(t *testing.T, o gate.Options, orders ...[]byte) *queue {
+	t.Helper()
+	q := &queue{Rig: rig.New(t, redistest.Mini(t)), t: t, again: make(map[payment.Key]time.Time)}
+	q.Guard(o)
+	q.Take(orders...)
+	return q
+}
+
+// step runs every task and every poll that is due, and moves on by a second.
+func (q *queue) step() {
+	q.t.Helper()
+	for key, at := range q.again {
+		if at.After(q.Now()) {
+			continue
+		}
+		if next := q.Submit(key); next.In > 0 {
+			q.again[key] = q.Now().Add(next.In)
+		} else {
+			delete(q.again, key)
+		}
+	}
+	for _, g := range payment.Gateways() {
+		// A login that fails is an error of the poll's; that of the submit is not.
+		if err := q.Poller.Poll(q.t.Context(), g); err != nil && !errors.As(err, new(*clients.Error)) {
+			q.t.Fatal(err)
+		}
+	}
+	q.Forward(time.Second)
+}
+
+// until steps until the condition holds. The breaker's pause is real time.
+func (q *queue) until(what string, condition func() bool) {
+	q.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !condition(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			q.t.Fatalf("never: %s", what)
+		}
+		q.step()
+	}
+}
+
+func (q *queue) attempts(keys []payment.Key) int {
+	n := 0
+	for _, key := range keys {
+		n += len(q.Read(key).Attempts)
+	}
+	return n
+}
+
+// TestOutage: a gateway goes down, with an access token still in hand. Once its
+// breaker is open no attempt is spent, the other gateway is unharmed, and when it
+// is back everything comes to its end, once.
+func TestOutage(t *testing.T) {
+	const failures = 5
+	for _, fault := range []gatewaysim.Fault{
+		gatewaysim.FaultLostBefore, gatewaysim.FaultLostAfter, gatewaysim.Fault500Before, gatewaysim.FaultHTMLAfter,
+	} {
+		t.Run(string(fault), func(t *testing.T) {
+			t.Parallel()
+			q := newQueue(t, gate.Options{Failures: failures, Pause: 20 * time.Millisecond})
+			if err := q.AM.Authenticate(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			q.Sim.Inject(gatewaysim.FaultRule{Fault: fault, Operation: gatewaysim.Operation(gatewaysim.AM)})
+			var am, paydia []payment.Key
+			for i := range 20 {
+				id := fmt.Sprintf("INV-%d", i)
+				am = append(am, payment.Key{Gateway: payment.AMDigiPay, TransactionID: id})
+				paydia = append(paydia, payment.Key{Gateway: payment.Paydia, TransactionID: id})
+				q.Take(rig.AMOrder(id), rig.PaydiaOrder(id))
+			}
+			for _, key := range slices.Concat(am, paydia) {
+				q.again[key] = q.Now()
+			}
+
+			q.step()
+			if n := q.Sim.Requests(gatewaysim.AMCreate); n != failures {
+				t.Errorf("%d requests until the breaker opened, want %d", n, failures)
+			}
+			for _, key := range paydia {
+				if diff := cmp.Diff([]string{"submit 2006300 > accept", "paid"}, q.Story(key)); diff != "" {
+					t.Errorf("the other gateway: %s", diff)
+				}
+			}
+			logins := q.Sim.Requests(gatewaysim.AMLogin)
+			q.until("the breaker has let somebody try, three times", func() bool {
+				return q.Sim.Requests(gatewaysim.AMLogin) >= logins+3
+			})
+			if n := q.attempts(am); n != failures {
+				t.Errorf("%d attempts spent, want %d", n, failures)
+			}
+			if n := q.Sim.Requests(gatewaysim.AMCreate) + q.Sim.Requests(gatewaysim.AMList); n != failures {
+				t.Errorf("%d requests that were no logins, want %d", n, failures)
+			}
+
+			q.Sim.ClearFaults()
+			ended := func(key payment.Key) bool {
+				s := q.Read(key).Status
+				return s == payment.OnProcessing || s == payment.Attention
+			}
+			q.until("every payment has come to its end", func() bool {
+				return !slices.ContainsFunc(am, func(key payment.Key) bool { return !ended(key) })
+			})
+			lost := 0
+			for _, key := range am {
+				rows := len(q.Sim.RowsOf(gatewaysim.AM, key.TransactionID))
+				status := q.Read(key).Status
+				if status == payment.Attention {
+					lost++
+				}
+				if (status == payment.OnProcessing) != (rows == 1) || rows > 1 {
+					t.Errorf("%s: %s, and %d times at the gateway: %q", key, status, rows, q.Story(key))
+				}
+			}
+			if want := map[bool]int{true: failures}[fault == gatewaysim.FaultLostBefore || fault == gatewaysim.Fault500Before]; lost != want {
+				t.Errorf("%d payments before a person, want %d", lost, want)
+			}
+			if v := q.Sim.Violations(); len(v) > 0 {
+				t.Errorf("violations: %+v", v)
+			}
+		})
+	}
+}
+
+// TestClosedInTheMiddleOfAPoll: what was found before the gate closed stands, and
+// what was not asked about any more counts as no look-up.
+func TestClosedInTheMiddleOfAPoll(t *testing.T) {
+	q := newQueue(t, gate.Options{Failures: 2, Pause: time.Hour})
+	q.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultPending, Operation: gatewaysim.PaydiaPayment})
+	var keys []payment.Key
+	for i := range 30 {
+		id := fmt.Sprintf("ORD-%d", i)
+		keys = append(keys, payment.Key{Gateway: payment.Paydia, TransactionID: id})
+		q.Take(rig.PaydiaOrder(id))
+		q.Submit(keys[i])
+	}
+	q.Sim.ClearFaults()
+	q.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.Fault500Before, Operation: gatewaysim.PaydiaQuery})
+	q.Forward(10 * time.Second)
+	q.Poll(payment.Paydia)
+	asked := q.Sim.Requests(gatewaysim.PaydiaQuery)
+	if asked < 2 || asked > 2+8 { // those already past the gate finish
+		t.Errorf("%d queries", asked)
+	}
+	if n := q.attempts(keys) - len(keys); n != asked {
+		t.Errorf("%d look-ups recorded of %d", n, asked)
+	}
+	q.Forward(time.Minute)
+	q.Poll(payment.Paydia) // those who were asked about are due again
+	if n := q.Sim.Requests(gatewaysim.PaydiaQuery); n != asked {
+		t.Errorf("%d queries with the breaker open", n-asked)
+	}
+	q.notDue(payment.Paydia, 58*time.Minute)
+}
+
+// notDue fails the test where a payment of the gateway becomes due within d.
+func (q *queue) notDue(g payment.Gateway, d time.Duration) {
+	q.t.Helper()
+	q.Forward(d)
+	if due, err := q.Ledger.Due(q.t.Context(), []payment.Gateway{g}); err != nil || len(due) > 0 {
+		q.t.Errorf("due within %s: %v, %v", d, due, err)
+	}
+}
+
+// TestPauseOfALookUp: polls heed what an earlier one was told.
+func TestPauseOfALookUp(t *testing.T) {
+	q := newQueue(t, gate.Options{Failures: 5, Pause: time.Second}, rig.AMOrder("INV-1"))
+	q.Submit(payment.Key{Gateway: payment.AMDigiPay, TransactionID: "INV-1"})
+	q.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultBusy, Operation: gatewaysim.AMList, Delay: 10 * time.Minute, Count: 1})
+	for range 2 {
+		q.Forward(30 * time.Second)
+		q.Poll(payment.AMDigiPay)
+	}
+	if n := q.Sim.Requests(gatewaysim.AMList); n != 1 {
+		t.Errorf("%d requests", n)
+	}
+	q.notDue(payment.AMDigiPay, 9*time.Minute)
+	q.Forward(5 * time.Minute)
+	q.Poll(payment.AMDigiPay)
+	if n := q.Sim.Requests(gatewaysim.AMList); n != 2 {
+		t.Errorf("%d requests after the pause", n)
+	}
+}
+
+// TestRetryAfterStopsEverybody: who asks for a pause is not asked by others.
+func TestRetryAfterStopsEverybody(t *testing.T) {
+	q := newQueue(t, gate.Options{Failures: 5, Pause: time.Second}, rig.AMOrder("INV-1"), rig.AMOrder("INV-2"), rig.PaydiaOrder("INV-1"))
+	one := payment.Key{Gateway: payment.AMDigiPay, TransactionID: "INV-1"}
+	two := payment.Key{Gateway: payment.AMDigiPay, TransactionID: "INV-2"}
+	q.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultBusy, Operation: gatewaysim.AMCreate, Delay: time.Minute, Count: 1})
+	q.Submit(one)
+	before := q.Sim.Requests(gatewaysim.AMCreate)
+	next := q.Submit(two)
+	if next.In < time.Minute || q.Sim.Requests(gatewaysim.AMCreate) != before {
+		t.Errorf("told to come in %s", next.In)
+	}
+	if diff := cmp.Diff([]string{"queued"}, q.Story(two)); diff != "" {
+		t.Error(diff)
+	}
+	q.Submit(payment.Key{Gateway: payment.Paydia, TransactionID: "INV-1"})
+	if n := q.Sim.Requests(gatewaysim.PaydiaPayment); n != 1 {
+		t.Errorf("%d requests to the other gateway", n)
+	}
+	q.Forward(next.In)
+	q.Submit(two)
+	if diff := cmp.Diff([]string{"submit http:200 > accept", "on_processing"}, q.Story(two)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestNoRoomNoClaim: a submit beyond the rate limit is not claimed. A look-up
+// beyond it, whose poll would end before its turn, is not made and not counted.
+func TestNoRoomNoClaim(t *testing.T) {
+	q := newQueue(t, gate.Options{Failures: 5, Pause: time.Second, Requests: 1, Per: time.Hour}, rig.AMOrder("INV-1"), rig.AMOrder("INV-2"))
+	q.Submit(payment.Key{Gateway: payment.AMDigiPay, TransactionID: "INV-1"})
+	two := payment.Key{Gateway: payment.AMDigiPay, TransactionID: "INV-2"}
+	if next := q.Submit(two); next.In <= 0 {
+		t.Error("not told to come again")
+	}
+	if diff := cmp.Diff([]string{"queued"}, q.Story(two)); diff != "" {
+		t.Error(diff)
+	}
+	q.Forward(30 * time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	defer cancel()
+	if err := q.Poller.Poll(ctx, payment.AMDigiPay); err != nil {
+		t.Error(err)
+	}
+	if n := q.Sim.Requests(gatewaysim.AMList); n != 0 {
+		t.Errorf("%d look-ups", n)
+	}
+}
