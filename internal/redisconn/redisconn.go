@@ -30,6 +30,7 @@ const (
 )
 
 // Open makes a client for a URL in one of these forms; it does not connect yet.
+// The client mends two habits of asynq's: see ackHook and brakeHook.
 //
 //	redis://[user:password@]host[:6379][/db]
 //	rediss://...                                (the same over TLS)
@@ -45,7 +46,10 @@ func Open(rawURL string) (redis.UniversalClient, error) {
 		return nil, fmt.Errorf("redisconn: %w", err)
 	}
 	redis.SetLogger(debugLog{})
-	return redis.NewUniversalClient(options), nil
+	client := redis.NewUniversalClient(options)
+	client.AddHook(ackHook{})
+	client.AddHook(brakeHook{})
+	return client, nil
 }
 
 // Validate checks a URL for Open without opening anything.
@@ -142,26 +146,6 @@ func address(host, defaultPort string) (string, error) {
 		return "", errors.New("a host is missing or malformed")
 	}
 	return net.JoinHostPort(strings.Trim(m[1], "[]"), cmp.Or(m[2], defaultPort)), nil
-}
-
-// ErrUnfit says that a Redis answered and cannot do what is needed of it.
-var ErrUnfit = errors.New("at least version 6.2 is needed")
-
-// Check reports, as an error, a Redis that cannot be reached or, as ErrUnfit, one
-// older than 6.2. It asks for what asynq needs of 6.2 and not for the version: a
-// Redis that tells none of its own (miniredis, some clouds) is welcome.
-func Check(ctx context.Context, client redis.UniversalClient) error {
-	// A key that whoever may use asynq may read.
-	err := client.ZRangeArgs(ctx, redis.ZRangeArgs{Key: "asynq:probe", Start: "-inf", Stop: "+inf", ByScore: true}).Err()
-	var refusal redis.Error
-	switch {
-	case err == nil:
-		return nil
-	case errors.As(err, &refusal) && strings.HasPrefix(refusal.Error(), "ERR "): // before 6.2: "ERR syntax error"
-		return fmt.Errorf("redisconn: check: %w: %w", ErrUnfit, err)
-	default:
-		return fmt.Errorf("redisconn: check: %w", err)
-	}
 }
 
 // debugLog sends go-redis's own log, of things it has already dealt with or

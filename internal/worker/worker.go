@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/hibiken/asynq"
@@ -20,6 +21,7 @@ import (
 	"terbayar/internal/clients/amdigipay"
 	"terbayar/internal/clients/paydia"
 	"terbayar/internal/config"
+	"terbayar/internal/gate"
 	"terbayar/internal/ledger"
 	"terbayar/internal/payment"
 	"terbayar/internal/redisconn"
@@ -87,15 +89,23 @@ func Build(cfg Config, client redis.UniversalClient, log *slog.Logger) (*House, 
 	enqueuer := tasks.NewEnqueuer(client)
 
 	submitter := &submit.Submitter{
-		Ledger: book, Gateways: map[payment.Gateway]clients.Gateway{}, Policy: policy, Sealer: sealer,
+		Ledger: book, Gateways: map[payment.Gateway]clients.Gateway{}, Gates: map[payment.Gateway]*gate.Gate{}, Policy: policy, Sealer: sealer,
 		Lease: cfg.Worker.ClaimLease(), PollInterval: cfg.Worker.StatusPollInterval,
-		Now: now, OnAttempt: observe,
+		Now: now, OnLogin: loginWatch(log), OnAttempt: observe,
 	}
 	poller := &statuspoll.Poller{
 		Ledger: book, Submitter: submitter, Askers: map[payment.Gateway]statuspoll.Asker{}, Policy: policy,
 		Requeue: enqueuer.Submit, Interval: cfg.Worker.StatusPollInterval, Sweep: cfg.Worker.StatusSweepInterval, Hide: 2 * cfg.Worker.ClaimLease(),
 		ExpiryGrace: cfg.Worker.ExpiryGrace, LateWindow: cfg.Worker.LatePaymentWindow,
 		Now: now, OnAttempt: observe,
+	}
+	newGate := func(g payment.Gateway, limit config.Rate) *gate.Gate {
+		submitter.Gates[g] = gate.New(gate.Options{
+			Gateway: g, Failures: cfg.Worker.BreakerFailures, Pause: cfg.Worker.BreakerPause,
+			Requests: limit.Requests, Per: limit.Per, Redis: client,
+			Now: now, Log: log, OnState: func(state int) { metrics.Breaker(g, state) },
+		})
+		return submitter.Gates[g]
 	}
 	h := &House{cfg: cfg, log: log, redis: client}
 	if cfg.AMDigiPay.Enabled() {
@@ -105,7 +115,7 @@ func Build(cfg Config, client redis.UniversalClient, log *slog.Logger) (*House, 
 		}
 		submitter.Gateways[payment.AMDigiPay] = client
 		poller.Askers[payment.AMDigiPay] = &statuspoll.ListAsker{
-			Client: client, Policy: policy, Limit: cfg.AMDigiPay.ListLimit,
+			Client: client, Gate: newGate(payment.AMDigiPay, cfg.AMDigiPay.RateLimit), Policy: policy, Limit: cfg.AMDigiPay.ListLimit,
 		}
 		h.gateways = append(h.gateways, payment.AMDigiPay)
 	}
@@ -115,7 +125,9 @@ func Build(cfg Config, client redis.UniversalClient, log *slog.Logger) (*House, 
 			return nil, err
 		}
 		submitter.Gateways[payment.Paydia] = client
-		poller.Askers[payment.Paydia] = &statuspoll.QueryAsker{Client: client, Policy: policy, Sealer: sealer, Now: now}
+		poller.Askers[payment.Paydia] = &statuspoll.QueryAsker{
+			Client: client, Gate: newGate(payment.Paydia, cfg.Paydia.RateLimit), Policy: policy, Sealer: sealer, Now: now,
+		}
 		h.gateways = append(h.gateways, payment.Paydia)
 	}
 	h.tasks = tasks.NewServer(client, tasks.ServerConfig{
@@ -262,8 +274,9 @@ func (h *House) Run(ctx context.Context) error {
 // context ends, which is no error.
 func (h *House) awaitRedis(ctx context.Context) error {
 	wait := retry.WithCappedDuration(redisPause, retry.NewFibonacci(100*time.Millisecond))
-	err := retry.Do(ctx, wait, func(ctx context.Context) error {
-		err := redisconn.Check(ctx, h.redis)
+	var warnings []string
+	err := retry.Do(ctx, wait, func(ctx context.Context) (err error) {
+		warnings, err = redisconn.Check(ctx, h.redis)
 		if err != nil && !errors.Is(err, redisconn.ErrUnfit) {
 			h.log.Warn("waiting for redis", "error", err)
 			return retry.RetryableError(err)
@@ -273,7 +286,27 @@ func (h *House) awaitRedis(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return nil
 	}
+	for _, w := range warnings {
+		h.log.Warn("redis: " + w)
+	}
 	return err
+}
+
+// loginWatch tells of a gateway that cannot be logged in to: once when that
+// begins, and once when it is over.
+func loginWatch(log *slog.Logger) func(payment.Gateway, error) {
+	var out sync.Map // the gateways that it is so with
+	return func(g payment.Gateway, err error) {
+		if err == nil {
+			if _, was := out.LoadAndDelete(g); was {
+				log.Info("the gateway can be logged in to again", "gateway", g)
+			}
+			return
+		}
+		if _, was := out.LoadOrStore(g, true); !was {
+			log.Error("the gateway cannot be logged in to: its payments wait, no attempt is spent", "gateway", g, "error", err)
+		}
+	}
 }
 
 // observer writes one line an attempt and counts it.

@@ -1,0 +1,41 @@
+package redistest
+
+import (
+	"context"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// Sharded is a Redis Cluster of primaries without replicas.
+type Sharded struct{ Primaries []*Process }
+
+// Cluster starts a Cluster of three primaries and waits until every one of
+// them says that it stands.
+func Cluster(t testing.TB) *Sharded {
+	t.Helper()
+	need(t, "redis-cli")
+	c := &Sharded{}
+	create := []string{"--cluster", "create"}
+	for range 3 {
+		p := Server(t, "--cluster-enabled", "yes")
+		c.Primaries = append(c.Primaries, p)
+		create = append(create, p.Addr)
+	}
+	if out, err := exec.Command("redis-cli", append(create, "--cluster-yes")...).CombinedOutput(); err != nil {
+		t.Fatalf("redis-cli: %v\n%s", err, out)
+	}
+	for _, p := range c.Primaries {
+		client := p.Client(t)
+		await(t, "the Cluster stands", func(ctx context.Context) bool {
+			return strings.Contains(client.ClusterInfo(ctx).Val(), "cluster_state:ok")
+		})
+	}
+	return c
+}
+
+// URL is the REDIS_URL of the Cluster. It names two of the primaries: the client
+// finds the third.
+func (c *Sharded) URL() string {
+	return "redis-cluster://" + c.Primaries[0].Addr + "," + c.Primaries[1].Addr
+}
