@@ -119,7 +119,11 @@ func (p *Poller) lookUp(ctx context.Context, g payment.Gateway, due []*ledger.Re
 		}
 		wanted = join(due, unknown)
 	}
-	findings, err := asker.Ask(ctx, wanted, p.prove(g, due))
+	prove := p.prove(g, due)
+	findings, err := asker.Ask(ctx, wanted, prove)
+	if prove && err == nil {
+		p.proved(g)
+	}
 	later := submit.LoginPause
 	if closed, ok := errors.AsType[*gate.Closed](err); ok {
 		later, err = closed.Wait, nil
@@ -164,11 +168,13 @@ func (p *Poller) prove(g payment.Gateway, due []*ledger.Record) bool {
 		p.swept[g] = now.Add(-p.Interval)
 	}
 	since := now.Sub(p.swept[g])
-	if since < p.Sweep && !(since >= p.Interval && slices.ContainsFunc(due, p.ripe)) {
-		return false
-	}
-	p.swept[g] = now
-	return true
+	return since >= p.Sweep || since >= p.Interval && slices.ContainsFunc(due, p.ripe)
+}
+
+func (p *Poller) proved(g payment.Gateway) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.swept[g] = p.Now()
 }
 
 // save records the changes, all in one round trip.
