@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+
+	"terbayar/internal/secret"
 )
 
 // ErrHelp says that help was asked for and has been printed: exit code 0.
@@ -101,6 +103,9 @@ func translate(parser *kong.Kong, err error) error {
 		if f, ok := node.(*kong.Flag); ok && f.Name == flag && len(f.Envs) > 0 {
 			variable = fmt.Sprintf("%s (--%s)", f.Envs[0], flag)
 			text, _, _ = strings.Cut(text, " (from envar "+f.Envs[0]+"=")
+			if f.Target.Type() == reflect.TypeFor[secret.Text]() { // kong repeats what stands behind the flag
+				text = "wants a value; one that begins with - is written --" + flag + "=VALUE"
+			}
 		}
 		return next(nil)
 	})

@@ -264,6 +264,19 @@ func TestRate(t *testing.T) {
 	}
 }
 
+// TestSecretBehindAFlag: what begins with a dash kong takes for another flag, and
+// repeats.
+func TestSecretBehindAFlag(t *testing.T) {
+	for _, args := range [][]string{
+		{"--amdigipay-password", "-hunter2"}, {"--paydia-private-key", "-----BEGIN hunter2"}, {"--amdigipay-password"},
+	} {
+		_, err := parse(t, nil, args...)
+		if err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "wants a value") {
+			t.Errorf("%v: %v", args, err)
+		}
+	}
+}
+
 func TestUsageErrors(t *testing.T) {
 	for _, row := range []struct {
 		args []string
