@@ -285,7 +285,7 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"--gateway-timeout=abc"}, `GATEWAY_TIMEOUT (--gateway-timeout): "abc" is not a duration`},
 		{[]string{"--no-such-flag"}, "unknown flag --no-such-flag"},
 		{[]string{"dance"}, "unexpected argument dance"},
-		{[]string{"--redis-url"}, "REDIS_URL (--redis-url): expected"},
+		{[]string{"--redis-url"}, "REDIS_URL (--redis-url): wants a value"},
 		{[]string{"--amdigipay-pasword=hunter2"}, "unknown flag --amdigipay-pasword"},
 	} {
 		_, err := parse(t, nil, row.args...)
