@@ -1,0 +1,202 @@
+package e2e_test
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"terbayar/internal/gatewaysim"
+	"terbayar/internal/payment"
+)
+
+// TestMainJob is the run that the project is judged by: 300 payments of every
+// kind, the file handed in twice, two workers.
+func TestMainJob(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	follower := s.start("enqueue", []string{"events", "--follow"})
+	first := s.worker()
+	s.worker()
+
+	all := samples(t, 300)
+	s.create(all, "enqueued")
+	s.create(all, "duplicate")
+	s.noSecrets() // while it is going on
+	payments := s.await(all, 60*time.Second, sample.ended)
+
+	s.noDoubles()
+	s.checkEvents(payments)
+	for _, p := range payments[:30] { // every kind at both gateways
+		s.checkStatus(p)
+	}
+	if log := first.stderr.String(); !strings.Contains(log, `"msg":"attempt"`) {
+		t.Error("the log tells of no attempt")
+	}
+	s.noSecrets()
+	for _, w := range s.workers {
+		s.stop(w)
+	}
+	stored := s.enqueue("", "events").stdout
+	s.eventually("the follower has seen every event", 5*time.Second, func() bool { return follower.stdout.String() == stored })
+	s.signal(follower, os.Interrupt)
+	if code := s.exit(follower, 5*time.Second); code != 0 {
+		t.Errorf("enqueue events --follow ended with %d: %s", code, follower.stderr.String())
+	}
+	from := s.enqueue("", "events", "--from", string(payments[0].Gateway)+":"+payments[0].TransactionID+":1").stdout
+	if from == "" || !strings.HasSuffix(stored, from) {
+		t.Error("events --from ID does not begin there")
+	}
+}
+
+// TestMisbehavingGateways: three requests in ten meet a fault, look-ups and
+// logins too. Nothing is guessed and nothing is paid twice.
+func TestMisbehavingGateways(t *testing.T) {
+	t.Parallel()
+	for _, seed := range []uint64{1, 2} {
+		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
+			t.Parallel()
+			s := newStage(t, func(c *gatewaysim.Config) {
+				c.Seed = seed
+				c.AM.Duplicates = gatewaysim.DuplicateSecond // a second request would be a second payment
+				c.Faults = gatewaysim.EvenFaults(0.3)
+				for i, rule := range c.Faults {
+					switch rule.Fault {
+					case gatewaysim.FaultLateLost, gatewaysim.FaultLate500:
+						c.Faults[i].Delay = 2 * time.Second // less than the policy's settle
+					case gatewaysim.FaultSlow:
+						c.Faults[i].Delay = 3 * time.Second // more than the gateway time-out
+					case gatewaysim.FaultBusy:
+						c.Faults[i].Delay = time.Second
+					}
+				}
+			})
+			s.env["GATEWAY_TIMEOUT"] = "2s"
+			s.worker()
+			s.worker()
+			all := samples(t, 60, "PAY", "NEVER", "CANCEL", "FAIL", "REFUSE")
+			s.create(all, "enqueued")
+			s.noSecrets()                                               // while errors stand in the queues
+			payments := s.await(all, 2*time.Minute, sample.endedOrHeld) // a login that fails costs 15 s
+			s.noDoubles()
+			s.checkEvents(payments)
+			s.noSecrets()
+			held := 0
+			rows := s.rows()
+			for _, p := range payments {
+				if p.Status != payment.Attention {
+					continue
+				}
+				held++
+				if len(rows[p.Key()]) > 0 {
+					t.Errorf("held, although the gateway has it: %s", s.story(p.Key()))
+				}
+			}
+			t.Logf("%d of %d payments are held for a person; faults: %v", held, len(all), s.sim.Summary().Faults)
+			if held > len(all)/4 {
+				t.Errorf("%d of %d payments are held for a person", held, len(all))
+			}
+		})
+	}
+}
+
+// slow holds every answer to a submit back, so that many are under way at once.
+func slow(delay time.Duration) func(*gatewaysim.Config) {
+	return func(c *gatewaysim.Config) {
+		c.AM.Duplicates = gatewaysim.DuplicateSecond
+		for _, op := range []gatewaysim.Operation{gatewaysim.AMCreate, gatewaysim.PaydiaPayment} {
+			c.Faults = append(c.Faults, gatewaysim.FaultRule{Fault: gatewaysim.FaultSlow, Operation: op, Delay: delay})
+		}
+	}
+}
+
+// TestKill: one of two workers dies in the middle of the load, and another takes
+// its place. What was under way is looked up, not sent again.
+func TestKill(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, slow(time.Second))
+	s.env["GATEWAY_TIMEOUT"], s.env["WORKER_CONCURRENCY"] = "2s", "10"
+	victim := s.worker()
+	s.worker()
+	all := samples(t, 120, "PAY", "CANCEL", "FAIL")
+	s.create(all, "enqueued")
+	// Both workers' slots are full at both gateways: nothing is between being taken
+	// from the queue and being claimed, where it would have to wait for asynq.
+	s.eventually("all slots are taken", 20*time.Second, func() bool { return s.gateway.underWay() == 40 })
+	s.signal(victim, syscall.SIGKILL)
+	s.exit(victim, 5*time.Second)
+	s.worker()
+	payments := s.await(all, 60*time.Second, sample.ended)
+	s.noDoubles()
+	s.checkEvents(payments)
+	lookedUp := 0
+	for _, p := range payments {
+		if p.Attempts[0].Code == "net:unknown" {
+			lookedUp++
+		}
+		if submits := slices.DeleteFunc(slices.Clone(p.Attempts), func(a payment.Attempt) bool { return a.Kind != payment.KindSubmit }); len(submits) != 1 {
+			t.Errorf("%d submits: %s", len(submits), s.story(p.Key()))
+		}
+	}
+	if lookedUp == 0 {
+		t.Error("the kill hit nothing: no payment had to be looked up")
+	}
+	t.Logf("%d payments were under way at the kill", lookedUp)
+}
+
+// TestShutdown: SIGTERM under load. What is under way is finished and recorded,
+// nothing is begun, and the pages say so meanwhile.
+func TestShutdown(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, slow(2*time.Second))
+	s.env["WORKER_CONCURRENCY"] = "10"
+	w := s.worker()
+	site := s.site(w)
+	all := samples(t, 60, "PAY")
+	s.create(all, "enqueued")
+	s.eventually("all slots are taken", 20*time.Second, func() bool { return s.gateway.underWay() == 20 })
+
+	begun := time.Now()
+	s.signal(w, syscall.SIGTERM)
+	s.eventually("not ready any more", time.Second, func() bool {
+		status, _ := s.page(http.MethodGet, site+"/readyz")
+		return status == http.StatusServiceUnavailable
+	})
+	if status, _ := s.page(http.MethodGet, site+"/healthz"); status != http.StatusOK {
+		t.Errorf("healthz during shutdown: %d", status)
+	}
+	if code := s.exit(w, 15*time.Second); code != 0 {
+		t.Fatalf("worker ended with %d\n%s", code, tail(w.stderr.String()))
+	}
+	t.Logf("ended after %s", time.Since(begun).Round(10*time.Millisecond))
+
+	got := map[payment.Status]int{}
+	for _, p := range all {
+		r, err := s.book.Read(t.Context(), p.key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got[r.Status]++
+		if sent := len(s.sim.RowsOf(gatewaysim.Gateway(p.key.Gateway), p.key.TransactionID)); (sent == 1) == (r.Status == payment.Queued) {
+			t.Errorf("sent %d times, and recorded as %s", sent, s.story(p.key))
+		}
+		if spent := len(r.Attempts); r.Status == payment.Queued && spent > 0 {
+			t.Errorf("the shutdown cost an attempt: %s", s.story(p.key))
+		}
+	}
+	if got[payment.Submitting] > 0 || got[payment.Confirming] > 0 {
+		t.Errorf("not recorded: %v", got)
+	}
+	if got[payment.Queued] == 0 {
+		t.Errorf("the shutdown came too late to prove anything: %v", got)
+	}
+
+	s.worker()
+	payments := s.await(all, 40*time.Second, sample.ended)
+	s.noDoubles()
+	s.checkEvents(payments)
+}
