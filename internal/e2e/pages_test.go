@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"encoding/json"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -50,7 +51,7 @@ func (s *stage) checkWaiting(w *process, waiting []sample) {
 		s.Error(diff)
 	}
 	for _, c := range []struct{ method, path string }{
-		{http.MethodDelete, list + "/" + page.Tasks[0].ID},
+		{http.MethodDelete, list + "/" + url.PathEscape(page.Tasks[0].ID)},
 		{http.MethodDelete, list + ":delete_all"},
 		{http.MethodPost, list + ":archive_all"},
 		{http.MethodPost, "/monitoring/api/queues/amdigipay:pause"},

@@ -51,7 +51,7 @@ const soon = time.Millisecond
 
 // LoginPause is how long a payment waits when its gateway cannot be logged in
 // to. Nothing has been claimed, sent or asked then, and no attempt is spent.
-const LoginPause = 15 * time.Second
+const LoginPause = 5 * time.Second
 
 // Submit takes one payment as far as it goes right now. An error means that the
 // ledger could not be used; the payment is then to be tried again.
