@@ -81,8 +81,8 @@ func TestMisbehavingGateways(t *testing.T) {
 			all := samples(t, 60, "PAY", "NEVER", "CANCEL", "FAIL", "REFUSE")
 			s.create(all, "enqueued")
 			s.noSecrets()                                               // while errors stand in the queues
+			defer s.noDoubles()                                         // whatever else goes wrong
 			payments := s.await(all, 2*time.Minute, sample.endedOrHeld) // a login that fails costs 15 s
-			s.noDoubles()
 			s.checkEvents(payments)
 			s.noSecrets()
 			held := 0
@@ -130,8 +130,8 @@ func TestKill(t *testing.T) {
 	s.signal(victim, syscall.SIGKILL)
 	s.exit(victim, 5*time.Second)
 	s.worker()
+	defer s.noDoubles() // whatever else goes wrong
 	payments := s.await(all, 60*time.Second, sample.ended)
-	s.noDoubles()
 	s.checkEvents(payments)
 	lookedUp := 0
 	for _, p := range payments {
@@ -196,7 +196,7 @@ func TestShutdown(t *testing.T) {
 	}
 
 	s.worker()
+	defer s.noDoubles() // whatever else goes wrong
 	payments := s.await(all, 40*time.Second, sample.ended)
-	s.noDoubles()
 	s.checkEvents(payments)
 }
