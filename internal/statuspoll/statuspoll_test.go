@@ -239,6 +239,32 @@ func TestRefusedResendSaysNothing(t *testing.T) {
 	}
 }
 
+// TestHeldResendIsWatched: the first send is unaccounted for, the second puts the
+// payment before a person; the first one's money is noticed all the same.
+func TestHeldResendIsWatched(t *testing.T) {
+	r := rig.New(t, redistest.Mini(t))
+	r.SetPolicy(`gateways: {paydia: {confirm: {settle: 10s, lookups: 2, then: retry}}}`)
+	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLateLost, Operation: gatewaysim.PaydiaPayment, Count: 1, Delay: time.Hour})
+	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultRefuse, Operation: gatewaysim.PaydiaPayment, Count: 1, Code: "4016300"})
+	r.Take(rig.PaydiaOrder("ORD-1"))
+	r.Submit(ord)
+	for r.Read(ord).Status == payment.Confirming {
+		r.Forward(time.Second)
+		r.Poll(payment.Paydia)
+	}
+	r.Submit(ord)
+	if s := r.Read(ord).Status; s != payment.Attention {
+		t.Fatalf("%s, want attention", s)
+	}
+	for range 8 {
+		r.Forward(10 * time.Minute)
+		r.Poll(payment.Paydia)
+	}
+	if s := r.Read(ord).Status; s != payment.Paid {
+		t.Errorf("%s, want paid", s)
+	}
+}
+
 // TestErrorsChangeNothing: whatever goes wrong with a look-up, an open payment
 // stays open.
 func TestErrorsChangeNothing(t *testing.T) {

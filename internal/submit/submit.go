@@ -187,6 +187,9 @@ func (s *Submitter) apply(gateway clients.Gateway, r *ledger.Record, a payment.A
 	case retrypolicy.Hold:
 		r.Status, r.GatewayStatus, r.Due = payment.Attention, answer.Code, time.Time{}
 		r.Reason = d.Reason
+		if r.Doubts > 0 { // an earlier send is still unaccounted for: the poll keeps an eye on it
+			r.Due = now
+		}
 		return Next{}
 	default:
 		s.doubt(r, answer.Code, a.End())
