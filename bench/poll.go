@@ -99,11 +99,11 @@ func newDesk(ctx context.Context) (*desk, func(), error) {
 	return d, stop, nil
 }
 
-// submit makes n payments and sends each once.
-func (d *desk) submit(ctx context.Context, n int) error {
-	lines := make([]intake.Line, n)
+// submit makes the payments from one number to another and sends each once.
+func (d *desk) submit(ctx context.Context, from, to int) error {
+	lines := make([]intake.Line, to-from)
 	for i := range lines {
-		lines[i] = intake.Line{Number: i + 1, Text: line(i)}
+		lines[i] = intake.Line{Number: i + 1, Text: line(from + i)}
 	}
 	var group errgroup.Group
 	group.SetLimit(concurrency)
@@ -172,8 +172,13 @@ func measurePolls(ctx context.Context) ([]pollCost, error) {
 			return nil, err
 		}
 		defer stop()
+		// A ledger that has had an answer from AM before knows which rows are older
+		// than what it sends now.
+		if err := d.submit(ctx, outage, outage+1); err != nil {
+			return nil, err
+		}
 		d.sim.Inject(gatewaysim.FaultRule{Fault: o.fault, Operation: gatewaysim.AMCreate})
-		if err := d.submit(ctx, outage); err != nil {
+		if err := d.submit(ctx, 0, outage); err != nil {
 			return nil, err
 		}
 		requests, polls, err := d.pollUntil(ctx, o.ends, outage)
@@ -195,11 +200,7 @@ func measureOpen(ctx context.Context) ([]pollCost, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := d.submit(ctx, 200); err != nil {
-		return nil, err
-	}
-	swept, err := d.poll(ctx)
-	if err != nil {
+	if err := d.submit(ctx, 0, 200); err != nil {
 		return nil, err
 	}
 	still, err := d.poll(ctx)
@@ -216,7 +217,6 @@ func measureOpen(ctx context.Context) ([]pollCost, error) {
 	return []pollCost{
 		{"a poll with nothing open", nothing},
 		{"a poll with 200 open, nothing moved", still},
-		{"the same, when it takes no short cut", swept},
 		{fmt.Sprintf("200 open, 5 of them paid, until told (%d poll)", polls), moved},
 	}, nil
 }
