@@ -1,0 +1,235 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"terbayar/internal/payment"
+)
+
+// storm hands the payments in, while workers and Redis are killed. When it
+// returns, every payment was taken, Redis is up, and all workers are there.
+func (s *stage) storm(ctx context.Context, c *evidence) error {
+	group, ctx := errgroup.WithContext(ctx)
+	raging, cancel := context.WithTimeout(ctx, s.Duration)
+	defer cancel()
+	group.Go(func() error { return s.handIn(ctx, c) })
+	group.Go(func() error { return s.killWorkers(raging, c) })
+	if s.RedisRestartEvery > 0 {
+		group.Go(func() error { return s.killRedis(ctx, raging, c) })
+	}
+	return group.Wait()
+}
+
+// chance is a source of chance of its own for each who needs one, so that they do
+// not disturb each other's.
+func (s *stage) chance(who uint64) *rand.Rand {
+	return rand.New(rand.NewPCG(s.Seed, who)) //nolint:gosec // a run can be repeated
+}
+
+// about is a time of that length on average.
+func about(d time.Duration, chance *rand.Rand) time.Duration {
+	return d/2 + time.Duration(chance.Int64N(int64(d)+1))
+}
+
+// pause waits, and reports whether there is still something to wait for.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+// handIn enqueues all payments, a few at a time, over most of the storm.
+func (s *stage) handIn(ctx context.Context, c *evidence) error {
+	const largest = 15
+	chance := s.chance(1)
+	gap := s.Duration * 8 / 10 * (largest + 1) / 2 / time.Duration(len(c.payments))
+	for left := c.payments; len(left) > 0; {
+		n := min(1+chance.IntN(largest), len(left))
+		if err := s.create(ctx, c, left[:n]); err != nil {
+			return err
+		}
+		left = left[n:]
+		if !pause(ctx, about(gap, chance)) {
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// create enqueues payments as a user does: what was not taken is handed in again.
+func (s *stage) create(ctx context.Context, c *evidence, batch []entry) error {
+	var file strings.Builder
+	for _, p := range batch {
+		file.WriteString(p.line)
+	}
+	for deadline := time.Now().Add(time.Minute); ; c.runAgain++ {
+		stdout, code, err := s.enqueue(ctx, file.String(), "create")
+		if err != nil {
+			return err
+		}
+		if err := c.hear(stdout); err != nil {
+			return err
+		}
+		if code == 0 {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("enqueue create cannot hand payments in: exit code %d", code)
+		}
+		if !pause(ctx, 200*time.Millisecond) {
+			return ctx.Err()
+		}
+	}
+}
+
+// hear takes note of what enqueue create answered.
+func (c *evidence) hear(stdout []byte) error {
+	for dec := json.NewDecoder(bytes.NewReader(stdout)); dec.More(); {
+		var a struct {
+			Gateway       payment.Gateway `json:"gateway"`
+			TransactionID string          `json:"transaction_id"`
+			Result        string          `json:"result"`
+			Error         string          `json:"error"`
+		}
+		if err := dec.Decode(&a); err != nil {
+			return fmt.Errorf("an answer of enqueue create: %w", err)
+		}
+		key := payment.Key{Gateway: a.Gateway, TransactionID: a.TransactionID}
+		switch a.Result {
+		case "enqueued", "duplicate":
+			if a.Result == "enqueued" && c.taken[key] {
+				c.accuse("lost", key, "enqueue had taken it, and later took it as new")
+			}
+			c.taken[key] = true
+		case "failed": // Redis is away
+		default:
+			return fmt.Errorf("enqueue create answers %s: %s: %s", key, a.Result, a.Error)
+		}
+	}
+	return nil
+}
+
+// killWorkers kills a worker now and then, or tells it to end, and starts another.
+func (s *stage) killWorkers(raging context.Context, c *evidence) error {
+	chance := s.chance(2)
+	for pause(raging, about(s.KillEvery, chance)) {
+		i := chance.IntN(len(s.workers))
+		victim := s.workers[i]
+		s.workers = slices.Delete(s.workers, i, i+1)
+		switch {
+		case victim.hasEnded():
+			s.say("%s has ended by itself", victim.name)
+			c.crashes = append(c.crashes, victim.name)
+		case chance.IntN(4) == 0:
+			s.say("SIGTERM to %s", victim.name)
+			c.terms++
+			s.leaving = append(s.leaving, leaver{victim, time.Now()})
+			_ = victim.cmd.Process.Signal(syscall.SIGTERM) // it may end this very moment
+		default:
+			s.say("kill -9 %s", victim.name)
+			c.kills++
+			victim.kill()
+		}
+		if err := s.hire(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// killRedis kills Redis now and then, and starts it again on what it has on disk.
+func (s *stage) killRedis(ctx, raging context.Context, c *evidence) error {
+	chance := s.chance(3)
+	for pause(raging, about(s.RedisRestartEvery, chance)) {
+		away := 100*time.Millisecond + time.Duration(chance.Int64N(int64(4*time.Second)))
+		s.say("kill -9 redis-server, away for %s", away.Round(time.Millisecond))
+		c.restarts++
+		s.server.kill()
+		if !pause(ctx, away) {
+			return ctx.Err()
+		}
+		if err := s.startRedis(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// settle waits until every payment is where its customer has brought it, or before
+// a person. It takes no longer than allowed: what is open then is for the judge.
+func (s *stage) settle(ctx context.Context, payments []entry) (took time.Duration, err error) {
+	begun := time.Now()
+	told := -1
+	for {
+		open := 0
+		rows := s.rows()
+		for _, p := range payments {
+			r, err := s.book.Read(ctx, p.key)
+			if err != nil && ctx.Err() != nil {
+				return 0, err
+			}
+			if err != nil || r.Status != payment.Attention && (r.Status != p.ends || !agrees(&r.Payment, p.amount, rows[p.key])) {
+				open++
+			}
+		}
+		took = time.Since(begun)
+		if open != told {
+			s.say("%d of %d payments have not settled", open, len(payments))
+			told = open
+		}
+		if open == 0 || took > s.Settle {
+			return took, nil
+		}
+		if !pause(ctx, 500*time.Millisecond) {
+			return 0, ctx.Err()
+		}
+	}
+}
+
+// leaver is a worker that was told to end.
+type leaver struct {
+	*process
+
+	told time.Time
+}
+
+// dismiss tells the workers to end, and names those that ended by themselves, not
+// in time, or not well.
+func (s *stage) dismiss() (crashes []string) {
+	for _, w := range s.workers {
+		if w.hasEnded() {
+			crashes = append(crashes, w.name)
+			continue
+		}
+		_ = w.cmd.Process.Signal(syscall.SIGTERM) // it may end this very moment
+		s.leaving = append(s.leaving, leaver{w, time.Now()})
+	}
+	s.workers = nil
+	for _, l := range s.leaving {
+		inTime := l.told.Add(shutdownTimeout + 5*time.Second)
+		select {
+		case <-l.ended:
+		case <-time.After(time.Until(inTime)):
+			l.kill()
+		}
+		if code := l.cmd.ProcessState.ExitCode(); code != 0 || l.endAt.After(inTime) {
+			crashes = append(crashes, fmt.Sprintf("%s (exit code %d, %s after SIGTERM)", l.name, code, l.endAt.Sub(l.told).Round(time.Millisecond)))
+		}
+	}
+	return crashes
+}
