@@ -93,7 +93,7 @@ func newDesk(ctx context.Context) (*desk, func(), error) {
 	d.poller = &statuspoll.Poller{
 		Ledger: d.book, Submitter: d.submitter, Policy: policy, Requeue: nothing,
 		Askers:   map[payment.Gateway]statuspoll.Asker{payment.AMDigiPay: &statuspoll.ListAsker{Client: client, Policy: policy, Limit: limit}},
-		Interval: interval, Sweep: sweep, Hide: time.Minute, ExpiryGrace: time.Minute, LateWindow: 7 * 24 * time.Hour,
+		Interval: interval, Sweep: sweep, ExpiryGrace: time.Minute, LateWindow: 7 * 24 * time.Hour,
 		Now: d.clock, OnAttempt: unheard,
 	}
 	return d, stop, nil

@@ -118,7 +118,7 @@ func New(t testing.TB, client redis.UniversalClient, edits ...func(*gatewaysim.C
 			payment.AMDigiPay: &statuspoll.ListAsker{Client: r.AM, Policy: r.Policy, Limit: 100},
 			payment.Paydia:    &statuspoll.QueryAsker{Client: r.Paydia, Policy: r.Policy, Sealer: sealer, Now: r.Now},
 		},
-		Interval: 30 * time.Second, Sweep: time.Hour, Hide: time.Minute, ExpiryGrace: time.Minute, LateWindow: 7 * 24 * time.Hour,
+		Interval: 30 * time.Second, Sweep: time.Hour, ExpiryGrace: time.Minute, LateWindow: 7 * 24 * time.Hour,
 		Now: r.Now, OnAttempt: r.onAttempt,
 	}
 	return r

@@ -55,7 +55,6 @@ type Poller struct {
 
 	Interval    time.Duration // the grid of the poll
 	Sweep       time.Duration // how long polls may take short cuts before one must not
-	Hide        time.Duration // how long a poll may take before another takes its payments
 	ExpiryGrace time.Duration // how long after expired_date an unpaid payment is expired
 	LateWindow  time.Duration // how long expired and lost payments are still looked for
 	Now         func() time.Time
@@ -71,10 +70,14 @@ type Poller struct {
 // the poll: the rounds go on until nothing is due.
 const batch = 5000
 
+// hide is how long what a poll has taken is hidden from other polls; while it
+// asks, it keeps hiding it. A poll that dies delays its payments by as much.
+const hide = 10 * time.Second
+
 // Poll settles everything that is due at a gateway.
 func (p *Poller) Poll(ctx context.Context, g payment.Gateway) error {
 	for {
-		taken, err := p.Ledger.Take(ctx, g, p.Hide, batch)
+		taken, err := p.Ledger.Take(ctx, g, hide, batch)
 		errs := []error{err}
 		var wanted []*ledger.Record
 		for _, r := range taken {
@@ -120,7 +123,9 @@ func (p *Poller) lookUp(ctx context.Context, g payment.Gateway, due []*ledger.Re
 		wanted = join(due, unknown)
 	}
 	prove := p.prove(g, due)
+	release := p.keep(ctx, g, due)
 	findings, err := asker.Ask(ctx, wanted, prove)
+	release()
 	if prove && err == nil {
 		p.proved(g)
 	}
@@ -152,6 +157,33 @@ func (p *Poller) lookUp(ctx context.Context, g payment.Gateway, due []*ledger.Re
 		p.Ledger.Postpone(ctx, g, unchanged, submit.DueAfter(payment.OnProcessing, p.Now(), p.Interval)),
 		p.save(ctx, changes),
 	)
+}
+
+// keep hides payments for as long as they are asked about. A time it fails is no
+// harm: another poll may then ask about them too.
+func (p *Poller) keep(ctx context.Context, g payment.Gateway, due []*ledger.Record) (release func()) {
+	ids := make([]string, len(due))
+	for i, r := range due {
+		ids[i] = r.TransactionID
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var keeping sync.WaitGroup
+	keeping.Go(func() {
+		again := time.NewTicker(hide / 3)
+		defer again.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-again.C:
+				_ = p.Ledger.Postpone(ctx, g, ids, p.Now().Add(hide))
+			}
+		}
+	})
+	return func() {
+		cancel()
+		keeping.Wait()
+	}
 }
 
 // prove decides whether a poll takes no short cut: when a payment may be about
