@@ -37,6 +37,10 @@ bench: ## What it costs beside bare asynq, and the benchmarks of single rooms
 	go run ./bench
 	go test -run '^$$' -bench . -benchmem ./...
 
+.PHONY: chaos
+chaos: ## Real workers, Redis and simulated gateways, killed at random and judged
+	go run ./bench/chaos
+
 .PHONY: fuzz
 fuzz: ## Each fuzz target for FUZZTIME (20s)
 	@grep -rEo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | sed 's/:func / /' | while read -r file target; do \
