@@ -195,7 +195,7 @@ func (r *Rate) UnmarshalText(text []byte) error {
 
 // Worker is what the worker does with the machine and with time.
 type Worker struct {
-	Concurrency        int           `name:"worker-concurrency" env:"WORKER_CONCURRENCY" default:"50" group:"Worker:" help:"Payments in flight at once."`
+	Concurrency        int           `name:"worker-concurrency" env:"WORKER_CONCURRENCY" default:"50" group:"Worker:" help:"Submits under way at once, per gateway."`
 	HTTPAddr           string        `name:"worker-http-addr" env:"WORKER_HTTP_ADDR" default:":8080" group:"Worker:" help:"Where /healthz, /readyz, /metrics and /monitoring/ listen."`
 	ShutdownTimeout    time.Duration `name:"worker-shutdown-timeout" env:"WORKER_SHUTDOWN_TIMEOUT" default:"40s" group:"Worker:" help:"How long requests in flight may take to finish at shutdown."`
 	GatewayTimeout     time.Duration `name:"gateway-timeout" env:"GATEWAY_TIMEOUT" default:"15s" group:"Worker:" help:"How long one request to a gateway may take."`
