@@ -29,7 +29,7 @@ func openKey(g payment.Gateway) string { return slot + ":open:" + string(g) }
 func unknownKey(g payment.Gateway) string { return slot + ":unknown:" + string(g) }
 
 // countsKey holds how many payments of a gateway stand where: a hash of status
-// to number.
+// to number. Its field claims counts the claims there ever were.
 func countsKey(g payment.Gateway) string { return slot + ":counts:" + string(g) }
 
 // newestKey holds the highest numeric gateway reference that the ledger knows of

@@ -31,18 +31,29 @@ var (
 	ErrIllegal = errors.New("no legal move")
 	// ErrNewer says that the record was written by a newer version of this code.
 	ErrNewer = errors.New("written by another version")
+
+	// errForgotten is an ErrFenced by an older record, of a Redis that has forgotten
+	// the newer one.
+	errForgotten = fmt.Errorf("redis has forgotten it: %w", ErrFenced)
 )
 
 // Ledger keeps the payments. It is safe for concurrent use.
 type Ledger struct {
-	redis  redis.UniversalClient
-	stream string
-	now    func() time.Time
+	// OnReturn, if set, is told of a Redis that has restarted or failed over: how
+	// many payments it had forgotten, which are put back, and for how long nothing
+	// is claimed. Set it before the first use.
+	OnReturn func(forgotten int, hold time.Duration)
+
+	redis       redis.UniversalClient
+	stream      string
+	now         func() time.Time
+	claimScript *redis.Script
+	memory      memory
 }
 
 // New makes a ledger that writes its events to the given stream.
 func New(client redis.UniversalClient, stream string, now func() time.Time) *Ledger {
-	return &Ledger{redis: client, stream: stream, now: now}
+	return &Ledger{redis: client, stream: stream, now: now, claimScript: newClaimScript(rand.Text())}
 }
 
 // TaskGrace is how long past its time the task of a queued payment may be before
@@ -127,33 +138,66 @@ const (
 	Lapsed  Verdict = "lapsed"  // somebody claimed it and did not come back: its outcome is unknown
 	Settled Verdict = "settled" // it is past being sent
 	Missing Verdict = "missing" // the ledger has no such payment
+
+	verdictHeld Verdict = "held" // it may not be claimed now; outside a *Held
 )
 
 // Claim takes a queued payment for one submit. The attempt is written down
 // before the request leaves. The lease says how long the holder may take; the
-// record's revision is its fence. Except for Missing the record is returned.
+// record's revision is its fence. Except for Missing the record is returned. The
+// error is a *Held while nothing may be claimed.
 func (l *Ledger) Claim(ctx context.Context, key payment.Key, a payment.Attempt, lease time.Duration) (*Record, Verdict, error) {
 	attempt, err := json.Marshal(a)
 	if err != nil {
 		return nil, "", fmt.Errorf("ledger: claim %s: %w", key, err)
 	}
-	now := l.now()
-	answer, err := claimScript.Run(ctx, l.redis,
+	nonce := rand.Text()
+	for range 2 {
+		l.memory.claiming.RLock()
+		record, verdict, err := l.claim(ctx, key, nonce, attempt, lease)
+		l.memory.claiming.RUnlock()
+		if !redis.HasErrorPrefix(err, "NOSCRIPT") {
+			return record, verdict, err
+		}
+		if err := l.meet(ctx); err != nil {
+			return nil, "", err
+		}
+	}
+	return nil, "", fmt.Errorf("ledger: claim %s: redis restarts too often", key)
+}
+
+// claim runs claimScript once, and remembers a payment that it has claimed.
+func (l *Ledger) claim(ctx context.Context, key payment.Key, nonce string, attempt []byte, lease time.Duration) (*Record, Verdict, error) {
+	wait, err := l.held(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	now, hold := l.now(), ""
+	if wait > 0 {
+		hold = "1"
+	}
+	answer, err := l.claimScript.EvalSha(ctx, l.redis,
 		[]string{paymentKey(key), openKey(key.Gateway), countsKey(key.Gateway), newestKey(key.Gateway)},
-		rand.Text(), now.UnixMilli(), now.Add(lease).UnixMilli(), attempt, key.TransactionID,
+		nonce, now.UnixMilli(), now.Add(lease).UnixMilli(), attempt, key.TransactionID, hold,
 	).StringSlice()
 	if err != nil {
 		return nil, "", fmt.Errorf("ledger: claim %s: %w", key, err)
 	}
-	verdict := Verdict(answer[0])
-	if verdict == Missing {
+	verdict, answer := Verdict(answer[0]), answer[1:]
+	switch verdict {
+	case Missing:
 		return nil, Missing, nil
+	case verdictHeld:
+		return nil, "", &Held{Wait: wait}
 	}
 	fields := make(map[string]string, len(answer)/2)
-	for i := 1; i+1 < len(answer); i += 2 {
+	for i := 0; i+1 < len(answer); i += 2 {
 		fields[answer[i]] = answer[i+1]
 	}
 	record, err := decode(key, fields)
+	if err == nil && verdict == Claimed {
+		l.memory.remember(now, putBack(key, record, answer))
+	}
 	return record, verdict, err
 }
 
@@ -177,10 +221,18 @@ func (l *Ledger) Save(ctx context.Context, r *Record) error {
 	if err != nil {
 		return err
 	}
+	reminded := false
 	return retry.Do(ctx, retry.WithCappedDuration(time.Second, retry.NewFibonacci(50*time.Millisecond)),
 		func(ctx context.Context) error {
 			err := saved(r.Key(), save.script.Run(ctx, l.redis, save.keys, save.args...))
-			if err == nil || errors.Is(err, ErrFenced) || errors.Is(err, ErrNotFound) {
+			switch {
+			case err == nil:
+				l.memory.remember(l.now(), save)
+				return nil
+			case !reminded && (errors.Is(err, errForgotten) || errors.Is(err, ErrNotFound)):
+				reminded = true
+				return retry.RetryableError(errors.Join(err, l.meet(ctx)))
+			case errors.Is(err, ErrFenced) || errors.Is(err, ErrNotFound):
 				return err
 			}
 			return retry.RetryableError(err)
@@ -213,6 +265,8 @@ func saved(key payment.Key, cmd *redis.Cmd) error {
 		return fmt.Errorf("ledger: save %s: %w", key, err)
 	case word == "fenced":
 		return fmt.Errorf("ledger: save %s: %w", key, ErrFenced)
+	case word == "forgotten":
+		return fmt.Errorf("ledger: save %s: %w", key, errForgotten)
 	case word == "missing":
 		return fmt.Errorf("ledger: save %s: %w", key, ErrNotFound)
 	default:

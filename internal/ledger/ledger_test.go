@@ -66,7 +66,10 @@ func move(t *testing.T, l *ledger.Ledger, r *ledger.Record, to payment.Status, d
 }
 
 // fataler is a *testing.T, or a *rapid.T.
-type fataler interface{ Fatal(args ...any) }
+type fataler interface {
+	Context() context.Context
+	Fatal(args ...any)
+}
 
 type event struct {
 	ID, Type, Subject, Source, SpecVersion string

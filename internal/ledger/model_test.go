@@ -23,6 +23,8 @@ type model struct {
 	leaseEnd time.Time
 	attempts int
 	events   []payment.Status
+
+	heldUntil time.Time // nothing is claimed before
 }
 
 // hand is a record somebody holds, with the version of the model it was read at.
@@ -33,7 +35,8 @@ type hand struct {
 
 // TestModel plays two workers and a poller against one payment, in any order:
 // claims, answers in time and too late, claims that lapse, look-ups, expired
-// fences. After every step the ledger is what the model says.
+// fences, a Redis that forgets up to ten seconds. After every step the ledger is
+// what the model says.
 func TestModel(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
 		rapid.Check(t, func(t *rapid.T) { play(t, client) })
@@ -42,15 +45,29 @@ func TestModel(t *testing.T) {
 
 func play(t *rapid.T, client redis.UniversalClient) {
 	var (
-		ctx    = t.Context()
-		c      = &clock{start}
-		stream = ledger.DefaultStream + rand.Text()
-		l      = ledger.New(client, stream, c.now)
-		key    = payment.Key{Gateway: payment.Paydia, TransactionID: rand.Text()}
-		lease  = 20 * time.Second
-		m      = model{status: payment.Queued}
-		hands  = map[string]*hand{} // what worker a, worker b and the poller hold
+		ctx     = t.Context()
+		c       = &clock{start}
+		l       = ledger.New(client, ledger.DefaultStream, c.now) // the poller's
+		ledgers = map[string]*ledger.Ledger{
+			"a": ledger.New(client, ledger.DefaultStream, c.now), "b": ledger.New(client, ledger.DefaultStream, c.now), "poller": l,
+		}
+		key   = payment.Key{Gateway: payment.Paydia, TransactionID: rand.Text()}
+		lease = 20 * time.Second
+		m     = model{status: payment.Queued}
+		hands = map[string]*hand{} // what worker a, worker b and the poller hold
+
+		forget     func() // brings Redis back to where it stood
+		forgetUpTo time.Time
 	)
+	if err := errors.Join(client.FlushAll(ctx).Err(), client.ScriptFlush(ctx).Err()); err != nil {
+		t.Fatal(err)
+	}
+	ticks := func() { // the poller's first: what it remembers builds on the others' claims
+		for _, w := range []string{"poller", "a", "b"} {
+			tick(t, ledgers[w])
+		}
+	}
+	ticks()
 	if r := l.Create(ctx, []ledger.Entry{entry(key, "a")})[0]; r.Creation != ledger.Created || r.Err != nil {
 		t.Fatalf("create: %+v", r)
 	}
@@ -66,12 +83,20 @@ func play(t *rapid.T, client redis.UniversalClient) {
 		},
 		"claim": func(t *rapid.T) {
 			w := who.Draw(t, "worker")
-			r, verdict, err := l.Claim(ctx, key, payment.Attempt{At: c.now(), Kind: payment.KindSubmit}, lease)
+			r, verdict, err := ledgers[w].Claim(ctx, key, payment.Attempt{At: c.now(), Kind: payment.KindSubmit}, lease)
+			if held, ok := errors.AsType[*ledger.Held](err); ok {
+				if m.status != payment.Queued || held.Wait != m.heldUntil.Sub(c.now()) {
+					t.Fatalf("claim by %s: held for %s", w, held.Wait)
+				}
+				return
+			}
 			if err != nil {
 				t.Fatal(err)
 			}
 			want := ledger.Settled
 			switch {
+			case m.status == payment.Queued && m.heldUntil.After(c.now()):
+				t.Fatalf("claimed by %s, too early", w)
 			case m.status == payment.Queued:
 				want = ledger.Claimed
 				m.status, m.leaseEnd = payment.Submitting, c.now().Add(lease)
@@ -105,7 +130,7 @@ func play(t *rapid.T, client redis.UniversalClient) {
 			h.record.Status = rapid.SampledFrom(payment.Statuses()).Draw(t, "to")
 			h.record.Due, h.record.Since = c.now().Add(time.Second), c.now()
 			h.record.Append(payment.Attempt{At: c.now(), Kind: payment.KindLookup})
-			err := l.Save(ctx, h.record)
+			err := ledgers[w].Save(ctx, h.record)
 			switch {
 			case !payment.CanMove(from, h.record.Status) || h.record.Status == payment.Submitting:
 				if !errors.Is(err, ledger.ErrIllegal) {
@@ -126,6 +151,24 @@ func play(t *rapid.T, client redis.UniversalClient) {
 				m.status = h.record.Status
 			}
 		},
+		"redis stands here": func(*rapid.T) {
+			forget, forgetUpTo = snapshot(t, client), c.now().Add(10*time.Second)
+		},
+		"redis forgets": func(t *rapid.T) {
+			if forget == nil || c.now().After(forgetUpTo) {
+				return
+			}
+			forget()
+			m.heldUntil = c.now().Add(5 * time.Second)
+			if rapid.Bool().Draw(t, "claim before it is noticed") {
+				w := who.Draw(t, "worker")
+				if r, verdict, err := ledgers[w].Claim(ctx, key, payment.Attempt{At: c.now()}, lease); verdict == ledger.Claimed {
+					t.Fatalf("%s claimed from a Redis that has forgotten: %+v, %v", w, r, err)
+				}
+			}
+			ticks()
+			ticks()
+		},
 		"": func(t *rapid.T) { // after every step
 			r, err := l.Read(ctx, key)
 			if err != nil {
@@ -137,7 +180,7 @@ func play(t *rapid.T, client redis.UniversalClient) {
 			if r.Status.Final() && r.SealedToken != "" {
 				t.Fatalf("final %s keeps the customer token", r.Status)
 			}
-			entries, err := client.XRange(ctx, stream, "-", "+").Result()
+			entries, err := client.XRange(ctx, ledger.DefaultStream, "-", "+").Result()
 			if err != nil || len(entries) != len(m.events) {
 				t.Fatalf("%d events, want %v (%v)", len(entries), m.events, err)
 			}

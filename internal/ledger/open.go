@@ -16,11 +16,15 @@ import (
 // attempts are most of a record's bytes, and an open payment is looked at often.
 var brief = []string{"v", "status", "rev", "events", "attempts", "facts", "updated", "lease", "token", "floor"}
 
-// Due reports which of the gateways have a payment that is due: one round trip.
+// Due reports which of the gateways have a payment that is due, and notices a
+// Redis that has come back: one round trip.
 func (l *Ledger) Due(ctx context.Context, gateways []payment.Gateway) ([]payment.Gateway, error) {
 	now := strconv.FormatInt(l.now().UnixMilli(), 10)
+	var canary *redis.Cmd
 	cmds := make([]*redis.StringSliceCmd, len(gateways))
-	_, err := l.redis.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+	// Each command carries its own error.
+	_, _ = l.redis.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		canary = l.claimScript.EvalSha(ctx, pipe, nobody)
 		for i, g := range gateways {
 			cmds[i] = pipe.ZRangeArgs(ctx, redis.ZRangeArgs{
 				Key: openKey(g), Start: "-inf", Stop: now, ByScore: true, Count: 1,
@@ -28,14 +32,24 @@ func (l *Ledger) Due(ctx context.Context, gateways []payment.Gateway) ([]payment
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, fmt.Errorf("ledger: what is due: %w", err)
+	met, err := known(canary)
+	if err == nil && !met {
+		err = l.meet(ctx)
 	}
+	wait, heldErr := l.held(ctx) // a vigil ends here too, where nothing is claimed
+	if met && wait > 0 {
+		_, err = l.remind(ctx) // what builds on claims that others have put back meanwhile
+	}
+	errs := []error{err, heldErr}
 	var due []payment.Gateway
 	for i, g := range gateways {
+		errs = append(errs, cmds[i].Err())
 		if len(cmds[i].Val()) > 0 {
 			due = append(due, g)
 		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, fmt.Errorf("ledger: what is due: %w", err)
 	}
 	return due, nil
 }

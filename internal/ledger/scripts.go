@@ -31,15 +31,20 @@ return {'created', 'queued'}
 // claimScript takes a queued payment for one submit: writes the attempt down
 // and turns the revision, which from then on is the holder's fence.
 //
+// Each ledger has its own: see memory.go.
+//
 //	KEYS payment, open, counts, newest
-//	ARGV nonce, now (ms), lease end (ms), attempt, transaction id
+//	ARGV nonce, now (ms), lease end (ms), attempt, transaction id,
+//	     "1" while nothing may be claimed
 //	returns {"claimed" | "busy" | "lapsed" | "settled", field, value, field, value, ...}
-//	        or {"missing"}
-var claimScript = redis.NewScript(`
+//	        or {"missing"} or {"held"}
+func newClaimScript(owner string) *redis.Script {
+	return redis.NewScript("-- " + owner + `
 local p = redis.call('HMGET', KEYS[1], 'status', 'nonce', 'lease')
 if not p[1] then return {'missing'} end
 local verdict = 'settled'
 if p[1] == 'queued' then
+  if ARGV[6] == '1' then return {'held'} end
   local n = redis.call('HINCRBY', KEYS[1], 'attempts', 1)
   redis.call('HINCRBY', KEYS[1], 'rev', 1)
   redis.call('HSET', KEYS[1], 'status', 'submitting', 'nonce', ARGV[1],
@@ -48,6 +53,7 @@ if p[1] == 'queued' then
   redis.call('ZADD', KEYS[2], ARGV[3], ARGV[5])
   redis.call('HINCRBY', KEYS[3], 'queued', -1)
   redis.call('HINCRBY', KEYS[3], 'submitting', 1)
+  redis.call('HINCRBY', KEYS[3], 'claims', 1)
   verdict = 'claimed'
 elseif p[2] == ARGV[1] then
   verdict = 'claimed'
@@ -58,6 +64,29 @@ local answer = redis.call('HGETALL', KEYS[1])
 table.insert(answer, 1, verdict)
 return answer
 `)
+}
+
+// vigilScript does nothing: what counts is whether Redis knows it.
+var vigilScript = redis.NewScript(`return 'the vigil was kept'`)
+
+// putBackScript writes a claim that Redis has forgotten once more: if what stands
+// there, if anything, is an older revision.
+//
+//	KEYS payment, open, unknown, counts
+//	ARGV transaction id, revision, lease end (ms), field, value, field, value, ...
+//	returns "put back" | "known"
+var putBackScript = redis.NewScript(`
+local p = redis.call('HMGET', KEYS[1], 'rev', 'status')
+if p[1] and tonumber(p[1]) >= tonumber(ARGV[2]) then return 'known' end
+if p[2] then redis.call('HINCRBY', KEYS[4], p[2], -1) end
+redis.call('HINCRBY', KEYS[4], 'submitting', 1)
+redis.call('HINCRBY', KEYS[4], 'claims', 1)
+redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], unpack(ARGV, 4))
+redis.call('ZADD', KEYS[2], ARGV[3], ARGV[1])
+redis.call('ZREM', KEYS[3], ARGV[1])
+return 'put back'
+`)
 
 // saveScript records a change, if nobody has changed the payment since it was
 // read: status, facts, at most one attempt, when it is next due, and the event.
@@ -67,12 +96,13 @@ return answer
 //	     attempt number or "", attempt, due (ms) or "", unknown since (ms) or "",
 //	     event or "", "1" to forget the customer token, numeric reference or "0"
 //	returns "saved" | "fenced" | "missing"
+//	        | "forgotten": what stands there is older than what was read
 var saveScript = redis.NewScript(`
 local p = redis.call('HMGET', KEYS[1], 'status', 'rev', 'nonce')
 if not p[1] then return 'missing' end
 if p[2] ~= ARGV[2] then
   if p[3] == ARGV[1] then return 'saved' end
-  return 'fenced'
+  return tonumber(p[2]) < tonumber(ARGV[2]) and 'forgotten' or 'fenced'
 end
 redis.call('HINCRBY', KEYS[1], 'rev', 1)
 redis.call('HSET', KEYS[1], 'nonce', ARGV[1], 'status', ARGV[4], 'facts', ARGV[5], 'updated', ARGV[6])

@@ -69,6 +69,9 @@ func (s *Submitter) Submit(ctx context.Context, key payment.Key) (Next, error) {
 	claimed, verdict, err := s.Ledger.Claim(ctx, key, payment.Attempt{
 		At: s.Now().UTC().Truncate(time.Millisecond), Kind: payment.KindSubmit, ExternalID: gateway.NewExternalID(),
 	}, s.Lease)
+	if held, ok := errors.AsType[*ledger.Held](err); ok {
+		return Next{In: held.Wait, Reason: held.Error()}, nil
+	}
 	switch {
 	case err != nil:
 		return Next{}, fmt.Errorf("submit: %w", err)
