@@ -16,7 +16,6 @@ import (
 	"terbayar/internal/events"
 	"terbayar/internal/intake"
 	"terbayar/internal/ledger"
-	"terbayar/internal/redisconn"
 )
 
 // The exit codes of interface.md.
@@ -76,9 +75,9 @@ func run(ctx context.Context, args []string, in io.Reader, out io.Writer) error 
 	if err != nil {
 		return err
 	}
-	client, err := redisconn.Open(c.Redis.URL.Reveal())
+	client, err := c.Redis.Open()
 	if err != nil {
-		return config.Wrong("REDIS_URL", err)
+		return err
 	}
 	defer client.Close()
 	switch command.Selected().Name {

@@ -79,7 +79,7 @@ func TestVariables(t *testing.T) {
 			t.Errorf("%s is --%s, want --%s", name, flag, want)
 		}
 	}
-	for _, name := range strings.Fields(`REDIS_URL AMDIGIPAY_BASE_URL AMDIGIPAY_USERNAME AMDIGIPAY_PASSWORD
+	for _, name := range strings.Fields(`REDIS_URL REDIS_PASSWORD REDIS_SENTINEL_PASSWORD AMDIGIPAY_BASE_URL AMDIGIPAY_USERNAME AMDIGIPAY_PASSWORD
 		AMDIGIPAY_SIGNATURE_SCHEME AMDIGIPAY_SIGNATURE_KEY AMDIGIPAY_SIGNATURE_FIELDS
 		PAYDIA_BASE_URL PAYDIA_CLIENT_ID PAYDIA_CLIENT_SECRET PAYDIA_PRIVATE_KEY PAYDIA_PRIVATE_KEY_FILE
 		PAYDIA_MERCHANT_ID PAYDIA_CHANNEL_ID MONITORING_USERS WORKER_CONCURRENCY WORKER_HTTP_ADDR
@@ -182,6 +182,7 @@ func TestErrors(t *testing.T) {
 		{"MONITORING_USERS=:" + string(hash), `MONITORING_USERS: entry 1 is not name:bcrypt-hash`},
 		{"REDIS_URL=redis://:hunter2@", `REDIS_URL: a host is missing or malformed`},
 		{"REDIS_URL=", `REDIS_URL: not a URL such as redis://host:6379/0`},
+		{"REDIS_SENTINEL_PASSWORD=hunter2", `REDIS_URL: redis:// has no sentinels to give a password to`},
 		{"EVENTS_STREAM=", `EVENTS_STREAM: is empty`},
 		{"LOG_LEVEL=loud", `LOG_LEVEL: "loud" is none of debug, info, warn, error`},
 		{"LOG_FORMAT=xml", `LOG_FORMAT: "xml" is none of auto, json, text`},

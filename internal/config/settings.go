@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"golang.org/x/crypto/bcrypt"
 
 	"terbayar/internal/redisconn"
@@ -21,15 +22,30 @@ import (
 
 // Redis is where the ledger, the queues and the events live.
 type Redis struct {
-	URL secret.Text `name:"redis-url" env:"REDIS_URL" default:"redis://127.0.0.1:6379/0" group:"Redis:" help:"redis://, rediss://, redis-sentinel:// or redis-cluster://."`
+	URL              secret.Text `name:"redis-url" env:"REDIS_URL" default:"redis://127.0.0.1:6379/0" group:"Redis:" help:"redis://, rediss://, redis-sentinel:// or redis-cluster://."`
+	Password         secret.Text `name:"redis-password" env:"REDIS_PASSWORD" group:"Redis:" help:"The password, as it is, where it does not stand in the URL."`
+	SentinelPassword secret.Text `name:"redis-sentinel-password" env:"REDIS_SENTINEL_PASSWORD" group:"Redis:" help:"The same for the sentinels."`
 }
 
 // Validate implements kong's check.
 func (r *Redis) Validate() error {
-	if err := redisconn.Validate(r.URL.Reveal()); err != nil {
+	if err := redisconn.Validate(r.URL.Reveal(), r.beside()); err != nil {
 		return Wrong("REDIS_URL", err)
 	}
 	return nil
+}
+
+func (r *Redis) beside() redisconn.Passwords {
+	return redisconn.Passwords{Redis: r.Password.Reveal(), Sentinel: r.SentinelPassword.Reveal()}
+}
+
+// Open makes a client; it does not connect yet.
+func (r *Redis) Open() (redis.UniversalClient, error) {
+	client, err := redisconn.Open(r.URL.Reveal(), r.beside())
+	if err != nil {
+		return nil, Wrong("REDIS_URL", err)
+	}
+	return client, nil
 }
 
 // The signature schemes of AM (gateways.md 1.5).

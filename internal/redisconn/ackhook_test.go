@@ -45,7 +45,7 @@ func bare(t *testing.T, server *redistest.Process) redis.UniversalClient {
 
 func opened(t *testing.T, server *redistest.Process) redis.UniversalClient {
 	t.Helper()
-	client, err := Open(server.URL())
+	client, err := Open(server.URL(), Passwords{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -94,8 +94,16 @@ func inspect(ctx context.Context, node redis.Cmdable) (warnings []string, err er
 	if policy, ok := told("maxmemory_policy"); ok && policy != "noeviction" {
 		return nil, fmt.Errorf("%w: its maxmemory-policy is %s and must be noeviction, or it drops payments when memory runs out", ErrUnfit, policy)
 	}
-	if aof, ok := told("aof_enabled"); ok && aof != "1" {
+	switch aof, ok := told("aof_enabled"); {
+	case !ok:
+	case aof != "1":
 		warnings = append(warnings, "appendonly is off: a restart loses every payment since the last snapshot")
+	default:
+		// Managed ones forbid CONFIG, and there it is not the operator's to set.
+		if fsync := node.ConfigGet(ctx, "appendfsync").Val()["appendfsync"]; fsync != "" && fsync != "always" {
+			warnings = append(warnings, "appendfsync is "+fsync+", not always: a Redis that dies forgets its last seconds; "+
+				"living workers put back what they have claimed, but not what enqueue had just been answered for")
+		}
 	}
 	if untold != nil {
 		warnings = append(warnings, "INFO does not tell "+strings.Join(untold, ", ")+

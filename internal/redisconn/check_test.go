@@ -119,6 +119,10 @@ func TestCheckOfRedisServer(t *testing.T) {
 	if warnings, err := Check(t.Context(), client); err != nil || warnings != nil {
 		t.Errorf("%q, %v", warnings, err)
 	}
+	set("appendfsync", "everysec")
+	if warnings, err := Check(t.Context(), client); err != nil || len(warnings) != 1 || !strings.HasPrefix(warnings[0], "appendfsync is everysec") {
+		t.Errorf("%q, %v", warnings, err)
+	}
 	set("appendonly", "no")
 	set("maxmemory", "1200000") // a fresh server needs about one MB
 	if warnings, err := Check(t.Context(), client); err != nil || len(warnings) != 2 {

@@ -40,8 +40,8 @@ const (
 //
 // User, password and everything else may be percent-encoded. The error holds no
 // part of the URL but its scheme and the names of its parameters.
-func Open(rawURL string) (redis.UniversalClient, error) {
-	options, err := parse(rawURL)
+func Open(rawURL string, beside Passwords) (redis.UniversalClient, error) {
+	options, err := parse(rawURL, beside)
 	if err != nil {
 		return nil, fmt.Errorf("redisconn: %w", err)
 	}
@@ -52,15 +52,19 @@ func Open(rawURL string) (redis.UniversalClient, error) {
 	return client, nil
 }
 
-// Validate checks a URL for Open without opening anything.
-func Validate(rawURL string) error {
-	_, err := parse(rawURL)
+// Passwords are those that do not stand in the URL. They are taken as they are,
+// never decoded: what keeps secrets hands them out like that.
+type Passwords struct{ Redis, Sentinel string }
+
+// Validate checks what Open takes, without opening anything.
+func Validate(rawURL string, beside Passwords) error {
+	_, err := parse(rawURL, beside)
 	return err
 }
 
 var authority = regexp.MustCompile(`^([a-z-]+)://([^/?#]*)(.*)$`)
 
-func parse(rawURL string) (*redis.UniversalOptions, error) {
+func parse(rawURL string, beside Passwords) (*redis.UniversalOptions, error) {
 	// net/url refuses several hosts, so they are taken out first.
 	m := authority.FindStringSubmatch(rawURL)
 	if m == nil {
@@ -116,6 +120,14 @@ func parse(rawURL string) (*redis.UniversalOptions, error) {
 			return nil, errors.New("parameter tls is neither true nor false")
 		}
 	}
+	if o.Password != "" && beside.Redis != "" || o.SentinelPassword != "" && beside.Sentinel != "" {
+		return nil, errors.New("a password stands in it, and one beside it: which one counts?")
+	}
+	if beside.Sentinel != "" && o.MasterName == "" {
+		return nil, fmt.Errorf("%s:// has no sentinels to give a password to", scheme)
+	}
+	o.Password = cmp.Or(o.Password, beside.Redis)
+	o.SentinelPassword = cmp.Or(o.SentinelPassword, beside.Sentinel)
 	if secure {
 		o.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
 	}

@@ -45,7 +45,7 @@ func TestParse(t *testing.T) {
 		{"redis-cluster://a/0?tls=true", redis.UniversalOptions{Addrs: []string{"a:6379"}, IsClusterMode: true, TLSConfig: safe}},
 		{"redis-cluster://a?tls=false", redis.UniversalOptions{Addrs: []string{"a:6379"}, IsClusterMode: true}},
 	} {
-		got, err := parse(row.url)
+		got, err := parse(row.url, Passwords{})
 		if err != nil {
 			t.Errorf("%s: %v", row.url, err)
 			continue
@@ -55,6 +55,36 @@ func TestParse(t *testing.T) {
 		}
 		if diff := cmp.Diff(summary(&row.want), summary(got)); diff != "" {
 			t.Errorf("%s: %s", row.url, diff)
+		}
+	}
+}
+
+// TestPasswordsBesideTheURL: they are taken as they are, and not along with one in
+// the URL.
+func TestPasswordsBesideTheURL(t *testing.T) {
+	beside := Passwords{Redis: "h%40nter/2", Sentinel: "s?&="}
+	got, err := parse("redis-sentinel://u@a?master=m&sentinel_username=su", beside)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := redis.UniversalOptions{
+		Addrs: []string{"a:26379"}, MasterName: "m",
+		Username: "u", Password: "h%40nter/2", SentinelUsername: "su", SentinelPassword: "s?&=",
+	}
+	if diff := cmp.Diff(summary(&want), summary(got)); diff != "" {
+		t.Error(diff)
+	}
+	for _, row := range []struct {
+		url    string
+		beside Passwords
+		want   string
+	}{
+		{"redis://:p@h", Passwords{Redis: "p"}, "a password stands in it, and one beside it"},
+		{"redis-sentinel://h?master=m&sentinel_password=p", Passwords{Sentinel: "q"}, "a password stands in it, and one beside it"},
+		{"redis://h", Passwords{Sentinel: "q"}, "redis:// has no sentinels"},
+	} {
+		if err := Validate(row.url, row.beside); err == nil || !strings.Contains(err.Error(), row.want) {
+			t.Errorf("%s: %v", row.url, err)
 		}
 	}
 }
@@ -90,21 +120,21 @@ func TestWrongURLs(t *testing.T) {
 		{"redis-cluster://:hunter2@h/1", "a cluster has database 0 only"},
 		{"redis-cluster://:hunter2@h?tls=hunter2", "parameter tls is neither true nor false"},
 	} {
-		_, err := Open(row.url)
+		_, err := Open(row.url, Passwords{})
 		if err == nil || !strings.Contains(err.Error(), row.want) {
 			t.Errorf("%s: %v, want %s", row.url, err, row.want)
 		}
 		if err != nil && strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%s: the error tells a secret: %v", row.url, err)
 		}
-		if Validate(row.url) == nil {
+		if Validate(row.url, Passwords{}) == nil {
 			t.Errorf("%s is valid", row.url)
 		}
 	}
 }
 
 func TestOpen(t *testing.T) {
-	client, err := Open(redistest.Server(t).URL())
+	client, err := Open(redistest.Server(t).URL(), Passwords{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +152,7 @@ func TestOpenWithPassword(t *testing.T) {
 		"redis://worker:hunter3@" + mini.Addr() + "/1": false,
 		"redis://" + mini.Addr() + "/1":                false,
 	} {
-		client, err := Open(url)
+		client, err := Open(url, Passwords{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -142,7 +172,7 @@ func TestOpenWithPassword(t *testing.T) {
 
 // A caller's deadline cuts go-redis's own time-outs short.
 func TestContextDeadlineCounts(t *testing.T) {
-	client, err := Open("redis://" + serve(t, func(conn net.Conn) { io.Copy(io.Discard, conn) }))
+	client, err := Open("redis://"+serve(t, func(conn net.Conn) { io.Copy(io.Discard, conn) }), Passwords{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +221,7 @@ func answering(answers map[string]string) func(net.Conn) {
 			switch {
 			case ok && answer == "":
 				return
-			case command == "hello" || command == "client":
+			case command == "hello" || command == "client" || command == "config":
 				answer = "-ERR unknown command\r\n"
 			case !ok: // lengths and arguments
 				continue

@@ -31,6 +31,7 @@ import (
 	"terbayar/internal/submit"
 	"terbayar/internal/tasks"
 	"terbayar/internal/telemetry"
+	"terbayar/internal/version"
 	"terbayar/internal/web"
 )
 
@@ -73,16 +74,14 @@ func Build(cfg Config, client redis.UniversalClient, log *slog.Logger) (*House, 
 	if err != nil {
 		return nil, err
 	}
-	if needs := cfg.Worker.TaskNeeds(); needs >= tasks.SubmitTimeout {
-		return nil, config.Wrong("GATEWAY_TIMEOUT", fmt.Errorf(
-			"%s is too long: to log in, to send and to record may take %s, and a task has %s", cfg.Worker.GatewayTimeout, needs, tasks.SubmitTimeout))
-	}
-	if _, isCluster := client.(*redis.ClusterClient); isCluster && !ledger.SharesSlot(cfg.Events.Stream) {
-		return nil, config.Wrong("EVENTS_STREAM", fmt.Errorf(
-			"%q lies in another slot of the Redis Cluster than the ledger; put {%s} into its name", cfg.Events.Stream, ledger.DefaultStream))
+	if err := agree(cfg, client); err != nil {
+		return nil, err
 	}
 	now := time.Now
 	book := ledger.New(client, cfg.Events.Stream, now)
+	book.OnReturn = func(forgotten int, hold time.Duration) {
+		log.Warn("redis has restarted or failed over: nothing is claimed for a moment", "forgotten_and_put_back", forgotten, "hold", hold.String())
+	}
 	inspector := asynq.NewInspectorFromRedisClient(client)
 	metrics := telemetry.NewMetrics(inspector, book)
 	observe := observer(log, metrics)
@@ -109,7 +108,7 @@ func Build(cfg Config, client redis.UniversalClient, log *slog.Logger) (*House, 
 	}
 	h := &House{cfg: cfg, log: log, redis: client}
 	if cfg.AMDigiPay.Enabled() {
-		client, err := amdigipayClient(cfg, metrics)
+		client, err := amdigipayClient(cfg, metrics.Transport(payment.AMDigiPay, clients.NewTransport()))
 		if err != nil {
 			return nil, err
 		}
@@ -120,7 +119,7 @@ func Build(cfg Config, client redis.UniversalClient, log *slog.Logger) (*House, 
 		h.gateways = append(h.gateways, payment.AMDigiPay)
 	}
 	if cfg.Paydia.Enabled() {
-		client, err := paydiaClient(cfg, metrics)
+		client, err := paydiaClient(cfg, metrics.Transport(payment.Paydia, clients.NewTransport()))
 		if err != nil {
 			return nil, err
 		}
@@ -155,6 +154,19 @@ func Build(cfg Config, client redis.UniversalClient, log *slog.Logger) (*House, 
 	return h, nil
 }
 
+// agree checks the settings that only together are right or wrong.
+func agree(cfg Config, client redis.UniversalClient) error {
+	if needs := cfg.Worker.TaskNeeds(); needs >= tasks.SubmitTimeout {
+		return config.Wrong("GATEWAY_TIMEOUT", fmt.Errorf(
+			"%s is too long: to log in, to send and to record may take %s, and a task has %s", cfg.Worker.GatewayTimeout, needs, tasks.SubmitTimeout))
+	}
+	if _, isCluster := client.(*redis.ClusterClient); isCluster && !ledger.SharesSlot(cfg.Events.Stream) {
+		return config.Wrong("EVENTS_STREAM", fmt.Errorf(
+			"%q lies in another slot of the Redis Cluster than the ledger; put {%s} into its name", cfg.Events.Stream, ledger.DefaultStream))
+	}
+	return nil
+}
+
 // Policy is the retry policy in force.
 func Policy(cfg config.RetryPolicy) (*retrypolicy.Policy, error) {
 	if cfg.File == "" {
@@ -167,7 +179,7 @@ func Policy(cfg config.RetryPolicy) (*retrypolicy.Policy, error) {
 	return policy, nil
 }
 
-func amdigipayClient(cfg Config, metrics *telemetry.Metrics) (*amdigipay.Client, error) {
+func amdigipayClient(cfg Config, transport http.RoundTripper) (*amdigipay.Client, error) {
 	statusMap, err := amdigipay.ParseStatusMap(cfg.AMDigiPay.StatusMap)
 	if err != nil {
 		return nil, config.Wrong("AMDIGIPAY_STATUS_MAP", err)
@@ -177,8 +189,7 @@ func amdigipayClient(cfg Config, metrics *telemetry.Metrics) (*amdigipay.Client,
 		BaseURL: a.BaseURL, Username: a.Username, Password: a.Password,
 		SignatureScheme: a.SignatureScheme, SignatureKey: a.SignatureKey, SignatureFields: a.SignatureFields,
 		LoginEncoding: a.LoginEncoding, ListMethod: a.ListMethod, StatusMap: statusMap,
-		Timeout:   cfg.Worker.GatewayTimeout,
-		Transport: metrics.Transport(payment.AMDigiPay, clients.NewTransport()), Now: time.Now,
+		Timeout: cfg.Worker.GatewayTimeout, Transport: transport, Now: time.Now,
 	})
 	if err != nil {
 		return nil, config.Invalid(err)
@@ -186,7 +197,7 @@ func amdigipayClient(cfg Config, metrics *telemetry.Metrics) (*amdigipay.Client,
 	return client, nil
 }
 
-func paydiaClient(cfg Config, metrics *telemetry.Metrics) (*paydia.Client, error) {
+func paydiaClient(cfg Config, transport http.RoundTripper) (*paydia.Client, error) {
 	key, err := cfg.Paydia.Key()
 	if err != nil {
 		return nil, err
@@ -195,8 +206,7 @@ func paydiaClient(cfg Config, metrics *telemetry.Metrics) (*paydia.Client, error
 	client, err := paydia.New(paydia.Options{
 		BaseURL: p.BaseURL, ClientID: p.ClientID, ClientSecret: p.ClientSecret, PrivateKey: key, ChannelID: p.ChannelID,
 		CustomerTokenPrefix: p.CustomerTokenPrefix, SendEmptyReference: p.QueryEmptyReference,
-		Timeout:   cfg.Worker.GatewayTimeout,
-		Transport: metrics.Transport(payment.Paydia, clients.NewTransport()), Now: time.Now,
+		Timeout: cfg.Worker.GatewayTimeout, Transport: transport, Now: time.Now,
 	})
 	if err != nil {
 		return nil, config.Invalid(err)
@@ -235,7 +245,7 @@ func (h *House) Run(ctx context.Context) error {
 		defer cancel()
 		_ = server.Shutdown(closing) // the worker is done; a page still loading is not worth waiting for
 	}()
-	h.log.Info("worker starts", "http", h.Addr().String(), "gateways", h.gateways,
+	h.log.Info("worker starts", "version", version.String(), "http", h.Addr().String(), "gateways", h.gateways,
 		"concurrency", h.cfg.Worker.Concurrency, "poll", h.cfg.Worker.StatusPollInterval.String())
 
 	if err := h.awaitRedis(ctx); err != nil || ctx.Err() != nil {
