@@ -114,7 +114,8 @@ func (l *Ledger) Create(ctx context.Context, entries []Entry) []CreateResult {
 			},
 		})
 	}
-	l.runAll(ctx, calls, func(i int, cmd *redis.Cmd) {
+	l.runAll(ctx, calls, func(c call, cmd *redis.Cmd) {
+		i := c.index
 		words, err := cmd.StringSlice()
 		if err == nil && len(words) != 2 {
 			err = errors.New("unexpected answer of a script")
@@ -253,7 +254,13 @@ func (l *Ledger) SaveAll(ctx context.Context, records []*Record) []error {
 		save.index = i
 		calls = append(calls, save)
 	}
-	l.runAll(ctx, calls, func(i int, cmd *redis.Cmd) { errs[i] = saved(records[i].Key(), cmd) })
+	l.runAll(ctx, calls, func(c call, cmd *redis.Cmd) {
+		err := saved(records[c.index].Key(), cmd)
+		if err == nil {
+			l.memory.remember(l.now(), c)
+		}
+		errs[c.index] = err
+	})
 	return errs
 }
 

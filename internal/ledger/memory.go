@@ -96,7 +96,7 @@ func (l *Ledger) remind(ctx context.Context) (forgotten int, err error) {
 	l.memory.mu.Unlock()
 	// A save is refused until its claim is back.
 	for _, calls := range [][]call{claims, saves} {
-		l.runAll(ctx, calls, func(_ int, cmd *redis.Cmd) {
+		l.runAll(ctx, calls, func(_ call, cmd *redis.Cmd) {
 			word, e := cmd.Text()
 			if e != nil {
 				err = fmt.Errorf("ledger: remind redis: %w", e)

@@ -196,6 +196,15 @@ func TestForgottenRecord(t *testing.T) {
 		c.forward(5 * time.Second)
 		r.GatewayStatus = "2006300"
 		move(t, l, r, payment.OnProcessing, c.t.Add(time.Minute))
+		if r, err = l.Read(t.Context(), inv1); err != nil {
+			t.Fatal(err)
+		}
+		r.Status, r.Due = payment.Paid, time.Time{} // as a poll records it
+		for _, err := range l.SaveAll(t.Context(), []*ledger.Record{r}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
 		want = whole(t, l, client)
 		forget()
 		tick(t, l)

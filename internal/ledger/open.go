@@ -78,15 +78,19 @@ func (l *Ledger) Unknown(ctx context.Context, g payment.Gateway) ([]*Record, err
 	return l.readBrief(ctx, g, ids)
 }
 
-// Postpone sets when payments are next due, and nothing else: they were looked
-// at and stand where they stood. One that has left the open set stays out.
+// Postpone sets when payments are next due, in the order given, and nothing else:
+// they were looked at, or had to wait, and stand where they stood. One that has left
+// the open set stays out.
 func (l *Ledger) Postpone(ctx context.Context, g payment.Gateway, ids []string, due time.Time) error {
 	if len(ids) == 0 {
 		return nil
 	}
 	members := make([]redis.Z, len(ids))
 	for i, id := range ids {
-		members[i] = redis.Z{Score: float64(due.UnixMilli()), Member: id}
+		// A microsecond apart: of equal ones Redis would make an order of its own. And
+		// early rather than late, so that one poll finds all of them.
+		ahead := float64(len(ids)-1-i) / 1000
+		members[i] = redis.Z{Score: float64(due.UnixMilli()) - ahead, Member: id}
 	}
 	if err := l.redis.ZAddXX(ctx, openKey(g), members...).Err(); err != nil {
 		return fmt.Errorf("ledger: postpone %d at %s: %w", len(ids), g, err)
@@ -174,7 +178,7 @@ type call struct {
 // runAll runs scripts in order in one round trip and hands each answer to done.
 // A Redis that does not know a script yet (restarted, failed over) is told it,
 // which costs another round trip.
-func (l *Ledger) runAll(ctx context.Context, calls []call, done func(index int, cmd *redis.Cmd)) {
+func (l *Ledger) runAll(ctx context.Context, calls []call, done func(c call, cmd *redis.Cmd)) {
 	if len(calls) == 0 {
 		return
 	}
@@ -190,6 +194,6 @@ func (l *Ledger) runAll(ctx context.Context, calls []call, done func(index int, 
 		if redis.HasErrorPrefix(cmds[i].Err(), "NOSCRIPT") {
 			cmds[i] = c.script.Run(ctx, l.redis, c.keys, c.args...)
 		}
-		done(c.index, cmds[i])
+		done(c, cmds[i])
 	}
 }

@@ -152,9 +152,21 @@ func (p *Poller) lookUp(ctx context.Context, g payment.Gateway, due []*ledger.Re
 			unchanged = append(unchanged, r.TransactionID)
 		}
 	}
+	next := submit.DueAfter(payment.OnProcessing, p.Now(), p.Interval)
+	if len(unasked) > 0 {
+		// Whoever was not asked about is first in turn when the gateway can be asked
+		// again: where every poll is cut short, somebody would wait forever.
+		behind := p.Now().Add(later + time.Millisecond)
+		next = latest(next, behind)
+		for _, c := range changes {
+			if !c.record.Due.IsZero() {
+				c.record.Due = latest(c.record.Due, behind)
+			}
+		}
+	}
 	return errors.Join(err,
 		p.Ledger.Postpone(ctx, g, unasked, p.Now().Add(later)),
-		p.Ledger.Postpone(ctx, g, unchanged, submit.DueAfter(payment.OnProcessing, p.Now(), p.Interval)),
+		p.Ledger.Postpone(ctx, g, unchanged, next),
 		p.save(ctx, changes),
 	)
 }
@@ -232,6 +244,13 @@ func (p *Poller) save(ctx context.Context, changes []change) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // join appends to due what of others is not in it already.

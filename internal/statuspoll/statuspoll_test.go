@@ -15,6 +15,7 @@ import (
 	"terbayar/internal/payment"
 	"terbayar/internal/redistest"
 	"terbayar/internal/rig"
+	"terbayar/internal/submit"
 	"terbayar/internal/statuspoll"
 )
 
@@ -285,6 +286,47 @@ func TestErrorsChangeNothing(t *testing.T) {
 				t.Errorf("not asked at all: %v", due)
 			}
 		})
+	}
+}
+
+// TestNobodyWaitsForever: every poll is cut short by a login that fails. Whoever it
+// did not get to comes first in the next one.
+func TestNobodyWaitsForever(t *testing.T) {
+	r := rig.New(t, redistest.Mini(t))
+	r.SetPolicy(`gateways: {paydia: {rules: [{code: "net:unknown", action: confirm, backoff: {type: constant, base: 1s, jitter: 0%}}]}}`)
+	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostAfter, Operation: gatewaysim.PaydiaPayment})
+	var keys []payment.Key
+	for i := range 24 {
+		key := payment.Key{Gateway: payment.Paydia, TransactionID: fmt.Sprintf("ORD-%d", i)}
+		r.Take(rig.PaydiaOrder(key.TransactionID))
+		r.Submit(key)
+		keys = append(keys, key)
+	}
+	waiting := func() (some []payment.Key) {
+		for _, key := range keys {
+			if len(r.Read(key).Attempts) == 1 {
+				some = append(some, key)
+			}
+		}
+		return some
+	}
+	// Three polls would do; which of the eight requests that are under way at once
+	// meets what is chance.
+	for polls := 0; len(waiting()) > 0; polls++ {
+		if polls == 12 {
+			t.Fatalf("not asked about in %d polls: %v", polls, waiting())
+		}
+		r.Forward(submit.LoginPause + time.Second)
+		r.Sim.ClearFaults()
+		if err := r.Paydia.Authenticate(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.Fault500Before, Operation: gatewaysim.PaydiaQuery, Count: 8})
+		r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultTokenLost, Operation: gatewaysim.PaydiaQuery})
+		r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.Fault500Before, Operation: gatewaysim.PaydiaToken})
+		if err := r.Poller.Poll(t.Context(), payment.Paydia); err == nil {
+			t.Fatal("the poll was not cut short")
+		}
 	}
 }
 
