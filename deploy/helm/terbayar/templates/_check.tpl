@@ -1,0 +1,152 @@
+{{/*
+Everything that is wrong with the values, in one failure, by the names that the reader has
+to change. The schema has looked at each value alone; here they are looked at together.
+*/}}
+{{- define "terbayar.check" -}}
+{{- $wrong := list }}
+{{- $v := .Values }}
+
+{{- if not $v.image.repository }}
+{{- $wrong = append $wrong "image.repository is missing: there is no public image; build one from this repository and push it to your registry" }}
+{{- end }}
+
+{{- /* Redis */}}
+{{- with $v.redis }}
+{{- if not .addresses }}
+{{- $wrong = append $wrong "redis.addresses is missing: host:port of your Redis (none is bundled)" }}
+{{- else if and (eq .mode "standalone") (gt (len .addresses) 1) }}
+{{- $wrong = append $wrong "redis.addresses: standalone takes one address; for several set redis.mode to sentinel or cluster" }}
+{{- end }}
+{{- if and (eq .mode "sentinel") (not .sentinel.master) }}
+{{- $wrong = append $wrong "redis.sentinel.master is missing: the name under which the sentinels know the primary" }}
+{{- end }}
+{{- if and (eq .mode "cluster") (ne (int .database) 0) }}
+{{- $wrong = append $wrong "redis.database: a cluster has database 0 only" }}
+{{- end }}
+{{- if and .secretKeys.sentinelPassword (not .existingSecret) }}
+{{- $wrong = append $wrong "redis.existingSecret is missing, although redis.secretKeys.sentinelPassword is set" }}
+{{- end }}
+{{- /* The ledger's scripts work in one slot. */}}
+{{- if and (eq .mode "cluster") (ne $v.eventsStream "terbayar:events") (not (contains "{terbayar:events}" $v.eventsStream)) }}
+{{- $wrong = append $wrong (printf "eventsStream: %q lies in another slot of the Redis Cluster than the ledger; put {terbayar:events} into its name" $v.eventsStream) }}
+{{- end }}
+{{- end }}
+{{- if and $v.trustedCA.existingConfigMap $v.trustedCA.existingSecret }}
+{{- $wrong = append $wrong "trustedCA.existingConfigMap and trustedCA.existingSecret are both set: which one counts?" }}
+{{- end }}
+
+{{- /* Gateways */}}
+{{- with $v.amdigipay }}
+{{- if .enabled }}
+{{- if not .username }}
+{{- $wrong = append $wrong "amdigipay.username is missing, although amdigipay.enabled is true" }}
+{{- end }}
+{{- if not .existingSecret }}
+{{- $wrong = append $wrong (printf "amdigipay.existingSecret is missing: the name of a Secret with the key %s" .secretKeys.password) }}
+{{- end }}
+{{- if and (eq .signatureScheme "hmac-sha256") (not .signatureFields) }}
+{{- $wrong = append $wrong "amdigipay.signatureFields names no field: amdigipay.signatureScheme is hmac-sha256" }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- with $v.paydia }}
+{{- if .enabled }}
+{{- if not .clientId }}
+{{- $wrong = append $wrong "paydia.clientId is missing, although paydia.enabled is true" }}
+{{- end }}
+{{- if not .existingSecret }}
+{{- $wrong = append $wrong (printf "paydia.existingSecret is missing: the name of a Secret with the keys %s and %s" .secretKeys.clientSecret .secretKeys.privateKey) }}
+{{- end }}
+{{- if not $v.payloadKeys.existingSecret }}
+{{- $wrong = append $wrong (printf "payloadKeys.existingSecret is missing: the name of a Secret with the key %s; without it no payment of Paydia's can be sent" $v.payloadKeys.key) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* The chain of time-outs, as internal/config and internal/worker check it at the start. */}}
+{{- with $v.worker }}
+{{- $gateway := include "terbayar.milliseconds" .gatewayTimeout | int }}
+{{- $shutdown := include "terbayar.milliseconds" .shutdownTimeout | int }}
+{{- $lease := add $gateway 5000 }}
+{{- if lt $gateway 1 }}
+{{- $wrong = append $wrong (printf "worker.gatewayTimeout: %s is less than 1ms" .gatewayTimeout) }}
+{{- end }}
+{{- if ge $gateway $shutdown }}
+{{- $wrong = append $wrong (printf "worker.gatewayTimeout (%s) must be less than worker.shutdownTimeout (%s): a request in flight at shutdown could not finish" .gatewayTimeout .shutdownTimeout) }}
+{{- end }}
+{{- if ge (add $gateway $lease) 300000 }}
+{{- $wrong = append $wrong (printf "worker.gatewayTimeout: %s is too long: to log in, to send and to record may take %ds, and a task has 5m" .gatewayTimeout (div (add $gateway $lease) 1000)) }}
+{{- end }}
+{{- $grace := include "terbayar.worker.gracePeriod" $ | int }}
+{{- if le (mul $grace 1000) $shutdown }}
+{{- $wrong = append $wrong (printf "worker.shutdownTimeout (%s) must be less than worker.terminationGracePeriodSeconds (%d): the worker would be killed while it waits for a request in flight" .shutdownTimeout $grace) }}
+{{- end }}
+{{- end }}
+
+{{- /* A variable of Kubernetes' env beats the ConfigMap's: an extra one must not undo a check. */}}
+{{- $taken := include "terbayar.worker.settings" . | fromYaml | keys }}
+{{- range include "terbayar.worker.env" . | fromYamlArray }}
+{{- if has .name $taken }}
+{{- $wrong = append $wrong (printf "worker.extraEnv: %s is set by another value of this chart already" .name) }}
+{{- end }}
+{{- $taken = append $taken .name }}
+{{- end }}
+
+{{- /* Scaling */}}
+{{- if and $v.autoscaling.enabled $v.keda.enabled }}
+{{- $wrong = append $wrong "autoscaling.enabled and keda.enabled are both true: two autoscalers would pull at one Deployment" }}
+{{- end }}
+{{- range $name := list "autoscaling" "keda" }}
+{{- with get $v $name }}
+{{- if and .enabled (lt (int .maxReplicas) (int .minReplicas)) }}
+{{- $wrong = append $wrong (printf "%s.maxReplicas (%d) is less than %s.minReplicas (%d)" $name (int .maxReplicas) $name (int .minReplicas)) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- with $v.autoscaling }}
+{{- if and .enabled (not (dig "requests" "cpu" "" $v.worker.resources)) }}
+{{- $wrong = append $wrong "worker.resources.requests.cpu is missing: autoscaling counts in percent of it" }}
+{{- end }}
+{{- end }}
+{{- with $v.keda }}
+{{- if .enabled }}
+{{- if not (include "terbayar.gateways" $) }}
+{{- $wrong = append $wrong "keda.enabled is true, but neither amdigipay nor paydia is: there is no queue to look at" }}
+{{- end }}
+{{- if and (eq .trigger "prometheus") (not .prometheus.serverAddress) }}
+{{- $wrong = append $wrong "keda.prometheus.serverAddress is missing: keda.trigger is prometheus" }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* Ingress */}}
+{{- with $v.ingress }}
+{{- if .enabled }}
+{{- if not $v.monitoring.existingSecret }}
+{{- $wrong = append $wrong "monitoring.existingSecret is missing: without users the web UI turns everybody away who comes through the Ingress" }}
+{{- end }}
+{{- if not .host }}
+{{- $wrong = append $wrong "ingress.host is missing, although ingress.enabled is true" }}
+{{- end }}
+{{- if not .tlsSecret }}
+{{- $wrong = append $wrong "ingress.tlsSecret is missing: passwords would cross the network in clear" }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* What was asked for and the cluster does not know is refused, not left out in silence. */}}
+{{- range $key, $enabled := dict
+  "keda.sh/v1alpha1/ScaledObject keda.enabled" $v.keda.enabled
+  "monitoring.coreos.com/v1/PodMonitor metrics.podMonitor.enabled" $v.metrics.podMonitor.enabled
+  "monitoring.coreos.com/v1/PrometheusRule metrics.prometheusRule.enabled" $v.metrics.prometheusRule.enabled
+}}
+{{- $kind := splitList " " $key | first }}
+{{- if and $enabled (not ($.Capabilities.APIVersions.Has $kind)) }}
+{{- $wrong = append $wrong (printf "%s is true, but the cluster does not know %s: install its operator first (helm template: --api-versions %s)" (splitList " " $key | last) $kind $kind) }}
+{{- end }}
+{{- end }}
+
+{{- if $wrong }}
+{{- fail (printf "\n\nthe values will not do:\n- %s\n" (join "\n- " $wrong)) }}
+{{- end }}
+{{- end }}

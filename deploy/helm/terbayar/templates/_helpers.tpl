@@ -1,0 +1,105 @@
+{{- define "terbayar.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{/* At most 43 characters: room for the longest suffix, -worker-retry-policy. */}}
+{{- define "terbayar.fullname" -}}
+{{- $name := default .Chart.Name .Values.nameOverride }}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 43 | trimSuffix "-" }}
+{{- else if contains $name .Release.Name }}
+{{- .Release.Name | trunc 43 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name $name | trunc 43 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{- define "terbayar.worker.fullname" -}}
+{{ include "terbayar.fullname" . }}-worker
+{{- end }}
+
+{{/* Labels of an object that belongs to no single component. */}}
+{{- define "terbayar.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+app.kubernetes.io/name: {{ include "terbayar.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/part-of: terbayar
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* Never change: a Deployment's selector cannot be upgraded (tests/selectors.golden). */}}
+{{- define "terbayar.worker.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "terbayar.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: worker
+{{- end }}
+
+{{- define "terbayar.worker.labels" -}}
+{{ include "terbayar.labels" . }}
+app.kubernetes.io/component: worker
+{{- end }}
+
+{{- define "terbayar.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create }}
+{{- default (include "terbayar.worker.fullname" .) .Values.serviceAccount.name }}
+{{- else }}
+{{- default "default" .Values.serviceAccount.name }}
+{{- end }}
+{{- end }}
+
+{{- define "terbayar.image" -}}
+{{- with .Values.image -}}
+{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ default $.Chart.AppVersion .tag }}{{ end }}
+{{- end }}
+{{- end }}
+
+{{/*
+A Go duration such as 1m30s in milliseconds. Sprig parses none, but can add one to a date.
+*/}}
+{{- define "terbayar.milliseconds" -}}
+{{- $zero := toDate "2006-01-02" "2000-01-01" -}}
+{{- ((mustDateModify . $zero).Sub $zero).Milliseconds }}
+{{- end }}
+
+{{/* The chain of time-outs ends here: the shutdown, 15 s to record and hand back, the kill. */}}
+{{- define "terbayar.worker.gracePeriod" -}}
+{{- with .Values.worker -}}
+{{- if kindIs "invalid" .terminationGracePeriodSeconds -}}
+{{ add (divf (include "terbayar.milliseconds" .shutdownTimeout) 1000 | ceil | int) 15 }}
+{{- else -}}
+{{ int .terminationGracePeriodSeconds }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* REDIS_URL without passwords: those come from the Secret, as they are. */}}
+{{- define "terbayar.redisURL" -}}
+{{- with .Values.redis -}}
+{{- $hosts := join "," .addresses -}}
+{{- with .username }}{{ $hosts = printf "%s@%s" (urlquery . | replace "+" "%20") $hosts }}{{ end -}}
+{{- if eq .mode "sentinel" -}}
+redis-sentinel://{{ $hosts }}/{{ int .database }}?master={{ urlquery .sentinel.master }}{{ with .sentinel.username }}&sentinel_username={{ urlquery . }}{{ end }}{{ if .tls.enabled }}&tls=true{{ end }}
+{{- else if eq .mode "cluster" -}}
+redis-cluster://{{ $hosts }}{{ if .tls.enabled }}?tls=true{{ end }}
+{{- else -}}
+{{ ternary "rediss" "redis" .tls.enabled }}://{{ $hosts }}/{{ int .database }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The gateways that are on, separated by spaces: each is also the name of its queue. */}}
+{{- define "terbayar.gateways" -}}
+{{- $on := list }}
+{{- if .Values.amdigipay.enabled }}{{ $on = append $on "amdigipay" }}{{ end }}
+{{- if .Values.paydia.enabled }}{{ $on = append $on "paydia" }}{{ end }}
+{{- join " " $on }}
+{{- end }}
+
+{{/* What finds this release's series: the labels that podmonitor.yaml makes. */}}
+{{- define "terbayar.metricsSelector" -}}
+{{- .Values.metrics.selector | default (printf "namespace=%q, job=%q" .Release.Namespace (include "terbayar.worker.fullname" .)) }}
+{{- end }}

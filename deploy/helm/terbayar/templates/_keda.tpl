@@ -1,0 +1,31 @@
+{{/* What KEDA's Redis trigger needs beside the ScaledObject: references, never values. */}}
+{{- define "terbayar.keda.secretRefs" -}}
+{{- $redis := .Values.redis }}
+{{- with $redis.existingSecret }}
+- parameter: password
+  name: {{ . }}
+  key: {{ $redis.secretKeys.password }}
+{{- if and (eq $redis.mode "sentinel") $redis.secretKeys.sentinelPassword }}
+- parameter: sentinelPassword
+  name: {{ . }}
+  key: {{ $redis.secretKeys.sentinelPassword }}
+{{- end }}
+{{- end }}
+{{- if and $redis.tls.enabled .Values.trustedCA.existingSecret }}
+- parameter: ca
+  name: {{ .Values.trustedCA.existingSecret }}
+  key: {{ .Values.trustedCA.key }}
+{{- end }}
+{{- end }}
+
+{{- define "terbayar.keda.configMapRefs" -}}
+{{- if and .Values.redis.tls.enabled .Values.trustedCA.existingConfigMap }}
+- parameter: ca
+  name: {{ .Values.trustedCA.existingConfigMap }}
+  key: {{ .Values.trustedCA.key }}
+{{- end }}
+{{- end }}
+
+{{- define "terbayar.keda.hasAuthentication" -}}
+{{- if and .Values.keda.enabled (eq .Values.keda.trigger "redis") (or (include "terbayar.keda.secretRefs" .) (include "terbayar.keda.configMapRefs" .)) }}true{{ end }}
+{{- end }}

@@ -1,0 +1,246 @@
+{{/* What the worker and its check share: both are the worker program, with one environment. */}}
+
+{{- define "terbayar.worker.pod" -}}
+serviceAccountName: {{ include "terbayar.serviceAccountName" . }}
+automountServiceAccountToken: false
+enableServiceLinks: false
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext:
+  runAsNonRoot: true
+  {{- range $field := list "runAsUser" "runAsGroup" "fsGroup" }}
+  {{- with get $.Values.worker.podSecurityContext $field }}
+  {{ $field }}: {{ int64 . }}
+  {{- end }}
+  {{- end }}
+  seccompProfile:
+    type: RuntimeDefault
+{{- with .Values.worker.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.worker.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with include "terbayar.worker.volumes" . }}
+volumes:
+  {{- . | trim | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- define "terbayar.worker.container" -}}
+image: {{ include "terbayar.image" . | quote }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+securityContext:
+  allowPrivilegeEscalation: false
+  capabilities:
+    drop:
+      - ALL
+  privileged: false
+  readOnlyRootFilesystem: true
+envFrom:
+  {{- /* The last one wins, so that extraEnvFrom cannot replace a checked setting. */}}
+  {{- with .Values.worker.extraEnvFrom }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+  - configMapRef:
+      name: {{ include "terbayar.worker.fullname" . }}
+{{- with include "terbayar.worker.env" . }}
+env:
+  {{- . | trim | nindent 2 }}
+{{- end }}
+{{- with include "terbayar.worker.volumeMounts" . }}
+volumeMounts:
+  {{- . | trim | nindent 2 }}
+{{- end }}
+{{- with .Values.worker.resources }}
+resources:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* The plain settings, as the ConfigMap holds them. An empty one is left out: it is the default. */}}
+{{- define "terbayar.worker.settings" -}}
+REDIS_URL: {{ include "terbayar.redisURL" . | quote }}
+{{- with .Values.amdigipay }}
+{{- if .enabled }}
+AMDIGIPAY_BASE_URL: {{ .baseUrl | quote }}
+AMDIGIPAY_USERNAME: {{ .username | quote }}
+AMDIGIPAY_SIGNATURE_SCHEME: {{ .signatureScheme | quote }}
+{{- with .signatureFields }}
+AMDIGIPAY_SIGNATURE_FIELDS: {{ join "," . | quote }}
+{{- end }}
+{{- with .rateLimit }}
+AMDIGIPAY_RATE_LIMIT: {{ . | quote }}
+{{- end }}
+AMDIGIPAY_STATUS_MAP: {{ .statusMap | quote }}
+AMDIGIPAY_LIST_METHOD: {{ .listMethod | quote }}
+AMDIGIPAY_LIST_LIMIT: {{ .listLimit | int | quote }}
+AMDIGIPAY_LOGIN_ENCODING: {{ .loginEncoding | quote }}
+{{- end }}
+{{- end }}
+{{- with .Values.paydia }}
+{{- if .enabled }}
+PAYDIA_BASE_URL: {{ .baseUrl | quote }}
+PAYDIA_CLIENT_ID: {{ .clientId | quote }}
+PAYDIA_PRIVATE_KEY_FILE: /etc/terbayar/paydia/private-key.pem
+{{- with .merchantId }}
+PAYDIA_MERCHANT_ID: {{ . | quote }}
+{{- end }}
+PAYDIA_CHANNEL_ID: {{ .channelId | quote }}
+{{- with .rateLimit }}
+PAYDIA_RATE_LIMIT: {{ . | quote }}
+{{- end }}
+{{- with .customerTokenPrefix }}
+PAYDIA_CUSTOMER_TOKEN_PREFIX: {{ . | quote }}
+{{- end }}
+PAYDIA_QUERY_EMPTY_REFERENCE: {{ .queryEmptyReference | quote }}
+{{- end }}
+{{- end }}
+{{- if .Values.payloadKeys.existingSecret }}
+PAYLOAD_KEYS_FILE: /etc/terbayar/payload-keys/payload-keys
+{{- end }}
+{{- if .Values.retryPolicy }}
+RETRY_POLICY_FILE: /etc/terbayar/retry-policy/retry-policy.yaml
+{{- end }}
+{{- if or .Values.trustedCA.existingConfigMap .Values.trustedCA.existingSecret }}
+{{- /* Go's own variable: a directory on top of the image's file of public certificates. */}}
+SSL_CERT_DIR: /etc/terbayar/trusted-ca
+{{- end }}
+EVENTS_STREAM: {{ .Values.eventsStream | quote }}
+{{- with .Values.worker }}
+WORKER_CONCURRENCY: {{ .concurrency | int | quote }}
+WORKER_HTTP_ADDR: ":8080"
+WORKER_SHUTDOWN_TIMEOUT: {{ .shutdownTimeout | quote }}
+GATEWAY_TIMEOUT: {{ .gatewayTimeout | quote }}
+GATEWAY_BREAKER_FAILURES: {{ .breakerFailures | int | quote }}
+GATEWAY_BREAKER_PAUSE: {{ .breakerPause | quote }}
+STATUS_POLL_INTERVAL: {{ .statusPollInterval | quote }}
+STATUS_SWEEP_INTERVAL: {{ .statusSweepInterval | quote }}
+EXPIRY_GRACE: {{ .expiryGrace | quote }}
+LATE_PAYMENT_WINDOW: {{ .latePaymentWindow | quote }}
+LOG_LEVEL: {{ .log.level | quote }}
+LOG_FORMAT: {{ .log.format | quote }}
+{{- end }}
+{{- end }}
+
+{{- define "terbayar.secretEnv" -}}
+- name: {{ .variable }}
+  valueFrom:
+    secretKeyRef:
+      name: {{ .secret }}
+      key: {{ .key }}
+{{- end }}
+
+{{- define "terbayar.worker.env" -}}
+{{- with .Values.redis }}
+{{- if .existingSecret }}
+{{ include "terbayar.secretEnv" (dict "variable" "REDIS_PASSWORD" "secret" .existingSecret "key" .secretKeys.password) }}
+{{- if and (eq .mode "sentinel") .secretKeys.sentinelPassword }}
+{{ include "terbayar.secretEnv" (dict "variable" "REDIS_SENTINEL_PASSWORD" "secret" .existingSecret "key" .secretKeys.sentinelPassword) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- with .Values.amdigipay }}
+{{- if .enabled }}
+{{ include "terbayar.secretEnv" (dict "variable" "AMDIGIPAY_PASSWORD" "secret" .existingSecret "key" .secretKeys.password) }}
+{{- if eq .signatureScheme "hmac-sha256" }}
+{{ include "terbayar.secretEnv" (dict "variable" "AMDIGIPAY_SIGNATURE_KEY" "secret" .existingSecret "key" .secretKeys.signatureKey) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- with .Values.paydia }}
+{{- if .enabled }}
+{{ include "terbayar.secretEnv" (dict "variable" "PAYDIA_CLIENT_SECRET" "secret" .existingSecret "key" .secretKeys.clientSecret) }}
+{{- end }}
+{{- end }}
+{{- with .Values.monitoring }}
+{{- if .existingSecret }}
+{{ include "terbayar.secretEnv" (dict "variable" "MONITORING_USERS" "secret" .existingSecret "key" .key) }}
+{{- end }}
+{{- end }}
+{{- with .Values.worker.extraEnv }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* Files for what has several lines or is read as a file; 0440, with fsGroup as the group. */}}
+{{- define "terbayar.worker.volumes" -}}
+{{- if .Values.retryPolicy }}
+- name: retry-policy
+  configMap:
+    name: {{ include "terbayar.worker.fullname" . }}-retry-policy
+{{- end }}
+{{- with .Values.paydia }}
+{{- if .enabled }}
+- name: paydia
+  secret:
+    secretName: {{ .existingSecret }}
+    defaultMode: 0440
+    items:
+      - key: {{ .secretKeys.privateKey }}
+        path: private-key.pem
+{{- end }}
+{{- end }}
+{{- with .Values.payloadKeys }}
+{{- if .existingSecret }}
+- name: payload-keys
+  secret:
+    secretName: {{ .existingSecret }}
+    defaultMode: 0440
+    items:
+      - key: {{ .key }}
+        path: payload-keys
+{{- end }}
+{{- end }}
+{{- with .Values.trustedCA }}
+{{- if .existingConfigMap }}
+- name: trusted-ca
+  configMap:
+    name: {{ .existingConfigMap }}
+    items:
+      - key: {{ .key }}
+        path: ca.crt
+{{- else if .existingSecret }}
+- name: trusted-ca
+  secret:
+    secretName: {{ .existingSecret }}
+    defaultMode: 0440
+    items:
+      - key: {{ .key }}
+        path: ca.crt
+{{- end }}
+{{- end }}
+{{- with .Values.worker.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "terbayar.worker.volumeMounts" -}}
+{{- if .Values.retryPolicy }}
+- name: retry-policy
+  mountPath: /etc/terbayar/retry-policy
+  readOnly: true
+{{- end }}
+{{- if .Values.paydia.enabled }}
+- name: paydia
+  mountPath: /etc/terbayar/paydia
+  readOnly: true
+{{- end }}
+{{- if .Values.payloadKeys.existingSecret }}
+- name: payload-keys
+  mountPath: /etc/terbayar/payload-keys
+  readOnly: true
+{{- end }}
+{{- if or .Values.trustedCA.existingConfigMap .Values.trustedCA.existingSecret }}
+- name: trusted-ca
+  mountPath: /etc/terbayar/trusted-ca
+  readOnly: true
+{{- end }}
+{{- with .Values.worker.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,502 @@
+package typed
+
+import (
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	keda "github.com/kedacore/keda/v2/apis/keda/v1alpha1"
+	monitoring "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	apps "k8s.io/api/apps/v1"
+	autoscaling "k8s.io/api/autoscaling/v2"
+	core "k8s.io/api/core/v1"
+	networking "k8s.io/api/networking/v1"
+	policy "k8s.io/api/policy/v1"
+	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"sigs.k8s.io/yaml"
+)
+
+// TestMetadata: names that Kubernetes takes however long the release's is, the
+// release's own namespace, the standard labels, and nothing empty.
+func TestMetadata(t *testing.T) {
+	everyRelease(t, func(t *testing.T, r *release) {
+		seen := map[string]bool{}
+		for i, o := range r.objects {
+			id := fmt.Sprintf("%T %s", o, o.GetName())
+			if seen[id] {
+				t.Errorf("%s stands twice", id)
+			}
+			seen[id] = true
+			if faults := validation.IsDNS1035Label(o.GetName()); faults != nil {
+				t.Errorf("%s: %v", id, faults)
+			}
+			if o.GetNamespace() != namespace {
+				t.Errorf("%s is in namespace %q", id, o.GetNamespace())
+			}
+			for _, name := range []string{
+				"helm.sh/chart", "app.kubernetes.io/name", "app.kubernetes.io/instance", "app.kubernetes.io/version",
+				"app.kubernetes.io/managed-by", "app.kubernetes.io/part-of",
+			} {
+				if o.GetLabels()[name] == "" {
+					t.Errorf("%s has no label %s", id, name)
+				}
+			}
+			for name, value := range o.GetLabels() {
+				if faults := validation.IsValidLabelValue(value); faults != nil {
+					t.Errorf("%s: label %s: %v", id, name, faults)
+				}
+			}
+			var tree any
+			if err := yaml.Unmarshal([]byte(r.raw[i]), &tree); err != nil {
+				t.Fatal(err)
+			}
+			hollow(tree, "", func(where string) { t.Errorf("%s: %s is empty", id, where) })
+			if strings.Contains(r.raw[i], " \n") {
+				t.Errorf("%s: a line ends with a space", id)
+			}
+		}
+	})
+}
+
+// hollow tells of every null, empty map and empty list in a tree: somebody forgot
+// a "with".
+func hollow(node any, where string, tell func(string)) {
+	switch node := node.(type) {
+	case nil:
+		tell(where)
+	case map[string]any:
+		if len(node) == 0 {
+			tell(where)
+		}
+		for key, value := range node {
+			hollow(value, where+"."+key, tell)
+		}
+	case []any:
+		if len(node) == 0 {
+			tell(where)
+		}
+		for i, value := range node {
+			hollow(value, fmt.Sprintf("%s[%d]", where, i), tell)
+		}
+	}
+}
+
+// TestSelectors: whatever selects workers selects them all, and nothing else.
+func TestSelectors(t *testing.T) {
+	everyRelease(t, func(t *testing.T, r *release) {
+		deployment := the[apps.Deployment](t, r)
+		worker, check := labels.Set(deployment.Spec.Template.Labels), labels.Set(the[core.Pod](t, r).Labels)
+		if check["app.kubernetes.io/component"] == worker["app.kubernetes.io/component"] {
+			t.Error("the check's pod is taken for a worker")
+		}
+		selects := func(what string, s *meta.LabelSelector, alsoCheck bool) {
+			t.Helper()
+			selector, err := meta.LabelSelectorAsSelector(s)
+			if err != nil || selector.Empty() {
+				t.Errorf("%s: selector %v, %v", what, s, err)
+				return
+			}
+			if !selector.Matches(worker) {
+				t.Errorf("%s (%s) does not select the workers (%s)", what, selector, worker)
+			}
+			if selector.Matches(check) != alsoCheck {
+				t.Errorf("%s (%s) selects the check's pod: %t", what, selector, !alsoCheck)
+			}
+			for name := range worker {
+				other := labels.Merge(worker, labels.Set{name: "another"})
+				if strings.HasPrefix(name, "app.kubernetes.io/") && selector.Matches(other) {
+					t.Errorf("%s (%s) does not care for %s", what, selector, name)
+				}
+			}
+		}
+		selects("Deployment", deployment.Spec.Selector, false)
+		for _, o := range all[core.Service](r) {
+			selects("Service", meta.SetAsLabelSelector(o.Spec.Selector), false)
+		}
+		for _, o := range all[policy.PodDisruptionBudget](r) {
+			selects("PodDisruptionBudget", o.Spec.Selector, false)
+		}
+		for _, o := range all[monitoring.PodMonitor](r) {
+			selects("PodMonitor", &o.Spec.Selector, false)
+		}
+		for _, o := range all[networking.NetworkPolicy](r) {
+			selects("NetworkPolicy", &o.Spec.PodSelector, true)
+		}
+		if len(deployment.Spec.Template.Spec.TopologySpreadConstraints) == 0 {
+			t.Error("no topology spread")
+		}
+		for _, c := range deployment.Spec.Template.Spec.TopologySpreadConstraints {
+			selects("topology spread over "+c.TopologyKey, c.LabelSelector, false)
+		}
+	})
+}
+
+// TestSelectorsStay compares names and selectors of the Deployments with those of
+// the chart before. Neither can be upgraded: a Deployment's selector is immutable,
+// and one of another name runs beside the old one until that is deleted. To change
+// them on purpose raise the chart's major version, say in its CHANGELOG.md what has
+// to be deleted by hand, and write the file anew:
+//
+//	GOLDEN=write go test -run TestSelectorsStay ./...
+func TestSelectorsStay(t *testing.T) {
+	const golden = chart + "/tests/selectors.golden"
+	var now strings.Builder
+	for _, file := range valueFiles(t) {
+		for _, d := range all[apps.Deployment](render(t, "terbayar", "--values", file)) {
+			fmt.Fprintf(&now, "%s %s %s\n", filepath.Base(file), d.Name, meta.FormatLabelSelector(d.Spec.Selector))
+		}
+	}
+	if os.Getenv("GOLDEN") == "write" {
+		if err := os.WriteFile(golden, []byte(now.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(before)) { // a new file of values has no line yet
+		if !strings.Contains(now.String(), line) {
+			t.Errorf("an upgrade would not keep\n%snow:\n%s", line, now.String())
+		}
+	}
+	if strings.Count(string(before), "\n") < 5 {
+		t.Errorf("%s has lost lines", golden)
+	}
+}
+
+// pods are the pods' specs by the names of what makes them.
+func pods(t *testing.T, r *release) map[string]core.PodSpec {
+	t.Helper()
+	return map[string]core.PodSpec{
+		"worker": the[apps.Deployment](t, r).Spec.Template.Spec,
+		"check":  the[core.Pod](t, r).Spec,
+	}
+}
+
+// TestHardened: what the chart promises not to be negotiable.
+func TestHardened(t *testing.T) {
+	everyRelease(t, func(t *testing.T, r *release) {
+		for name, pod := range pods(t, r) {
+			if s := pod.SecurityContext; s == nil || s.RunAsNonRoot == nil || !*s.RunAsNonRoot ||
+				s.SeccompProfile == nil || s.SeccompProfile.Type != core.SeccompProfileTypeRuntimeDefault {
+				t.Errorf("%s: pod security context %+v", name, s)
+			}
+			if pod.AutomountServiceAccountToken == nil || *pod.AutomountServiceAccountToken {
+				t.Errorf("%s mounts a service account token", name)
+			}
+			if pod.HostNetwork || pod.HostPID || pod.HostIPC || len(pod.InitContainers) != 0 || len(pod.Containers) != 1 {
+				t.Errorf("%s: host namespaces or further containers", name)
+			}
+			for _, c := range pod.Containers {
+				s := c.SecurityContext
+				if s == nil || s.AllowPrivilegeEscalation == nil || *s.AllowPrivilegeEscalation || s.Privileged == nil || *s.Privileged ||
+					s.ReadOnlyRootFilesystem == nil || !*s.ReadOnlyRootFilesystem ||
+					s.Capabilities == nil || !slices.Equal(s.Capabilities.Drop, []core.Capability{"ALL"}) || s.Capabilities.Add != nil {
+					t.Errorf("%s: container security context %+v", name, s)
+				}
+				if c.Command != nil {
+					t.Errorf("%s: command %q: the image's entry point is the program", name, c.Command)
+				}
+				if tag := regexp.MustCompile(`[^/](:[\w.-]+|@sha256:[0-9a-f]{64})$`).FindStringSubmatch(c.Image); tag == nil || tag[1] == ":latest" {
+					t.Errorf("%s: image %q has no tag that stays", name, c.Image)
+				}
+				if c.Resources.Requests.Cpu().IsZero() || c.Resources.Requests.Memory().IsZero() || c.Resources.Limits.Memory().IsZero() {
+					t.Errorf("%s: resources %+v", name, c.Resources)
+				}
+			}
+		}
+		for _, o := range all[core.ServiceAccount](r) {
+			if o.AutomountServiceAccountToken == nil || *o.AutomountServiceAccountToken {
+				t.Error("the ServiceAccount gives its token away")
+			}
+		}
+	})
+}
+
+// TestRollout: workers are replaced one after the other, without a gap, and have
+// the time to finish.
+func TestRollout(t *testing.T) {
+	everyRelease(t, func(t *testing.T, r *release) {
+		d := the[apps.Deployment](t, r)
+		rolling := d.Spec.Strategy.RollingUpdate
+		if rolling == nil || *rolling.MaxUnavailable != intstr.FromInt32(0) || *rolling.MaxSurge != intstr.FromInt32(1) {
+			t.Errorf("strategy %+v", d.Spec.Strategy)
+		}
+		for _, o := range all[policy.PodDisruptionBudget](r) {
+			if o.Spec.MinAvailable != nil || *o.Spec.MaxUnavailable != intstr.FromInt32(1) {
+				t.Errorf("disruption budget %+v", o.Spec)
+			}
+		}
+		settings := settings(t, r)
+		duration := func(name string) time.Duration {
+			d, err := time.ParseDuration(settings[name])
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			return d
+		}
+		grace := time.Duration(*d.Spec.Template.Spec.TerminationGracePeriodSeconds) * time.Second
+		if gateway, shutdown := duration("GATEWAY_TIMEOUT"), duration("WORKER_SHUTDOWN_TIMEOUT"); gateway >= shutdown || shutdown >= grace {
+			t.Errorf("gateway %s, shutdown %s, grace %s", gateway, shutdown, grace)
+		}
+		if d.Spec.Template.Annotations["checksum/config"] == "" ||
+			(d.Spec.Template.Annotations["checksum/retry-policy"] == "") != (settings["RETRY_POLICY_FILE"] == "") {
+			t.Errorf("checksums %v", d.Spec.Template.Annotations)
+		}
+	})
+}
+
+// TestChecksums: a change of a setting or of the retry policy rolls the workers, and
+// a change of something else does not.
+func TestChecksums(t *testing.T) {
+	checksums := func(args ...string) [2]string {
+		annotations := the[apps.Deployment](t, render(t, "terbayar", append([]string{"--values", chart + "/ci/full-values.yaml"}, args...)...)).Spec.Template.Annotations
+		return [2]string{annotations["checksum/config"], annotations["checksum/retry-policy"]}
+	}
+	before := checksums()
+	for _, row := range []struct {
+		change       string
+		config, rule bool
+	}{
+		{"worker.concurrency=51", true, false},
+		{"paydia.merchantId=2", true, false},
+		{"retryPolicy.gateways.paydia.confirm.lookups=7", false, true},
+		{"service.port=80", false, false},
+		{"autoscaling.maxReplicas=20", false, false},
+	} {
+		set := "--set"
+		if strings.Contains(row.change, "merchantId") {
+			set = "--set-string"
+		}
+		if after := checksums(set, row.change); (after[0] != before[0]) != row.config || (after[1] != before[1]) != row.rule {
+			t.Errorf("%s: from %v to %v", row.change, before, after)
+		}
+	}
+}
+
+// TestPorts: whoever names a port names one that is there.
+func TestPorts(t *testing.T) {
+	everyRelease(t, func(t *testing.T, r *release) {
+		worker := the[apps.Deployment](t, r).Spec.Template.Spec.Containers[0]
+		there := map[string]int32{}
+		for _, p := range worker.Ports {
+			there[p.Name] = p.ContainerPort
+		}
+		want := func(what, port string) {
+			t.Helper()
+			if there[port] == 0 {
+				t.Errorf("%s names port %q; there is %v", what, port, there)
+			}
+		}
+		if addr := settings(t, r)["WORKER_HTTP_ADDR"]; addr != fmt.Sprintf(":%d", there["http"]) {
+			t.Errorf("the worker listens on %s, its port is %d", addr, there["http"])
+		}
+		for path, probe := range map[string]*core.Probe{
+			"/healthz": worker.LivenessProbe, "/readyz": worker.ReadinessProbe, "/healthz ": worker.StartupProbe,
+		} {
+			if probe == nil || probe.HTTPGet == nil || probe.HTTPGet.Path != strings.TrimSpace(path) {
+				t.Errorf("probe of %s: %+v", path, probe)
+				continue
+			}
+			want("probe of "+path, probe.HTTPGet.Port.StrVal)
+		}
+		service := the[core.Service](t, r)
+		want("Service", service.Spec.Ports[0].TargetPort.StrVal)
+		for _, o := range all[monitoring.PodMonitor](r) {
+			for _, e := range o.Spec.PodMetricsEndpoints {
+				want("PodMonitor", *e.Port)
+			}
+		}
+		for _, o := range all[networking.NetworkPolicy](r) {
+			for _, in := range o.Spec.Ingress {
+				want("NetworkPolicy", in.Ports[0].Port.StrVal)
+			}
+		}
+		for _, o := range all[networking.Ingress](r) {
+			for _, p := range o.Spec.Rules[0].HTTP.Paths {
+				if b := p.Backend.Service; b.Name != service.Name || b.Port.Name != service.Spec.Ports[0].Name || p.Path != "/monitoring" {
+					t.Errorf("Ingress %+v leads to %+v", p, b)
+				}
+			}
+		}
+	})
+}
+
+// TestReferences: every ConfigMap, Secret and ServiceAccount that a pod needs is in
+// the release or named by the operator, and every file that a setting names is
+// mounted.
+func TestReferences(t *testing.T) {
+	for _, file := range valueFiles(t) {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			r := render(t, "terbayar", "--values", file)
+			values, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ours := map[string]map[string]string{}
+			for _, c := range all[core.ConfigMap](r) {
+				ours[c.Name] = c.Data
+			}
+			exists := func(what, name string) {
+				t.Helper()
+				// An operator's name stands in the values as it is.
+				theirs := regexp.MustCompile(`(?m): ` + regexp.QuoteMeta(name) + `$`).Match(values)
+				if ours[name] == nil && !theirs {
+					t.Errorf("%s %q is neither in the release nor named in the values", what, name)
+				}
+			}
+			for name, pod := range pods(t, r) {
+				if accounts := all[core.ServiceAccount](r); len(accounts) == 1 && pod.ServiceAccountName != accounts[0].Name {
+					t.Errorf("%s runs as %s", name, pod.ServiceAccountName)
+				}
+				files := map[string]map[string]bool{} // by volume
+				for _, v := range pod.Volumes {
+					files[v.Name] = map[string]bool{}
+					switch {
+					case v.Secret != nil:
+						exists("Secret", v.Secret.SecretName)
+						if *v.Secret.DefaultMode != 0o440 {
+							t.Errorf("%s: mode %o", v.Name, *v.Secret.DefaultMode)
+						}
+						for _, item := range v.Secret.Items {
+							files[v.Name][item.Path] = true
+						}
+					case v.ConfigMap != nil:
+						exists("ConfigMap", v.ConfigMap.Name)
+						for _, item := range v.ConfigMap.Items {
+							files[v.Name][item.Path] = true
+						}
+						for key := range ours[v.ConfigMap.Name] {
+							files[v.Name][key] = true
+						}
+					}
+				}
+				c := pod.Containers[0]
+				mounted := map[string]bool{}
+				for _, m := range c.VolumeMounts {
+					if files[m.Name] == nil {
+						t.Errorf("%s mounts volume %s, which is not there", name, m.Name)
+					}
+					for f := range files[m.Name] {
+						mounted[path.Join(m.MountPath, f)] = true
+					}
+					mounted[m.MountPath] = true
+				}
+				for _, from := range c.EnvFrom {
+					exists("ConfigMap", from.ConfigMapRef.Name)
+				}
+				for _, e := range c.Env {
+					if e.ValueFrom != nil {
+						exists("Secret", e.ValueFrom.SecretKeyRef.Name)
+					}
+				}
+				for setting, value := range settings(t, r) {
+					if strings.HasSuffix(setting, "_FILE") || strings.HasSuffix(setting, "_DIR") {
+						if !mounted[value] {
+							t.Errorf("%s: %s is %s; mounted are %v", name, setting, value, mounted)
+						}
+					}
+				}
+			}
+			for _, a := range all[keda.TriggerAuthentication](r) {
+				for _, ref := range a.Spec.SecretTargetRef {
+					exists("Secret", ref.Name)
+				}
+				for _, ref := range a.Spec.ConfigMapTargetRef {
+					exists("ConfigMap", ref.Name)
+				}
+			}
+		})
+	}
+}
+
+// TestOneAutoscaler: none, an HPA or KEDA; and only one hand on the number of
+// replicas, which is never zero.
+func TestOneAutoscaler(t *testing.T) {
+	everyRelease(t, func(t *testing.T, r *release) {
+		d := the[apps.Deployment](t, r)
+		hpas, scaled := all[autoscaling.HorizontalPodAutoscaler](r), all[keda.ScaledObject](r)
+		if len(hpas)+len(scaled) > 1 {
+			t.Error("two autoscalers")
+		}
+		if (d.Spec.Replicas == nil) != (len(hpas)+len(scaled) == 1) || d.Spec.Replicas != nil && *d.Spec.Replicas < 1 {
+			t.Errorf("replicas %v with %d autoscalers", d.Spec.Replicas, len(hpas)+len(scaled))
+		}
+		for _, h := range hpas {
+			if h.Spec.ScaleTargetRef.Name != d.Name || *h.Spec.MinReplicas < 1 {
+				t.Errorf("%+v", h.Spec)
+			}
+		}
+		for _, s := range scaled {
+			if s.Spec.ScaleTargetRef.Name != d.Name || s.Spec.MinReplicaCount == nil || *s.Spec.MinReplicaCount < 1 || s.Spec.IdleReplicaCount != nil {
+				t.Errorf("%+v", s.Spec)
+			}
+		}
+	})
+}
+
+// TestTriggers: every field of a trigger is one that KEDA reads, by the tags in its
+// own source; the list is a submit queue's pending one.
+func TestTriggers(t *testing.T) {
+	fields := map[string]map[string]bool{}
+	for kind, source := range map[string]string{"redis": "redis_scaler.go", "prometheus": "prometheus_scaler.go"} {
+		fields[kind] = map[string]bool{}
+		for _, m := range regexp.MustCompile(`keda:"name=([^,]+),`).FindAllStringSubmatch(read(t, filepath.Join(moduleDir(t, ".", "github.com/kedacore/keda/v2"), "pkg/scalers", source)), -1) {
+			for name := range strings.SplitSeq(m[1], ";") {
+				fields[kind][name] = true
+			}
+		}
+	}
+	fields["redis-sentinel"], fields["redis-cluster"] = fields["redis"], fields["redis"]
+	pending := regexp.MustCompile(`^asynq:\{(amdigipay|paydia)\}:pending$`)
+	latency := regexp.MustCompile(`^max\(asynq_queue_latency_seconds\{queue="(amdigipay|paydia)", `)
+	triggers := 0
+	everyRelease(t, func(t *testing.T, r *release) {
+		authentications := map[string]*keda.TriggerAuthentication{}
+		for _, a := range all[keda.TriggerAuthentication](r) {
+			authentications[a.Name] = a
+		}
+		for _, s := range all[keda.ScaledObject](r) {
+			for _, trigger := range s.Spec.Triggers {
+				triggers++
+				for field := range trigger.Metadata {
+					if !fields[trigger.Type][field] {
+						t.Errorf("%s knows no field %s", trigger.Type, field)
+					}
+				}
+				if trigger.Type == "prometheus" {
+					if !latency.MatchString(trigger.Metadata["query"]) || trigger.MetricType != autoscaling.ValueMetricType {
+						t.Errorf("%+v", trigger)
+					}
+					continue
+				}
+				if !pending.MatchString(trigger.Metadata["listName"]) || trigger.MetricType != autoscaling.AverageValueMetricType {
+					t.Errorf("%+v", trigger)
+				}
+				if ref := trigger.AuthenticationRef; ref != nil {
+					if authentications[ref.Name] == nil {
+						t.Fatalf("TriggerAuthentication %s is not there", ref.Name)
+					}
+					for _, secret := range authentications[ref.Name].Spec.SecretTargetRef {
+						if !fields["redis"][secret.Parameter] {
+							t.Errorf("redis knows no parameter %s", secret.Parameter)
+						}
+					}
+				}
+			}
+		}
+	})
+	if triggers < 4 {
+		t.Errorf("%d triggers seen", triggers)
+	}
+}

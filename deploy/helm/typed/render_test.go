@@ -1,0 +1,142 @@
+package typed
+
+import (
+	"bytes"
+	"cmp"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	keda "github.com/kedacore/keda/v2/apis/keda/v1alpha1"
+	monitoring "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	apps "k8s.io/api/apps/v1"
+	autoscaling "k8s.io/api/autoscaling/v2"
+	core "k8s.io/api/core/v1"
+	networking "k8s.io/api/networking/v1"
+	policy "k8s.io/api/policy/v1"
+	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
+)
+
+const (
+	chart     = "../terbayar"
+	repo      = "../../.."
+	namespace = "payments"
+)
+
+// kinds are all that the chart may render. A kind that is not here is refused:
+// Secrets and everything about roles among them.
+var kinds = map[string]reflect.Type{
+	"apps/v1 Deployment":                      reflect.TypeFor[apps.Deployment](),
+	"autoscaling/v2 HorizontalPodAutoscaler":  reflect.TypeFor[autoscaling.HorizontalPodAutoscaler](),
+	"keda.sh/v1alpha1 ScaledObject":           reflect.TypeFor[keda.ScaledObject](),
+	"keda.sh/v1alpha1 TriggerAuthentication":  reflect.TypeFor[keda.TriggerAuthentication](),
+	"monitoring.coreos.com/v1 PodMonitor":     reflect.TypeFor[monitoring.PodMonitor](),
+	"monitoring.coreos.com/v1 PrometheusRule": reflect.TypeFor[monitoring.PrometheusRule](),
+	"networking.k8s.io/v1 Ingress":            reflect.TypeFor[networking.Ingress](),
+	"networking.k8s.io/v1 NetworkPolicy":      reflect.TypeFor[networking.NetworkPolicy](),
+	"policy/v1 PodDisruptionBudget":           reflect.TypeFor[policy.PodDisruptionBudget](),
+	"v1 ConfigMap":                            reflect.TypeFor[core.ConfigMap](),
+	"v1 Pod":                                  reflect.TypeFor[core.Pod](),
+	"v1 Service":                              reflect.TypeFor[core.Service](),
+	"v1 ServiceAccount":                       reflect.TypeFor[core.ServiceAccount](),
+}
+
+// release is what one run of helm rendered.
+type release struct {
+	name    string // of the release
+	objects []meta.Object
+	raw     []string // the same, as YAML
+}
+
+// valueFiles are the chart's ci/ files.
+func valueFiles(t *testing.T) []string {
+	t.Helper()
+	files, err := filepath.Glob(chart + "/ci/*-values.yaml")
+	if err != nil || len(files) < 5 {
+		t.Fatalf("%d files of values, %v", len(files), err)
+	}
+	return files
+}
+
+// everyRelease runs a check on every file of values, under a short name and under
+// the longest that helm allows.
+func everyRelease(t *testing.T, check func(*testing.T, *release)) {
+	for _, file := range valueFiles(t) {
+		for _, name := range []string{"terbayar", "a-release-whose-name-has-fifty-three-characters-12345"} {
+			t.Run(strings.TrimSuffix(filepath.Base(file), "-values.yaml")+"/"+name, func(t *testing.T) {
+				check(t, render(t, name, "--values", file))
+			})
+		}
+	}
+}
+
+// rendered are the releases that were rendered before: a run of helm takes a while,
+// and nobody changes what came out.
+var rendered = map[string]*release{}
+
+// render runs helm template and decodes what comes out.
+func render(t *testing.T, name string, args ...string) *release {
+	t.Helper()
+	key := name + " " + strings.Join(args, " ")
+	if r := rendered[key]; r != nil {
+		return r
+	}
+	args = append([]string{
+		"template", name, chart, "--namespace", namespace, "--kube-version", "1.31.0",
+		"--api-versions", "keda.sh/v1alpha1/ScaledObject",
+		"--api-versions", "monitoring.coreos.com/v1/PodMonitor",
+		"--api-versions", "monitoring.coreos.com/v1/PrometheusRule",
+	}, args...)
+	var out, errs bytes.Buffer
+	cmd := exec.CommandContext(t.Context(), cmp.Or(os.Getenv("HELM"), "helm"), args...)
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("helm %s: %v\n%s", strings.Join(args, " "), err, errs.String())
+	}
+	r := &release{name: name}
+	for doc := range strings.SplitSeq("\n"+out.String(), "\n---\n") {
+		if strings.TrimSpace(doc) == "" {
+			continue
+		}
+		var head meta.TypeMeta
+		if err := yaml.Unmarshal([]byte(doc), &head); err != nil {
+			t.Fatalf("%v in\n%s", err, doc)
+		}
+		kind, known := kinds[head.APIVersion+" "+head.Kind]
+		if !known {
+			t.Fatalf("%s %s is no kind that the chart may render:\n%s", head.APIVersion, head.Kind, doc)
+		}
+		decoded := reflect.New(kind).Interface().(meta.Object)
+		if err := yaml.UnmarshalStrict([]byte(doc), decoded); err != nil {
+			t.Fatalf("%s: %v\n%s", head.Kind, err, doc)
+		}
+		r.objects, r.raw = append(r.objects, decoded), append(r.raw, doc)
+	}
+	rendered[key] = r
+	return r
+}
+
+// all are the objects of one kind.
+func all[T any](r *release) []*T {
+	var found []*T
+	for _, o := range r.objects {
+		if o, ok := o.(any).(*T); ok {
+			found = append(found, o)
+		}
+	}
+	return found
+}
+
+// the is the only object of its kind.
+func the[T any](t *testing.T, r *release) *T {
+	t.Helper()
+	found := all[T](r)
+	if len(found) != 1 {
+		t.Fatalf("%d objects of kind %s, want one", len(found), reflect.TypeFor[T]())
+	}
+	return found[0]
+}

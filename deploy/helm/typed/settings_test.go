@@ -1,0 +1,172 @@
+package typed
+
+import (
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	apps "k8s.io/api/apps/v1"
+	core "k8s.io/api/core/v1"
+)
+
+func read(t *testing.T, file string) string {
+	t.Helper()
+	content, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(content)
+}
+
+// moduleDir is where the source of a module is that the module in dir requires.
+func moduleDir(t *testing.T, dir, module string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", module)
+	cmd.Dir = dir
+	out, err := cmd.Output()
+	if err != nil || len(out) < 2 {
+		t.Fatalf("go list -m %s in %s: %q, %v (go mod download?)", module, dir, out, err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// settings are the plain settings of a release: what its ConfigMap gives the worker.
+func settings(t *testing.T, r *release) map[string]string {
+	t.Helper()
+	name := the[apps.Deployment](t, r).Name
+	for _, c := range all[core.ConfigMap](r) {
+		if c.Name == name {
+			return c.Data
+		}
+	}
+	t.Fatalf("no ConfigMap %s", name)
+	return nil
+}
+
+// known are the worker's settings with their defaults, by the table in the README,
+// which a test in cmd/worker holds to the flags.
+func known(t *testing.T) map[string]string {
+	t.Helper()
+	table := map[string]string{}
+	for _, m := range regexp.MustCompile("(?m)^\\| `([A-Z_]+)` \\| (?:`([^`]*)` )?\\|").FindAllStringSubmatch(read(t, repo+"/README.md"), -1) {
+		table[m[1]] = m[2]
+	}
+	if len(table) < 30 {
+		t.Fatalf("the README's table has %d settings", len(table))
+	}
+	return table
+}
+
+// notOurs are variables that others than the worker read.
+var notOurs = []string{
+	"SSL_CERT_DIR", // Go's crypto/x509
+	"HTTPS_PROXY",  // Go's net/http; ci/full-values.yaml
+}
+
+// TestSettings: the worker knows every variable that the chart sets, and the chart
+// has a value for every one that the worker knows.
+func TestSettings(t *testing.T) {
+	known := known(t)
+	used := map[string]bool{
+		// The chart has the other form of these.
+		"PAYDIA_PRIVATE_KEY": true, "PAYLOAD_KEYS": true,
+	}
+	everyRelease(t, func(t *testing.T, r *release) {
+		use := func(name string) {
+			t.Helper()
+			if _, ok := known[name]; !ok && !slices.Contains(notOurs, name) {
+				t.Errorf("the worker knows no %s", name)
+			}
+			used[name] = true
+		}
+		for name := range settings(t, r) {
+			use(name)
+		}
+		for _, pod := range pods(t, r) {
+			for _, e := range pod.Containers[0].Env {
+				use(e.Name)
+				if _, twice := settings(t, r)[e.Name]; twice {
+					t.Errorf("%s is set twice", e.Name)
+				}
+			}
+		}
+	})
+	for name := range known {
+		if !used[name] {
+			t.Errorf("no ci/ file sets %s", name)
+		}
+	}
+}
+
+// TestDefaults: what the values say when nobody says anything is what the worker
+// would have done.
+func TestDefaults(t *testing.T) {
+	known := known(t)
+	r := render(t, "terbayar", "--values", chart+"/ci/minimal-values.yaml",
+		"--set", "amdigipay.enabled=true,amdigipay.username=u,amdigipay.existingSecret=s",
+		"--set", "paydia.enabled=true,paydia.clientId=c,paydia.existingSecret=s,payloadKeys.existingSecret=s")
+	for name, value := range settings(t, r) {
+		switch name {
+		case "REDIS_URL", "AMDIGIPAY_USERNAME", "PAYDIA_CLIENT_ID", "PAYDIA_PRIVATE_KEY_FILE", "PAYLOAD_KEYS_FILE": // no default
+		case "LOG_FORMAT": // nobody reads a pod's log on a terminal
+			if value != "json" {
+				t.Errorf("%s is %q", name, value)
+			}
+		case "PAYDIA_QUERY_EMPTY_REFERENCE":
+			if value != "false" {
+				t.Errorf("%s is %q", name, value)
+			}
+		default:
+			if value != known[name] {
+				t.Errorf("%s is %q, the worker's default is %q", name, value, known[name])
+			}
+		}
+	}
+}
+
+// TestNothingSecret: no setting that the worker treats as a secret stands in a
+// ConfigMap, or as a bare value in a pod.
+func TestNothingSecret(t *testing.T) {
+	sources, err := filepath.Glob(repo + "/internal/config/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	secrets := map[string]bool{}
+	for _, file := range sources {
+		for _, m := range regexp.MustCompile(`secret\.Text +.*?env:"([A-Z_]+)"`).FindAllStringSubmatch(read(t, file), -1) {
+			secrets[m[1]] = true
+		}
+	}
+	if len(secrets) < 7 || !secrets["REDIS_URL"] {
+		t.Fatalf("secret settings: %v", secrets)
+	}
+	everyRelease(t, func(t *testing.T, r *release) {
+		for name, value := range settings(t, r) {
+			if name == "REDIS_URL" { // may hold a user; a password comes in a variable of its own
+				login, _, _ := strings.Cut(strings.SplitAfter(value, "://")[1], "@")
+				if u, err := url.Parse("redis://" + login + "@host"); err != nil || strings.Contains(value, "@") && isSet(u) || strings.Contains(value, "password") {
+					t.Errorf("%s is %s", name, value)
+				}
+			} else if secrets[name] {
+				t.Errorf("%s stands in a ConfigMap", name)
+			}
+		}
+		for _, pod := range pods(t, r) {
+			for _, e := range pod.Containers[0].Env {
+				if secrets[e.Name] && (e.Value != "" || e.ValueFrom.SecretKeyRef == nil) {
+					t.Errorf("%s: %+v", e.Name, e)
+				}
+			}
+		}
+	})
+}
+
+func isSet(u *url.URL) bool {
+	_, set := u.User.Password()
+	return set
+}
