@@ -15,6 +15,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"terbayar/internal/gatewaysim"
+	"terbayar/internal/version"
 )
 
 // settings are the flags, each with an environment variable. Their defaults are
@@ -30,6 +31,8 @@ type settings struct {
 	History      int `help:"Paid rows of strangers that AM has from the start." env:"GATEWAYSIM_HISTORY" default:"0"`
 	ListNewRows  int `help:"Strangers' rows that appear after every page of AM's list." env:"GATEWAYSIM_LIST_NEW_ROWS" default:"0"`
 	ListPaidRows int `help:"Strangers' open rows that become paid after every page of AM's list." env:"GATEWAYSIM_LIST_PAID_ROWS" default:"0"`
+
+	Version kong.VersionFlag `help:"Print the version."`
 
 	AM     amSettings     `embed:"" prefix:"am-" envprefix:"GATEWAYSIM_AM_" group:"AM Digital Payment"`
 	Paydia paydiaSettings `embed:"" prefix:"paydia-" envprefix:"GATEWAYSIM_PAYDIA_" group:"Paydia SNAP"`
@@ -79,13 +82,13 @@ type jsonText string
 
 const defaultCustomers = `[{"behaviour":"pays","after":"1s","up_to":"3s"}]`
 
-// parse reads the flags. It is done when only help was asked for.
+// parse reads the flags. It is done when only help or the version was asked for.
 func parse(args []string, out io.Writer) (s settings, done bool, err error) {
 	parser, err := kong.New(&s,
 		kong.Name("gatewaysim"),
 		kong.Description("Both simulated gateways, AM Digital Payment and Paydia SNAP, as a server with faults to switch on.\n\n"+help()),
 		kong.Writers(out, out),
-		kong.Vars{"customers": defaultCustomers},
+		kong.Vars{"customers": defaultCustomers, "version": "gatewaysim " + version.String()},
 		kong.Exit(func(int) { done = true }),
 	)
 	if err != nil {

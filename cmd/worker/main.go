@@ -11,7 +11,6 @@ import (
 	"syscall"
 
 	"terbayar/internal/config"
-	"terbayar/internal/redisconn"
 	"terbayar/internal/retrypolicy"
 	"terbayar/internal/telemetry"
 	"terbayar/internal/worker"
@@ -19,7 +18,7 @@ import (
 
 // Exit codes.
 const (
-	exitFailed = 1 // Redis is unfit, or the HTTP side broke
+	exitFailed = 1 // Redis is unfit, the HTTP side broke, or a check failed
 	exitUsage  = 2 // wrong usage or a wrong setting
 )
 
@@ -45,6 +44,9 @@ type cli struct {
 	Run struct {
 		worker.Config
 	} `cmd:"" default:"withargs" help:"Run the workers, the polls and the web pages (the default)."`
+	Check struct {
+		worker.Config
+	} `cmd:"" help:"Try the settings, Redis and the gateways' logins; no payment is sent."`
 	Policies struct {
 		RetryPolicy config.RetryPolicy `embed:""`
 	} `cmd:"" help:"Print the retry policy in force."`
@@ -59,7 +61,15 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if command.Command() == "policies" {
+	switch command.Command() {
+	case "check":
+		client, err := c.Check.Redis.Open()
+		if err != nil {
+			return err
+		}
+		defer client.Close()
+		return worker.Check(ctx, c.Check.Config, client, out)
+	case "policies":
 		policy, err := worker.Policy(c.Policies.RetryPolicy)
 		if err != nil {
 			return err
@@ -70,9 +80,9 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 	if err != nil {
 		return err
 	}
-	client, err := redisconn.Open(c.Run.Redis.URL.Reveal())
+	client, err := c.Run.Redis.Open()
 	if err != nil {
-		return config.Wrong("REDIS_URL", err)
+		return err
 	}
 	defer client.Close()
 	house, err := worker.Build(c.Run.Config, client, logger)

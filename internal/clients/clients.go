@@ -120,7 +120,8 @@ type Error struct {
 	Operation  string // e.g. "login", "create-transaction", "auth-payment"
 	Code       string // as in Answer
 	HTTPStatus int
-	Detail     string // in our own words, e.g. "dial: connection refused"
+	RetryAfter time.Duration // as in Answer
+	Detail     string        // in our own words, e.g. "dial: connection refused"
 }
 
 func (e *Error) Error() string {

@@ -23,9 +23,11 @@ import (
 	"github.com/alecthomas/kong"
 
 	"terbayar/internal/secret"
+	"terbayar/internal/version"
 )
 
-// ErrHelp says that help was asked for and has been printed: exit code 0.
+// ErrHelp says that help, or the version, was asked for and has been printed: exit
+// code 0.
 var ErrHelp = errors.New("config: help was asked for")
 
 // Error is a wrong setting or wrong usage: exit code 2. Its text is one line
@@ -46,15 +48,20 @@ func wrong(variable, format string, args ...any) error {
 }
 
 // Parse reads the arguments and the environment into cli, a pointer to a struct
-// with kong's tags, and checks every group embedded in it. Help goes to out. The
-// error is ErrHelp, an *Error, or, when cli itself is no valid grammar, another.
+// with kong's tags, and checks every group embedded in it. Help, and the version
+// that every program tells with --version, go to out. The error is ErrHelp, an
+// *Error, or, when cli itself is no valid grammar, another.
 func Parse(name, description string, cli any, args []string, out io.Writer) (*kong.Context, error) {
 	helped := false
 	parser, err := kong.New(cli,
 		kong.Name(name),
 		kong.Description(description),
 		kong.Writers(out, out),
-		kong.Exit(func(int) { helped = true }), // kong ends the program only after --help
+		kong.Exit(func(int) { helped = true }), // kong ends the program only after --help and --version
+		kong.Embed(&struct {
+			Version kong.VersionFlag `help:"Print the version."`
+		}{}),
+		kong.Vars{"version": name + " " + version.String()},
 		kong.ConfigureHelp(kong.HelpOptions{WrapUpperBound: 110}),
 		kong.TypeMapper(reflect.TypeFor[time.Duration](), kong.MapperFunc(duration)),
 	)

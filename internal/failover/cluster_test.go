@@ -9,11 +9,13 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"terbayar/internal/config"
+	"terbayar/internal/ledger"
 	"terbayar/internal/redisconn"
 	"terbayar/internal/redistest"
 	"terbayar/internal/worker"
@@ -64,7 +66,7 @@ func TestCluster(t *testing.T) {
 
 // checkEveryPrimary: one misconfigured primary of three is found, and named.
 func checkEveryPrimary(t *testing.T, cluster *redistest.Sharded) {
-	client, err := redisconn.Open(cluster.URL())
+	client, err := redisconn.Open(cluster.URL(), redisconn.Passwords{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,4 +105,42 @@ func buildWorker(t *testing.T) string {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	return program
+}
+
+// TestClusterFailover kills, under load, the primary that holds the ledger.
+func TestClusterFailover(t *testing.T) {
+	t.Parallel()
+	cluster := redistest.ReplicatedCluster(t)
+	s := newStage(t, cluster.URL())
+	w := s.worker()
+
+	// Payments keep coming in, before, while and after the primary is killed.
+	var again int
+	var shop sync.WaitGroup
+	shop.Go(func() { again = s.handIn(t.Context(), 120, 300*time.Millisecond) })
+	defer shop.Wait()
+	s.eventually("the load is on", 15*time.Second, func() bool { return s.sent() >= 15 })
+	holder := cluster.Holder(t.Context(), ledger.DefaultStream)
+	i := slices.IndexFunc(cluster.Primaries, func(p *redistest.Process) bool { return p.Addr == holder })
+	if i < 0 {
+		t.Fatalf("the ledger lies at %q", holder)
+	}
+	calls := w.meter.calls.Load()
+	cluster.Primaries[i].Kill()
+	killed := time.Now()
+	s.eventually("a replica holds the ledger", 20*time.Second, func() bool {
+		now := cluster.Holder(t.Context(), ledger.DefaultStream)
+		return now != "" && now != holder
+	})
+	promoted, sent := time.Since(killed), s.sent()
+	if calls = w.meter.calls.Load() - calls; calls > 100*int64(promoted.Seconds()+1) {
+		t.Errorf("%d calls in %s: that is a hot loop", calls, promoted)
+	}
+	s.eventually("payments leave again", 20*time.Second, func() bool { return s.sent() > sent })
+	t.Logf("%s after the kill there was a new primary (%d calls until then), %s after it payments left again",
+		promoted.Round(100*time.Millisecond), calls, time.Since(killed).Round(100*time.Millisecond))
+	shop.Wait()
+
+	t.Logf("Redis would not take %d payments; they were handed in again", again)
+	s.endsWell(20 * time.Second)
 }

@@ -12,6 +12,7 @@ import (
 // TestOutage: under load Redis is away for a while: killed, and back with its
 // append-only file; or deaf, and then it does all that it was asked meanwhile.
 func TestOutage(t *testing.T) {
+	t.Parallel()
 	kill := func(p *redistest.Process, _ testing.TB) { p.Kill() }
 	for _, row := range []struct {
 		name       string
@@ -20,6 +21,7 @@ func TestOutage(t *testing.T) {
 	}{
 		{"killed 1 s", kill, (*redistest.Process).Start, time.Second},
 		{"killed 5 s", kill, (*redistest.Process).Start, 5 * time.Second},
+		{"killed 60 s", kill, (*redistest.Process).Start, time.Minute}, // asynq's leases run out meanwhile
 		{"deaf 5 s", (*redistest.Process).Pause, (*redistest.Process).Resume, 5 * time.Second},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -33,6 +34,14 @@ import (
 	"terbayar/internal/telemetry"
 	"terbayar/internal/worker"
 )
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "4"); err != nil { // the tests wait more than they work
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
 
 // stage is what stands around the workers of one test: a Redis, both gateways,
 // and an order system that hands payments in.
@@ -104,7 +113,7 @@ func newStage(t *testing.T, url string) *stage {
 // connect opens a client as the programs do.
 func (s *stage) connect() redis.UniversalClient {
 	s.Helper()
-	client, err := redisconn.Open(s.url)
+	client, err := redisconn.Open(s.url, redisconn.Passwords{})
 	if err != nil {
 		s.Fatal(err)
 	}

@@ -304,7 +304,9 @@ func (p *Pass) logIn(ctx context.Context, gateway clients.Gateway) error {
 	}
 	var failure *clients.Error
 	if ctx.Err() == nil && errors.As(err, &failure) && p.gate.firstHeard(err) {
-		p.Report(clients.Answer{Code: failure.Code, HTTPStatus: failure.HTTPStatus, At: time.Now()})
+		p.Report(clients.Answer{
+			Code: failure.Code, HTTPStatus: failure.HTTPStatus, RetryAfter: failure.RetryAfter, At: time.Now(),
+		})
 	}
 	return err
 }

@@ -235,6 +235,41 @@ func TestRetryAfterStopsEverybody(t *testing.T) {
 	}
 }
 
+// TestPauseOfALogin: a login that is told to wait holds up every request, logins
+// included, for as long as it was told and no payment is claimed meanwhile.
+func TestPauseOfALogin(t *testing.T) {
+	for _, row := range []struct {
+		key   payment.Key
+		order []byte
+		login gatewaysim.Operation
+	}{
+		{payment.Key{Gateway: payment.AMDigiPay, TransactionID: "INV-1"}, rig.AMOrder("INV-1"), gatewaysim.AMLogin},
+		{payment.Key{Gateway: payment.Paydia, TransactionID: "ORD-1"}, rig.PaydiaOrder("ORD-1"), gatewaysim.PaydiaToken},
+	} {
+		t.Run(string(row.key.Gateway), func(t *testing.T) {
+			q := newQueue(t, gate.Options{Failures: 5, Pause: time.Second}, row.order)
+			q.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultBusy, Operation: row.login, Delay: 10 * time.Minute, Count: 1})
+			told := q.Now()
+			q.again[row.key] = told
+			for q.Now().Before(told.Add(9*time.Minute + 59*time.Second)) {
+				q.step()
+			}
+			if n := len(q.Sim.Journal()); n != 1 {
+				t.Errorf("%d requests before the pause was over, want the login that was told to wait", n)
+			}
+			if diff := cmp.Diff([]string{"queued"}, q.Story(row.key)); diff != "" {
+				t.Error(diff)
+			}
+			for q.Now().Before(told.Add(15 * time.Minute)) {
+				q.step()
+			}
+			if s := q.Read(row.key).Status; s != payment.OnProcessing && s != payment.Paid {
+				t.Errorf("%s after the pause", s)
+			}
+		})
+	}
+}
+
 // TestNoRoomNoClaim: a submit beyond the rate limit is not claimed. A look-up
 // beyond it, whose poll would end before its turn, is not made and not counted.
 func TestNoRoomNoClaim(t *testing.T) {

@@ -46,10 +46,24 @@ func Open(rawURL string, beside Passwords) (redis.UniversalClient, error) {
 		return nil, fmt.Errorf("redisconn: %w", err)
 	}
 	redis.SetLogger(debugLog{})
-	client := redis.NewUniversalClient(options)
+	client := connect(options)
 	client.AddHook(ackHook{})
 	client.AddHook(brakeHook{})
 	return client, nil
+}
+
+// clusterReload is how often a Cluster in use is asked who holds what. go-redis
+// does so once a minute, and when it is sent elsewhere; a primary that is dead
+// sends nobody elsewhere, so it would take a minute to notice a failover.
+const clusterReload = time.Second
+
+func connect(o *redis.UniversalOptions) redis.UniversalClient {
+	if !o.IsClusterMode {
+		return redis.NewUniversalClient(o)
+	}
+	cluster := o.Cluster()
+	cluster.ClusterStateReloadInterval = clusterReload
+	return redis.NewClusterClient(cluster)
 }
 
 // Passwords are those that do not stand in the URL. They are taken as they are,

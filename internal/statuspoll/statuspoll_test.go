@@ -15,8 +15,8 @@ import (
 	"terbayar/internal/payment"
 	"terbayar/internal/redistest"
 	"terbayar/internal/rig"
-	"terbayar/internal/submit"
 	"terbayar/internal/statuspoll"
+	"terbayar/internal/submit"
 )
 
 var (

@@ -68,8 +68,8 @@ func TestOnePaymentOneTask(t *testing.T) {
 		if diff := cmp.Diff(want, string(info.Payload)); diff != "" {
 			t.Error(diff)
 		}
-		if info.Timeout != tasks.SubmitTimeout {
-			t.Errorf("time-out %s", info.Timeout)
+		if info.Timeout != tasks.SubmitTimeout || info.Retention != 0 { // kept, it would keep its id
+			t.Errorf("time-out %s, retention %s", info.Timeout, info.Retention)
 		}
 	})
 }
@@ -197,7 +197,7 @@ func TestUnreadablePayload(t *testing.T) {
 func FuzzDecode(f *testing.F) {
 	for _, payload := range []string{
 		`{"v":1,"gateway":"amdigipay","transaction_id":"INV-1","amount":13000}`, `{"v":1,"gateway":"paydia","tick":1}`,
-		`{"v":2}`, `{}`, `[]`, ``, "\xff", `{"v":1,"gateway":"x"}`,
+		`{"v":2}`, `{"v":2,"gateway":"paydia"}`, `{}`, `[]`, ``, "\xff", `{"v":1,"gateway":"x"}`,
 	} {
 		f.Add([]byte(payload))
 	}

@@ -2,12 +2,15 @@
 package telemetry
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hibiken/asynq"
@@ -69,14 +72,58 @@ func looksSecret(name string) bool {
 
 // AsynqLogger lets asynq log through slog. Where asynq would end the process
 // (Fatal), it only says so: what ends the worker is for main.
-func AsynqLogger(l *slog.Logger) asynq.Logger { return asynqLogger{l} }
+//
+// While Redis is away asynq complains without end. Of warnings and errors that
+// differ in numbers, names and addresses only, one in repeatAfter is told, with how
+// many were left out before it; those are there at level debug.
+func AsynqLogger(l *slog.Logger) asynq.Logger {
+	return &asynqLogger{log: l, told: make(map[string]telling)}
+}
 
-type asynqLogger struct{ log *slog.Logger }
+// repeatAfter is how long a line of one kind stands for all of them.
+const repeatAfter = 30 * time.Second
 
-func (a asynqLogger) Debug(args ...any) { a.log.Debug(text(args)) }
-func (a asynqLogger) Info(args ...any)  { a.log.Info(text(args)) }
-func (a asynqLogger) Warn(args ...any)  { a.log.Warn(text(args)) }
-func (a asynqLogger) Error(args ...any) { a.log.Error(text(args)) }
-func (a asynqLogger) Fatal(args ...any) { a.log.Error(text(args), "fatal", true) }
+type asynqLogger struct {
+	log *slog.Logger
+
+	mu   sync.Mutex
+	told map[string]telling // by the kind of line; there are about twenty
+}
+
+// telling is what was told of one kind of line.
+type telling struct {
+	at      time.Time // when one was last told
+	leftOut int       // how many were not, since
+}
+
+func (a *asynqLogger) Debug(args ...any) { a.log.Debug(text(args)) }
+func (a *asynqLogger) Info(args ...any)  { a.log.Info(text(args)) }
+func (a *asynqLogger) Warn(args ...any)  { a.once(slog.LevelWarn, text(args)) }
+func (a *asynqLogger) Error(args ...any) { a.once(slog.LevelError, text(args)) }
+func (a *asynqLogger) Fatal(args ...any) { a.log.Error(text(args), "fatal", true) }
 
 func text(args []any) string { return "asynq: " + fmt.Sprint(args...) }
+
+// varying is what may differ between two lines of one kind: task ids, lists of
+// them, and whatever has a digit in it.
+var varying = regexp.MustCompile(`\bid=\S+|\[[^\]]*\]|\S*[0-9]\S*`)
+
+// once logs a line unless one of its kind has just been logged.
+func (a *asynqLogger) once(level slog.Level, line string) {
+	kind, now := level.String()+varying.ReplaceAllString(line, ""), time.Now()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	before := a.told[kind]
+	if !before.at.IsZero() && now.Sub(before.at) < repeatAfter {
+		before.leftOut++
+		a.told[kind] = before
+		a.log.Debug(line)
+		return
+	}
+	a.told[kind] = telling{at: now}
+	if before.leftOut > 0 {
+		a.log.Log(context.Background(), level, line, "left_out", before.leftOut)
+	} else {
+		a.log.Log(context.Background(), level, line)
+	}
+}

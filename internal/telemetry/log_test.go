@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -116,5 +119,82 @@ func TestAsynqLogger(t *testing.T) {
 	want := []string{"DEBUG asynq: a1", "INFO asynq: b", "WARN asynq: c", "ERROR asynq: d", "ERROR asynq: e"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// TestAsynqRepeatsItself: of lines of one kind one in thirty seconds is told, one of
+// another kind at once, and what ends the process always.
+func TestAsynqRepeatsItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		log, err := NewLogger(&out, "info", "json")
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := AsynqLogger(log)
+		for _, step := range []struct {
+			wait time.Duration
+			say  func(args ...any)
+			text string
+			want string // what is logged; empty: nothing
+		}{
+			{0, l.Error, "Dequeue error: dial tcp 127.0.0.1:6379: connect: connection refused", "ERROR"},
+			{0, l.Error, "Dequeue error: dial tcp 127.0.0.2:6380: connect: connection refused", ""},
+			{0, l.Error, "Dequeue error: OOM command not allowed", "ERROR"},
+			{0, l.Error, "Failed to forward scheduled tasks: dial tcp 127.0.0.1:6379: connect: connection refused", "ERROR"},
+			{time.Second, l.Error, "Failed to extend lease for tasks [paydia:ORD-A paydia:B]: EOF", "ERROR"},
+			{0, l.Error, "Failed to extend lease for tasks [amdigipay:C]: EOF", ""},
+			{0, l.Warn, "Retry exhausted for task id=paydia:ORD", "WARN"},
+			{0, l.Warn, "Retry exhausted for task id=paydia:ABC", ""},
+			{0, l.Error, "Retry exhausted for task id=paydia:ABC", "ERROR"}, // another level is another kind
+			{0, l.Fatal, "could not start", "ERROR"},
+			{0, l.Fatal, "could not start", "ERROR"},
+			{0, l.Info, "Exiting", "INFO"},
+			{0, l.Info, "Exiting", "INFO"},
+			{28*time.Second + 999*time.Millisecond, l.Error, "Dequeue error: dial tcp 127.0.0.1:6379: connect: connection refused", ""},
+			{time.Millisecond, l.Error, "Dequeue error: dial tcp 127.0.0.1:6379: connect: connection refused", "ERROR, 2 left out"},
+			{0, l.Error, "Dequeue error: OOM command not allowed", "ERROR"},
+			{time.Second, l.Error, "Dequeue error: dial tcp 127.0.0.1:6379: connect: connection refused", ""},
+			{29 * time.Second, l.Error, "Dequeue error: dial tcp 127.0.0.1:6379: connect: connection refused", "ERROR, 1 left out"},
+			{30 * time.Second, l.Error, "Dequeue error: dial tcp 127.0.0.1:6379: connect: connection refused", "ERROR"},
+		} {
+			time.Sleep(step.wait)
+			out.Reset()
+			step.say(step.text)
+			got := ""
+			if out.Len() > 0 {
+				var entry struct {
+					Level, Msg string
+					LeftOut    int `json:"left_out"`
+				}
+				if err := json.Unmarshal(out.Bytes(), &entry); err != nil || entry.Msg != "asynq: "+step.text {
+					t.Fatalf("%v: %s", err, &out)
+				}
+				if got = entry.Level; entry.LeftOut > 0 {
+					got += fmt.Sprintf(", %d left out", entry.LeftOut)
+				}
+			}
+			if got != step.want {
+				t.Errorf("%s: %q, want %q", step.text, got, step.want)
+			}
+		}
+	})
+}
+
+// TestNothingIsLost: what is left out is there at level debug.
+func TestNothingIsLost(t *testing.T) {
+	var out bytes.Buffer
+	log, err := NewLogger(&out, "debug", "json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := AsynqLogger(log)
+	for _, id := range []string{"A", "B", "C"} {
+		l.Warn("Could not remove task id=" + id)
+	}
+	for _, want := range []string{"id=A", "id=B", "id=C"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %s in %s", want, &out)
+		}
 	}
 }

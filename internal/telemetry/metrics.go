@@ -14,6 +14,7 @@ import (
 
 	"terbayar/internal/payment"
 	"terbayar/internal/retrypolicy"
+	"terbayar/internal/version"
 )
 
 // Metrics are the worker's metrics, in a registry of their own. No label takes
@@ -53,8 +54,13 @@ func NewMetrics(inspector *asynq.Inspector, ledger Census) *Metrics {
 			Name: "terbayar_scrape_errors_total", Help: "Things that a scrape could not read and left out: a gateway's payments, or the queues.",
 		}),
 	}
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "terbayar_build_info", Help: "Which build this is; always 1.",
+		ConstLabels: prometheus.Labels{"version": version.Release, "commit": version.Commit(), "goversion": version.Go()},
+	})
+	build.Set(1)
 	m.registry.MustRegister(
-		m.attempts, m.polls, m.latency, m.breakers, m.scrapeErrors,
+		build, m.attempts, m.polls, m.latency, m.breakers, m.scrapeErrors,
 		&ledgerCollector{census: ledger, now: time.Now, errors: m.scrapeErrors},
 		&queueCollector{inspector: inspector, errors: m.scrapeErrors},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),

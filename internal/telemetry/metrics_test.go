@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -17,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"terbayar/internal/payment"
+	"terbayar/internal/version"
 )
 
 // census is a ledger that tells what the function says.
@@ -77,6 +79,7 @@ func TestCounters(t *testing.T) {
 		`terbayar_gateway_breaker_state{gateway="amdigipay"} 0`,
 		`terbayar_gateway_breaker_state{gateway="paydia"} 2`,
 		`terbayar_scrape_errors_total 0`,
+		`terbayar_build_info{commit="` + version.Commit() + `",goversion="` + runtime.Version() + `",version="` + version.Release + `"} 1`,
 	} {
 		if page := scrape(t, m); !strings.Contains(page, want+"\n") {
 			t.Errorf("no %s in\n%s", want, ours(page))

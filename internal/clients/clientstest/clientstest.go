@@ -434,10 +434,16 @@ func (s Subject) retryAfter(t *testing.T) {
 		{"99999999999", time.Hour},
 	} {
 		now := &clock{now: start}
-		server := s.serve(t, always(Reply{Raw: "HTTP/1.1 429 X\r\nRetry-After: " + row.header + "\r\nContent-Length: 0\r\n\r\n"}))
+		busy := always(Reply{Raw: "HTTP/1.1 429 X\r\nRetry-After: " + row.header + "\r\nContent-Length: 0\r\n\r\n"})
+		server := s.serve(t, busy)
 		g := s.loggedIn(t, server, Setup{Timeout: patience, Now: now.Now})
 		if a := g.Submit(t.Context(), s.Submission); a.RetryAfter != row.want || a.Code != "http:429" {
 			t.Errorf("Retry-After %q: %v, code %s; want %v, http:429", row.header, a.RetryAfter, a.Code, row.want)
+		}
+		g = s.Make(t, Setup{BaseURL: Serve(t, busy).URL, Timeout: patience, Now: now.Now})
+		var failure *clients.Error
+		if err := g.Authenticate(t.Context()); !errors.As(err, &failure) || failure.RetryAfter != row.want {
+			t.Errorf("login, Retry-After %q: %v, %+v; want %v", row.header, err, failure, row.want)
 		}
 	}
 }

@@ -1,0 +1,91 @@
+package statuspoll_test
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/go-redis/v9"
+
+	"terbayar/internal/clients"
+	"terbayar/internal/ledger"
+	"terbayar/internal/payment"
+	"terbayar/internal/retrypolicy"
+	"terbayar/internal/statuspoll"
+)
+
+// longAsker takes its time over every look-up, and then has found nothing.
+type longAsker struct {
+	takes time.Duration
+	asked atomic.Int32 // payments
+}
+
+func (*longAsker) Together() bool { return false }
+
+func (a *longAsker) Ask(_ context.Context, wanted []*ledger.Record, _ bool) ([]statuspoll.Finding, error) {
+	a.asked.Add(int32(len(wanted)))
+	findings := make([]statuspoll.Finding, len(wanted))
+	for i := range findings {
+		findings[i].Answer = clients.Answer{Code: "4046401", At: time.Now(), Absent: true}
+	}
+	time.Sleep(a.takes)
+	return findings, nil
+}
+
+// TestKeptWhileAskedAbout: a walk through a long list takes a minute. What it asks
+// about is due for nobody else meanwhile, and is due again by what it found.
+func TestKeptWhileAskedAbout(t *testing.T) {
+	mini := miniredis.RunT(t)
+	synctest.Test(t, func(t *testing.T) {
+		client := redis.NewClient(&redis.Options{Addr: mini.Addr()})
+		defer client.Close()
+		book := ledger.New(client, ledger.DefaultStream, time.Now)
+		asker := &longAsker{takes: time.Minute}
+		poller := &statuspoll.Poller{
+			Ledger: book, Askers: map[payment.Gateway]statuspoll.Asker{payment.Paydia: asker},
+			Policy: retrypolicy.Builtin(), Interval: 30 * time.Second, Sweep: time.Hour, Now: time.Now,
+			OnAttempt: func(*ledger.Record, payment.Attempt, error) {},
+		}
+		book.Create(t.Context(), []ledger.Entry{{Key: ord, Amount: 10000, Order: []byte(`{}`), Digest: "d"}})
+		r, verdict, err := book.Claim(t.Context(), ord, payment.Attempt{At: time.Now(), Kind: payment.KindSubmit}, time.Minute)
+		if err != nil || verdict != ledger.Claimed {
+			t.Fatal(verdict, err)
+		}
+		r.Status, r.Since, r.Due = payment.Confirming, time.Now(), time.Now()
+		r.Doubt, r.Doubts = retrypolicy.CodeUnknown, 1
+		if err := book.Save(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+
+		polled := make(chan error, 1)
+		go func() { polled <- poller.Poll(t.Context(), payment.Paydia) }()
+		begun := time.Now()
+		for range 58 { // second by second, as every replica's ticker looks
+			time.Sleep(time.Second)
+			due, err := book.Due(t.Context(), []payment.Gateway{payment.Paydia})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(due) > 0 {
+				t.Errorf("due for another poller after %s", time.Since(begun))
+				break
+			}
+		}
+		if err := <-polled; err != nil {
+			t.Fatal(err)
+		}
+		if r, err = book.Read(t.Context(), ord); err != nil || len(r.Attempts) != 2 || asker.asked.Load() != 1 {
+			t.Errorf("%+v, %v: asked %d times, want once", r, err, asker.asked.Load())
+		}
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Second) {
+			if due, err := book.Due(t.Context(), []payment.Gateway{payment.Paydia}); err != nil || time.Now().After(deadline) {
+				t.Fatalf("never due again: %v", err)
+			} else if len(due) > 0 {
+				break
+			}
+		}
+	})
+}
