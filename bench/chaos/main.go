@@ -1,8 +1,9 @@
 // Command chaos shows that no payment is made twice, lost or guessed at, whatever
 // breaks. It hands payments in with the real enqueue, to real workers on a real
 // redis-server, at simulated gateways that misbehave; it kills workers and Redis
-// all the while, then lets everything settle, and judges by what the gateways have
-// seen. It needs a redis-server on the PATH and a checkout to build from.
+// all the while, then lets everything settle, and judges by what the gateways and
+// a consumer of the events have seen. It needs a redis-server on the PATH and a
+// checkout to build from.
 //
 // The exit code is 0 when the judgement is clean, 1 when it is not, and 2 when
 // none could be passed.
@@ -19,29 +20,40 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+	"github.com/redis/go-redis/v9/logging"
+
+	"terbayar/internal/payment"
 )
 
 type flags struct {
-	Seed              uint64        `default:"1" help:"Decides the payments, the faults and the victims; how processes interleave is the machine's doing."`
-	Duration          time.Duration `default:"20s" help:"How long faults and kills go on."`
-	Payments          int           `default:"300" help:"Payments handed in meanwhile, half to each gateway."`
-	Workers           int           `default:"2" help:"Workers at any time."`
-	FaultRate         float64       `default:"0.3" help:"Share of the requests to the gateways that meet a fault, 0 to 1."`
-	KillEvery         time.Duration `default:"3s" help:"A worker is killed about so often; one time in four it is told to end instead."`
-	RedisRestartEvery time.Duration `default:"8s" help:"Redis is killed about so often and comes back with its AOF; 0: never."`
-	Settle            time.Duration `default:"180s" help:"How long everything may take to settle afterwards; asynq brings a killed worker's tasks back after one to two minutes."`
-	Quiet             bool          `help:"Print the figures and the verdict only."`
+	Seed              uint64          `default:"1" help:"Decides the payments, the faults and the victims; how processes interleave is the machine's doing."`
+	Duration          time.Duration   `default:"20s" help:"How long faults and kills go on."`
+	Payments          int             `default:"300" help:"Payments handed in meanwhile, half to each gateway."`
+	Workers           int             `default:"2" help:"Workers at any time."`
+	FaultRate         float64         `default:"0.3" help:"Share of the requests to the gateways that meet a fault, 0 to 1."`
+	GatewayDown       payment.Gateway `default:"" enum:",amdigipay,paydia" help:"The only trouble is that this gateway loses every connection: no other faults, no kills. The other one must not suffer, and no attempt be spent (${enum})."`
+	KillEvery         time.Duration   `default:"3s" help:"A worker is killed about so often; one time in four it is told to end instead. 0: never."`
+	RedisRestartEvery time.Duration   `default:"8s" help:"Redis is killed about so often and comes back with its AOF; 0: never."`
+	RedisAway         time.Duration   `default:"0s" help:"How long Redis then stays away; 0: up to 4 s, by chance."`
+	RedisForgets      time.Duration   `default:"0s" help:"Redis comes back without what it wrote last, at least for so long (at most 5s), as after appendfsync everysec or a failover to a replica that lags. No worker ends shortly before or after: what Redis forgets only living workers remember, and to lose both at once is a documented limit."`
+	Settle            time.Duration   `default:"5m" help:"How long everything may take to settle afterwards; asynq brings a killed worker's tasks back after one to two minutes."`
+	Quiet             bool            `help:"Print the figures and the verdict only."`
 }
 
-// Validate implements kong's check.
-func (f *flags) Validate() error {
+// AfterApply is kong's hook for what one flag cannot know of another.
+func (f *flags) AfterApply() error {
+	if f.GatewayDown != "" {
+		f.FaultRate, f.KillEvery, f.RedisRestartEvery = 0, 0, 0
+	}
 	switch {
-	case f.Duration <= 0 || f.KillEvery <= 0 || f.Payments < 1 || f.Workers < 1:
-		return errors.New("--duration, --kill-every, --payments and --workers must be positive")
+	case f.Duration <= 0 || f.Payments < 1 || f.Workers < 1:
+		return errors.New("--duration, --payments and --workers must be positive")
 	case f.FaultRate < 0 || f.FaultRate > 1:
 		return errors.New("--fault-rate must be between 0 and 1")
-	case f.RedisRestartEvery < 0 || f.Settle < 0:
-		return errors.New("--redis-restart-every and --settle cannot be negative")
+	case f.KillEvery < 0 || f.RedisRestartEvery < 0 || f.RedisAway < 0 || f.Settle < 0:
+		return errors.New("--kill-every, --redis-restart-every, --redis-away and --settle cannot be negative")
+	case f.RedisForgets < 0 || f.RedisForgets > 5*time.Second:
+		return errors.New("--redis-forgets must be between 0 and 5s")
 	}
 	return nil
 }
@@ -49,6 +61,7 @@ func (f *flags) Validate() error {
 func main() {
 	var f flags
 	kong.Parse(&f, kong.Name("chaos"), kong.Description("Kills workers and Redis under misbehaving gateways, and judges what became of the payments."))
+	logging.Disable() // that Redis is away we know
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	clean, err := run(ctx, f, os.Stdout)
 	stop()
@@ -69,6 +82,7 @@ func run(ctx context.Context, f flags, out io.Writer) (clean bool, err error) {
 	defer func() { s.close(clean) }()
 
 	c := newCase(f)
+	heard := s.follow(ctx)
 	if err := s.storm(ctx, c); err != nil {
 		return false, err
 	}
@@ -78,7 +92,7 @@ func run(ctx context.Context, f flags, out io.Writer) (clean bool, err error) {
 		return false, err
 	}
 	c.crashes = append(c.crashes, s.dismiss()...)
-	if err := c.gather(ctx, s); err != nil {
+	if err := c.gather(ctx, s, heard); err != nil {
 		return false, err
 	}
 	fmt.Fprintln(out, c.figures())

@@ -54,7 +54,7 @@ func gateways(f flags) gatewaysim.Config {
 	for i, rule := range c.Faults {
 		switch rule.Fault {
 		case gatewaysim.FaultLateLost, gatewaysim.FaultLate500:
-			c.Faults[i].Delay = settleTime * 2 / 3 // what is later than the policy waits cannot be found
+			c.Faults[i].Delay = settleTime / 2 // what is later than the policy waits cannot be found
 		case gatewaysim.FaultSlow:
 			c.Faults[i].Delay = gatewayTimeout * 3 / 2
 		}

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -29,8 +30,9 @@ import (
 const (
 	gatewayTimeout  = 2 * time.Second
 	claimLease      = gatewayTimeout + 5*time.Second // what the worker makes of the time-out
-	settleTime      = 3 * time.Second
+	settleTime      = 6 * time.Second
 	shutdownTimeout = 10 * time.Second
+	shutdownGrace   = shutdownTimeout + 20*time.Second // a busy machine may take its time
 )
 
 // policy makes minutes into seconds. Look-ups never run out: under faults they
@@ -67,6 +69,8 @@ type stage struct {
 	server  *process
 	client  *redis.Client
 	book    *ledger.Ledger
+	diary   *diary     // nil unless Redis forgets
+	truce   sync.Mutex // held by whoever ends a worker, or needs all of them alive
 	workers []*process
 	leaving []leaver     // told to end, and perhaps not gone yet
 	started atomic.Int64 // processes so far
@@ -122,10 +126,14 @@ func (s *stage) set(ctx context.Context) error {
 		"WORKER_HTTP_ADDR=127.0.0.1:0", "WORKER_SHUTDOWN_TIMEOUT=" + shutdownTimeout.String(),
 		"GATEWAY_TIMEOUT=" + gatewayTimeout.String(), "GATEWAY_BREAKER_PAUSE=1s", "STATUS_POLL_INTERVAL=1s",
 	}
-	s.client = redis.NewClient(&redis.Options{Addr: s.redisAt})
+	s.client = redis.NewClient(&redis.Options{Addr: s.redisAt, ReadTimeout: 20 * time.Second})
 	s.book = ledger.New(s.client, ledger.DefaultStream, time.Now)
 	if err := s.startRedis(ctx); err != nil {
 		return err
+	}
+	if s.RedisForgets > 0 {
+		s.diary = newDiary(s.dir)
+		go s.diary.keep(ctx)
 	}
 	for range s.Workers {
 		if err := s.hire(); err != nil {
@@ -236,15 +244,16 @@ func (p *process) hasEnded() bool {
 }
 
 // startRedis starts Redis, with whatever its append-only file holds, and waits
-// until it answers. Nothing that it acknowledged may be lost.
+// until it answers. Nothing that it acknowledged is lost by itself.
 func (s *stage) startRedis(ctx context.Context) (err error) {
 	_, port, _ := net.SplitHostPort(s.redisAt)
 	s.server, err = s.start("redis-server", "--port", port, "--bind", "127.0.0.1", "--dir", s.dir,
-		"--save", "", "--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction")
+		"--save", "", "--appendonly", "yes", "--appendfsync", "always", "--auto-aof-rewrite-percentage", "0",
+		"--maxmemory-policy", "noeviction")
 	if err != nil {
 		return err
 	}
-	for deadline := time.Now().Add(20 * time.Second); s.client.Ping(ctx).Err() != nil; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); s.client.Ping(ctx).Err() != nil; time.Sleep(20 * time.Millisecond) {
 		if s.server.hasEnded() || time.Now().After(deadline) {
 			return fmt.Errorf("%s does not answer", s.server.name)
 		}
@@ -263,7 +272,7 @@ func (s *stage) hire() error {
 
 // enqueue runs enqueue once, as a user would.
 func (s *stage) enqueue(ctx context.Context, stdin string, args ...string) (stdout []byte, code int, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, filepath.Join(s.dir, "enqueue"), args...)
 	var out, complaint bytes.Buffer

@@ -13,19 +13,25 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"terbayar/internal/gatewaysim"
 	"terbayar/internal/payment"
 )
 
-// storm hands the payments in, while workers and Redis are killed. When it
+// storm hands the payments in, while workers, Redis and gateways fail. When it
 // returns, every payment was taken, Redis is up, and all workers are there.
 func (s *stage) storm(ctx context.Context, c *evidence) error {
 	group, ctx := errgroup.WithContext(ctx)
 	raging, cancel := context.WithTimeout(ctx, s.Duration)
 	defer cancel()
 	group.Go(func() error { return s.handIn(ctx, c) })
-	group.Go(func() error { return s.killWorkers(raging, c) })
+	if s.KillEvery > 0 {
+		group.Go(func() error { return s.killWorkers(raging, c) })
+	}
 	if s.RedisRestartEvery > 0 {
 		group.Go(func() error { return s.killRedis(ctx, raging, c) })
+	}
+	if s.GatewayDown != "" {
+		group.Go(func() error { s.loseGateway(raging, c); return nil })
 	}
 	return group.Wait()
 }
@@ -77,27 +83,37 @@ func (s *stage) create(ctx context.Context, c *evidence, batch []entry) error {
 	for _, p := range batch {
 		file.WriteString(p.line)
 	}
-	for deadline := time.Now().Add(time.Minute); ; c.runAgain++ {
-		stdout, code, err := s.enqueue(ctx, file.String(), "create")
-		if err != nil {
+	for patience := time.Now().Add(s.RedisAway + 3*time.Minute); ; {
+		code, err := s.enqueueOnce(ctx, c, file.String())
+		switch {
+		case err != nil:
 			return err
-		}
-		if err := c.hear(stdout); err != nil {
-			return err
-		}
-		if code == 0 {
+		case code == 0:
 			return nil
-		}
-		if time.Now().After(deadline) {
+		case time.Now().After(patience):
 			return fmt.Errorf("enqueue create cannot hand payments in: exit code %d", code)
-		}
-		if !pause(ctx, 200*time.Millisecond) {
+		case !pause(ctx, 200*time.Millisecond):
 			return ctx.Err()
 		}
 	}
 }
 
-// hear takes note of what enqueue create answered.
+// enqueueOnce runs enqueue create once and takes note of its answers.
+func (s *stage) enqueueOnce(ctx context.Context, c *evidence, file string) (code int, err error) {
+	c.shop.Lock()
+	defer c.shop.Unlock()
+	stdout, code, err := s.enqueue(ctx, file, "create")
+	if err != nil {
+		return code, err
+	}
+	if code != 0 {
+		c.runAgain++
+	}
+	return code, c.hear(stdout)
+}
+
+// hear takes note of what enqueue create answered. Taken once is taken for good,
+// unless Redis has forgotten it meanwhile.
 func (c *evidence) hear(stdout []byte) error {
 	for dec := json.NewDecoder(bytes.NewReader(stdout)); dec.More(); {
 		var a struct {
@@ -112,10 +128,13 @@ func (c *evidence) hear(stdout []byte) error {
 		key := payment.Key{Gateway: a.Gateway, TransactionID: a.TransactionID}
 		switch a.Result {
 		case "enqueued", "duplicate":
-			if a.Result == "enqueued" && c.taken[key] {
+			at, taken := c.taken[key]
+			if taken && a.Result == "enqueued" && (c.forgotten.IsZero() || at.Before(c.forgotten)) {
 				c.accuse("lost", key, "enqueue had taken it, and later took it as new")
 			}
-			c.taken[key] = true
+			if !taken || a.Result == "enqueued" {
+				c.taken[key] = time.Now()
+			}
 		case "failed": // Redis is away
 		default:
 			return fmt.Errorf("enqueue create answers %s: %s: %s", key, a.Result, a.Error)
@@ -128,46 +147,139 @@ func (c *evidence) hear(stdout []byte) error {
 func (s *stage) killWorkers(raging context.Context, c *evidence) error {
 	chance := s.chance(2)
 	for pause(raging, about(s.KillEvery, chance)) {
-		i := chance.IntN(len(s.workers))
-		victim := s.workers[i]
-		s.workers = slices.Delete(s.workers, i, i+1)
-		switch {
-		case victim.hasEnded():
-			s.say("%s has ended by itself", victim.name)
-			c.crashes = append(c.crashes, victim.name)
-		case chance.IntN(4) == 0:
-			s.say("SIGTERM to %s", victim.name)
-			c.terms++
-			s.leaving = append(s.leaving, leaver{victim, time.Now()})
-			_ = victim.cmd.Process.Signal(syscall.SIGTERM) // it may end this very moment
-		default:
-			s.say("kill -9 %s", victim.name)
-			c.kills++
-			victim.kill()
-		}
-		if err := s.hire(); err != nil {
+		if err := s.killWorker(chance, c); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+func (s *stage) killWorker(chance *rand.Rand, c *evidence) error {
+	s.truce.Lock()
+	defer s.truce.Unlock()
+	i := chance.IntN(len(s.workers))
+	victim := s.workers[i]
+	s.workers = slices.Delete(s.workers, i, i+1)
+	switch {
+	case victim.hasEnded():
+		s.say("%s has ended by itself", victim.name)
+		c.crashes = append(c.crashes, victim.name)
+	case chance.IntN(4) == 0:
+		s.say("SIGTERM to %s", victim.name)
+		c.terms++
+		s.leaving = append(s.leaving, leaver{victim, time.Now()})
+		_ = victim.cmd.Process.Signal(syscall.SIGTERM) // it may end this very moment
+	default:
+		s.say("kill -9 %s", victim.name)
+		c.kills++
+		victim.kill()
+	}
+	return s.hire()
+}
+
 // killRedis kills Redis now and then, and starts it again on what it has on disk.
 func (s *stage) killRedis(ctx, raging context.Context, c *evidence) error {
 	chance := s.chance(3)
 	for pause(raging, about(s.RedisRestartEvery, chance)) {
-		away := 100*time.Millisecond + time.Duration(chance.Int64N(int64(4*time.Second)))
-		s.say("kill -9 redis-server, away for %s", away.Round(time.Millisecond))
-		c.restarts++
-		s.server.kill()
-		if !pause(ctx, away) {
-			return ctx.Err()
+		away := s.RedisAway
+		if away == 0 {
+			away = 100*time.Millisecond + time.Duration(chance.Int64N(int64(4*time.Second)))
 		}
-		if err := s.startRedis(ctx); err != nil {
+		var err error
+		if s.RedisForgets > 0 {
+			err = s.restartForgetful(ctx, c, away)
+		} else {
+			err = s.restartRedis(ctx, c, away, func() error { return nil })
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// restartRedis kills Redis, does something to what it has on disk, and starts it
+// again.
+func (s *stage) restartRedis(ctx context.Context, c *evidence, away time.Duration, meanwhile func() error) error {
+	s.say("kill -9 redis-server, away for %s", away.Round(time.Millisecond))
+	outage := span{from: time.Now()}
+	s.server.kill()
+	if err := meanwhile(); err != nil {
+		return err
+	}
+	if !pause(ctx, away) {
+		return ctx.Err()
+	}
+	if err := s.startRedis(ctx); err != nil {
+		return err
+	}
+	outage.to = time.Now()
+	c.outages = append(c.outages, outage)
+	return nil
+}
+
+// remembering is how long living workers may take to put back what Redis has
+// forgotten: as long as they claim nothing, and a little more.
+const remembering = 8 * time.Second
+
+// restartForgetful restarts Redis without what it wrote last. From the first
+// forgotten write until all that was forgotten has been put back no worker ends.
+// The shop hands in again what was taken in the forgotten time, as the runbook
+// tells it to.
+func (s *stage) restartForgetful(ctx context.Context, c *evidence, away time.Duration) error {
+	s.truce.Lock()
+	defer s.truce.Unlock()
+	for _, l := range s.leaving {
+		select {
+		case <-l.ended:
+		case <-time.After(shutdownGrace):
+		}
+	}
+	if !pause(ctx, s.RedisForgets+time.Second) {
+		return ctx.Err()
+	}
+	err := s.restartRedis(ctx, c, away, func() error {
+		since, err := s.diary.cut(s.RedisForgets)
+		s.say("Redis forgets the last %s", time.Since(since).Round(time.Millisecond))
+		c.shop.Lock()
+		defer c.shop.Unlock()
+		c.forgotten = since
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	var again []entry
+	c.shop.Lock()
+	for _, p := range c.payments {
+		if at, taken := c.taken[p.key]; taken && !at.Before(c.forgotten) {
+			again = append(again, p)
+		}
+	}
+	c.handedInAgain += len(again)
+	c.shop.Unlock()
+	if len(again) > 0 {
+		if err := s.create(ctx, c, again); err != nil {
+			return err
+		}
+	}
+	if !pause(ctx, remembering) {
+		return ctx.Err()
+	}
+	return nil
+}
+
+// loseGateway lets the gateway that is to be down work for a tenth of the storm,
+// so that payments are under way there, and then lose every connection.
+func (s *stage) loseGateway(raging context.Context, c *evidence) {
+	if !pause(raging, s.Duration/10) {
+		return
+	}
+	s.say("%s is down", s.GatewayDown)
+	c.down.from = time.Now()
+	s.sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostBefore, Operation: gatewaysim.Operation(s.GatewayDown)})
+	<-raging.Done()
+	c.down.to = time.Now()
 }
 
 // settle waits until every payment is where its customer has brought it, or before
@@ -221,7 +333,7 @@ func (s *stage) dismiss() (crashes []string) {
 	}
 	s.workers = nil
 	for _, l := range s.leaving {
-		inTime := l.told.Add(shutdownTimeout + 5*time.Second)
+		inTime := l.told.Add(shutdownGrace)
 		select {
 		case <-l.ended:
 		case <-time.After(time.Until(inTime)):

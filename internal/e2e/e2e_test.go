@@ -1,7 +1,6 @@
 package e2e_test
 
 import (
-	"fmt"
 	"net/http"
 	"os"
 	"slices"
@@ -53,36 +52,43 @@ func TestMainJob(t *testing.T) {
 	}
 }
 
-// TestMisbehavingGateways: three requests in ten meet a fault, look-ups and
-// logins too. Nothing is guessed and nothing is paid twice.
+// TestMisbehavingGateways: three requests in ten meet a fault, or for a while all
+// of them do, look-ups and logins too. Nothing is guessed, nothing is paid twice,
+// and nothing runs out of attempts.
 func TestMisbehavingGateways(t *testing.T) {
 	t.Parallel()
-	for _, seed := range []uint64{1, 2} {
-		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		seed  uint64
+		share float64
+		lasts time.Duration // 0: to the end
+		held  int           // at most: the faults that process nothing are one in five
+	}{
+		{"3 in 10, seed 1", 1, 0.3, 0, 15},
+		{"3 in 10, seed 2", 2, 0.3, 0, 15},
+		{"all for 5 s", 3, 1, 5 * time.Second, 30},
+	} {
+		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			s := newStage(t, func(c *gatewaysim.Config) {
-				c.Seed = seed
-				c.AM.Duplicates = gatewaysim.DuplicateSecond // a second request would be a second payment
-				c.Faults = gatewaysim.EvenFaults(0.3)
-				for i, rule := range c.Faults {
-					switch rule.Fault {
-					case gatewaysim.FaultLateLost, gatewaysim.FaultLate500:
-						c.Faults[i].Delay = 2 * time.Second // less than the policy's settle
-					case gatewaysim.FaultSlow:
-						c.Faults[i].Delay = 3 * time.Second // more than the gateway time-out
-					case gatewaysim.FaultBusy:
-						c.Faults[i].Delay = time.Second
-					}
-				}
+			s := newStage(t, func(config *gatewaysim.Config) {
+				config.Seed = c.seed
+				config.AM.Duplicates = gatewaysim.DuplicateSecond // a second request would be a second payment
 			})
-			s.env["GATEWAY_TIMEOUT"] = "2s"
+			s.env["GATEWAY_TIMEOUT"], s.env["GATEWAY_BREAKER_PAUSE"] = "2s", "1s"
 			s.worker()
 			s.worker()
 			all := samples(t, 60, "PAY", "NEVER", "CANCEL", "FAIL", "REFUSE")
-			s.create(all, "enqueued")
-			s.noSecrets()                                               // while errors stand in the queues
-			defer s.noDoubles()                                         // whatever else goes wrong
-			payments := s.await(all, 2*time.Minute, sample.endedOrHeld) // a login that fails costs 15 s
+			s.create(all[:2], "enqueued")
+			s.await(all[:2], 20*time.Second, sample.ended) // who cannot log in at all sends nothing
+			s.misbehave(c.share)
+			s.create(all[2:], "enqueued")
+			s.noSecrets()       // while errors stand in the queues
+			defer s.noDoubles() // whatever else goes wrong
+			if c.lasts > 0 {
+				<-time.After(c.lasts)
+				s.sim.ClearFaults()
+			}
+			payments := s.await(all, 2*time.Minute, sample.endedOrHeld) // a login that fails costs 5 s
 			s.checkEvents(payments)
 			s.noSecrets()
 			held := 0
@@ -92,15 +98,30 @@ func TestMisbehavingGateways(t *testing.T) {
 					continue
 				}
 				held++
-				if len(rows[p.Key()]) > 0 {
-					t.Errorf("held, although the gateway has it: %s", s.story(p.Key()))
+				if len(rows[p.Key()]) > 0 || !strings.Contains(p.Reason, "the gateway knew no such payment") {
+					t.Errorf("held without need: %s", s.story(p.Key()))
 				}
 			}
 			t.Logf("%d of %d payments are held for a person; faults: %v", held, len(all), s.sim.Summary().Faults)
-			if held > len(all)/4 {
+			if held > c.held {
 				t.Errorf("%d of %d payments are held for a person", held, len(all))
 			}
 		})
+	}
+}
+
+// misbehave lets a share of all requests meet a fault, every fault alike.
+func (s *stage) misbehave(share float64) {
+	for _, rule := range gatewaysim.EvenFaults(share) {
+		switch rule.Fault {
+		case gatewaysim.FaultLateLost, gatewaysim.FaultLate500:
+			rule.Delay = 2 * time.Second // less than the policy's settle
+		case gatewaysim.FaultSlow:
+			rule.Delay = 3 * time.Second // more than the gateway time-out
+		case gatewaysim.FaultBusy:
+			rule.Delay = time.Second
+		}
+		s.sim.Inject(rule)
 	}
 }
 
@@ -194,9 +215,42 @@ func TestShutdown(t *testing.T) {
 	if got[payment.Queued] == 0 {
 		t.Errorf("the shutdown came too late to prove anything: %v", got)
 	}
+	if begun := len(all) - got[payment.Queued]; begun > 20+5 { // a few may slip in before the signal arrives
+		t.Errorf("%d payments were begun after SIGTERM", begun-20)
+	}
 
 	s.worker()
 	defer s.noDoubles() // whatever else goes wrong
 	payments := s.await(all, 40*time.Second, sample.ended)
 	s.checkEvents(payments)
+}
+
+// TestRollingUpdate: two workers are replaced one after the other under load, as
+// Kubernetes does it: the new one is ready before an old one is told to end. Every
+// request under way is answered and recorded by the worker that sent it: none is
+// left to be looked up when its claim lapses.
+func TestRollingUpdate(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, slow(time.Second))
+	s.env["WORKER_CONCURRENCY"] = "10"
+	old := []*process{s.worker(), s.worker()}
+	all := samples(t, 240, "PAY")
+	s.create(all, "enqueued")
+	defer s.noDoubles() // whatever else goes wrong
+	for _, w := range old {
+		s.worker()
+		s.eventually("many requests are under way", 20*time.Second, func() bool { return s.gateway.underWay() >= 20 })
+		s.stop(w)
+		if ended := strings.Count(w.stderr.String(), `"msg":"attempt"`); ended == 0 {
+			t.Error("the worker that ended has sent nothing")
+		}
+	}
+	payments := s.await(all, 60*time.Second, sample.ended)
+	s.checkEvents(payments)
+	for _, p := range payments {
+		submits := slices.DeleteFunc(slices.Clone(p.Attempts), func(a payment.Attempt) bool { return a.Kind != payment.KindSubmit })
+		if len(submits) != 1 || submits[0].Action != "accept" {
+			t.Errorf("not sent and recorded once: %s", s.story(p.Key()))
+		}
+	}
 }

@@ -241,7 +241,7 @@ func (s *stage) stop(p *process) {
 	}
 }
 
-var listensAt = regexp.MustCompile(`"msg":"worker starts","http":"([^"]+)"`)
+var listensAt = regexp.MustCompile(`"msg":"worker starts",.*?"http":"([^"]+)"`)
 
 // site is the address of a worker's pages.
 func (s *stage) site(p *process) string {

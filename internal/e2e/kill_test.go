@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"net"
+	"net/url"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -13,14 +14,15 @@ import (
 	"terbayar/internal/payment"
 )
 
-// turnstile is a TCP proxy between a worker and Redis. It stops everything for
-// good when a text it waits for comes by, and says so: what came before has been
-// delivered, the text and all after it have not.
+// turnstile is a TCP proxy between a worker and Redis. Once armed, it stops
+// everything for good when a text it waits for comes by, and says so: what came
+// before has been delivered, the text and all after it have not.
 type turnstile struct {
 	addr     string
 	target   string
 	request  string // stop before this request is delivered
 	response bool   // or let the request through, and stop before its answer is
+	armed    atomic.Bool
 	stopped  chan struct{}
 	once     sync.Once
 	passed   atomic.Bool // the request went through; its answer must not
@@ -59,7 +61,7 @@ func (p *turnstile) serve(client net.Conn) {
 		p.pump(client, server, func([]byte) bool { return p.response && marked.Load() })
 	}()
 	p.pump(server, client, func(chunk []byte) bool {
-		if !bytes.Contains(chunk, []byte(p.request)) || p.passed.Swap(true) {
+		if !p.armed.Load() || !bytes.Contains(chunk, []byte(p.request)) || p.passed.Swap(true) {
 			return false
 		}
 		marked.Store(true)
@@ -114,9 +116,10 @@ func TestKillAtEveryStep(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			s := newStage(t)
-			warm := s.warmUp()
 			gate := newTurnstile(t, s.server.Addr, c.request, c.response)
 			victim := s.worker("REDIS_URL=redis://"+gate.addr+"/0", "GATEWAY_TIMEOUT=1s")
+			warm := s.warmUp()
+			gate.armed.Store(true)
 			one := samples(t, 2, "PAY")[1:]
 			s.create(one, "enqueued")
 			select {
@@ -142,15 +145,18 @@ func TestKillAtEveryStep(t *testing.T) {
 	})
 }
 
-// warmUp has a payment made by a worker that is not killed, so that Redis knows
-// the scripts: the first call of one is refused and sent again.
+// warmUp has a payment made by the worker that is there, so that Redis knows its
+// scripts: the first call of one is refused and sent again.
 func (s *stage) warmUp() sample {
 	s.Helper()
-	first := s.worker()
 	warm := samples(s.T, 4, "PAY")[3:]
 	s.create(warm, "enqueued")
 	s.eventually("the first payment is paid", 20*time.Second, func() bool { return s.status(warm[0].key) == payment.Paid })
-	s.stop(first)
+	// The task is done with as well: nothing of it comes by any more.
+	s.eventually("its task is done", 20*time.Second, func() bool {
+		n, err := s.redis.Exists(s.Context(), "asynq:{paydia}:t:"+string(warm[0].key.Gateway)+":"+url.PathEscape(warm[0].key.TransactionID)).Result()
+		return err == nil && n == 0
+	})
 	return warm[0]
 }
 
