@@ -52,6 +52,10 @@ fuzz: ## Each fuzz target for FUZZTIME (20s)
 build: ## Static binaries in bin/
 	CGO_ENABLED=0 go build -trimpath -o bin/ $(PROGRAMS:%=./cmd/%)
 
+.PHONY: image
+image: ## The image as an OCI layout in bin/image, without a container engine
+	scripts/image
+
 .PHONY: ci
 ci: ## What CI runs
 	.ci/run

@@ -66,9 +66,14 @@ type Poller struct {
 	swept map[payment.Gateway]time.Time // when a poll last took no short cut
 }
 
-// batch is how many payments one round of a poll takes. It bounds memory, not
-// the poll: the rounds go on until nothing is due.
-const batch = 5000
+// How many payments one round of a poll takes: the rounds go on until nothing is
+// due. Where one walk serves all of them, as many as memory bears. Where each is a
+// request of its own, few: the answers are recorded when a round ends, and a worker
+// that is killed before that loses them.
+const (
+	walkRound  = 5000
+	queryRound = 8 * queriesAtOnce
+)
 
 // hide is how long what a poll has taken is hidden from other polls; while it
 // asks, it keeps hiding it. A poll that dies delays its payments by as much.
@@ -76,8 +81,12 @@ const hide = 10 * time.Second
 
 // Poll settles everything that is due at a gateway.
 func (p *Poller) Poll(ctx context.Context, g payment.Gateway) error {
+	round := queryRound
+	if p.Askers[g].Together() {
+		round = walkRound
+	}
 	for {
-		taken, err := p.Ledger.Take(ctx, g, hide, batch)
+		taken, err := p.Ledger.Take(ctx, g, hide, round)
 		errs := []error{err}
 		var wanted []*ledger.Record
 		for _, r := range taken {
@@ -94,7 +103,7 @@ func (p *Poller) Poll(ctx context.Context, g payment.Gateway) error {
 		if err := errors.Join(errs...); err != nil {
 			return fmt.Errorf("statuspoll: %s: %w", g, err)
 		}
-		if len(taken) < batch {
+		if len(taken) < round {
 			return nil
 		}
 	}
