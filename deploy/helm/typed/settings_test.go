@@ -103,6 +103,35 @@ func TestSettings(t *testing.T) {
 	}
 }
 
+// TestSettingsRefused: none of the worker's settings comes as an extra variable, past
+// the checks of its value or as a password in the values.
+func TestSettingsRefused(t *testing.T) {
+	refused := regexp.MustCompile(`regexMatch "([^"]+)" \.name`).FindStringSubmatch(read(t, chart+"/templates/_check.tpl"))
+	if refused == nil {
+		t.Fatal("templates/_check.tpl looks at no name of worker.extraEnv")
+	}
+	pattern := regexp.MustCompile(refused[1])
+	for name := range known(t) {
+		if !pattern.MatchString(name) {
+			t.Errorf("worker.extraEnv may set %s", name)
+		}
+	}
+}
+
+// TestTimeouts: the links of the time-out chain that are no settings are the worker's,
+// in milliseconds.
+func TestTimeouts(t *testing.T) {
+	check := read(t, chart+"/templates/_check.tpl")
+	for _, link := range []struct{ file, worker, chart string }{
+		{"internal/config/settings.go", `leaseMargin = 5 \* time\.Second\n`, `add \$gateway 5000 `},
+		{"internal/tasks/tasks.go", `SubmitTimeout = 5 \* time\.Minute\n`, `\(add \$gateway \$lease\) 300000 `},
+	} {
+		if !regexp.MustCompile(link.worker).MatchString(read(t, repo+"/"+link.file)) || !regexp.MustCompile(link.chart).MatchString(check) {
+			t.Errorf("templates/_check.tpl (%s) and %s (%s) may differ", link.chart, link.file, link.worker)
+		}
+	}
+}
+
 // TestDefaults: what the values say when nobody says anything is what the worker
 // would have done.
 func TestDefaults(t *testing.T) {

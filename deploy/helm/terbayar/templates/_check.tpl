@@ -10,6 +10,12 @@ to change. The schema has looked at each value alone; here they are looked at to
 {{- $wrong = append $wrong "image.repository is missing: there is no public image; build one from this repository and push it to your registry" }}
 {{- end }}
 
+{{- /* helm takes release names that no Service may have. */}}
+{{- $name := include "terbayar.worker.fullname" . }}
+{{- if not (regexMatch "^[a-z][a-z0-9-]*$" $name) }}
+{{- $wrong = append $wrong (printf "fullnameOverride is missing: a Service cannot be called %s after this release, only letters, digits and - after a letter" $name) }}
+{{- end }}
+
 {{- /* Redis */}}
 {{- with $v.redis }}
 {{- if not .addresses }}
@@ -83,13 +89,18 @@ to change. The schema has looked at each value alone; here they are looked at to
 {{- end }}
 {{- end }}
 
-{{- /* A variable of Kubernetes' env beats the ConfigMap's: an extra one must not undo a check. */}}
-{{- $taken := include "terbayar.worker.settings" . | fromYaml | keys }}
-{{- range include "terbayar.worker.env" . | fromYamlArray }}
-{{- if has .name $taken }}
-{{- $wrong = append $wrong (printf "worker.extraEnv: %s is set by another value of this chart already" .name) }}
+{{- /* A variable of Kubernetes' env beats the ConfigMap's: an extra one must not undo a check,
+nor carry a password in the values. */}}
+{{- $seen := list }}
+{{- range $v.worker.extraEnv }}
+{{- if regexMatch "^(REDIS|AMDIGIPAY|PAYDIA|PAYLOAD|RETRY|EVENTS|WORKER|GATEWAY|STATUS|EXPIRY|LATE|MONITORING|LOG)_" .name }}
+{{- $wrong = append $wrong (printf "worker.extraEnv: %s is a setting of the worker: this chart has a value for it" .name) }}
+{{- else if and (eq .name "SSL_CERT_DIR") (or $v.trustedCA.existingConfigMap $v.trustedCA.existingSecret) }}
+{{- $wrong = append $wrong "worker.extraEnv: SSL_CERT_DIR is set by trustedCA already" }}
+{{- else if has .name $seen }}
+{{- $wrong = append $wrong (printf "worker.extraEnv: %s stands there twice" .name) }}
 {{- end }}
-{{- $taken = append $taken .name }}
+{{- $seen = append $seen .name }}
 {{- end }}
 
 {{- /* Scaling */}}
@@ -104,7 +115,7 @@ to change. The schema has looked at each value alone; here they are looked at to
 {{- end }}
 {{- end }}
 {{- with $v.autoscaling }}
-{{- if and .enabled (not (dig "requests" "cpu" "" $v.worker.resources)) }}
+{{- if and .enabled (not (($v.worker.resources).requests).cpu) }}
 {{- $wrong = append $wrong "worker.resources.requests.cpu is missing: autoscaling counts in percent of it" }}
 {{- end }}
 {{- end }}
@@ -131,6 +142,12 @@ to change. The schema has looked at each value alone; here they are looked at to
 {{- if not .tlsSecret }}
 {{- $wrong = append $wrong "ingress.tlsSecret is missing: passwords would cross the network in clear" }}
 {{- end }}
+{{- end }}
+{{- end }}
+
+{{- with $v.metrics.podMonitor }}
+{{- if gt (include "terbayar.milliseconds" .scrapeTimeout | int) (include "terbayar.milliseconds" .interval | int) }}
+{{- $wrong = append $wrong (printf "metrics.podMonitor.scrapeTimeout (%s) must not be more than metrics.podMonitor.interval (%s): Prometheus would not take it" .scrapeTimeout .interval) }}
 {{- end }}
 {{- end }}
 

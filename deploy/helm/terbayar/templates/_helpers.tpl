@@ -21,8 +21,8 @@
 {{/* Labels of an object that belongs to no single component. */}}
 {{- define "terbayar.labels" -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
-app.kubernetes.io/name: {{ include "terbayar.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "terbayar.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 app.kubernetes.io/part-of: terbayar
@@ -33,8 +33,8 @@ app.kubernetes.io/part-of: terbayar
 
 {{/* Never change: a Deployment's selector cannot be upgraded (tests/selectors.golden). */}}
 {{- define "terbayar.worker.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "terbayar.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "terbayar.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: worker
 {{- end }}
 

@@ -3,26 +3,26 @@
 {{- $redis := .Values.redis }}
 {{- with $redis.existingSecret }}
 - parameter: password
-  name: {{ . }}
-  key: {{ $redis.secretKeys.password }}
+  name: {{ . | quote }}
+  key: {{ $redis.secretKeys.password | quote }}
 {{- if and (eq $redis.mode "sentinel") $redis.secretKeys.sentinelPassword }}
 - parameter: sentinelPassword
-  name: {{ . }}
-  key: {{ $redis.secretKeys.sentinelPassword }}
+  name: {{ . | quote }}
+  key: {{ $redis.secretKeys.sentinelPassword | quote }}
 {{- end }}
 {{- end }}
 {{- if and $redis.tls.enabled .Values.trustedCA.existingSecret }}
 - parameter: ca
-  name: {{ .Values.trustedCA.existingSecret }}
-  key: {{ .Values.trustedCA.key }}
+  name: {{ .Values.trustedCA.existingSecret | quote }}
+  key: {{ .Values.trustedCA.key | quote }}
 {{- end }}
 {{- end }}
 
 {{- define "terbayar.keda.configMapRefs" -}}
 {{- if and .Values.redis.tls.enabled .Values.trustedCA.existingConfigMap }}
 - parameter: ca
-  name: {{ .Values.trustedCA.existingConfigMap }}
-  key: {{ .Values.trustedCA.key }}
+  name: {{ .Values.trustedCA.existingConfigMap | quote }}
+  key: {{ .Values.trustedCA.key | quote }}
 {{- end }}
 {{- end }}
 

@@ -1,7 +1,7 @@
 {{/* What the worker and its check share: both are the worker program, with one environment. */}}
 
 {{- define "terbayar.worker.pod" -}}
-serviceAccountName: {{ include "terbayar.serviceAccountName" . }}
+serviceAccountName: {{ include "terbayar.serviceAccountName" . | quote }}
 automountServiceAccountToken: false
 enableServiceLinks: false
 {{- with .Values.imagePullSecrets }}
@@ -11,7 +11,7 @@ imagePullSecrets:
 securityContext:
   runAsNonRoot: true
   {{- range $field := list "runAsUser" "runAsGroup" "fsGroup" }}
-  {{- with get $.Values.worker.podSecurityContext $field }}
+  {{- with get ($.Values.worker.podSecurityContext | default dict) $field }}
   {{ $field }}: {{ int64 . }}
   {{- end }}
   {{- end }}
@@ -131,8 +131,8 @@ LOG_FORMAT: {{ .log.format | quote }}
 - name: {{ .variable }}
   valueFrom:
     secretKeyRef:
-      name: {{ .secret }}
-      key: {{ .key }}
+      name: {{ .secret | quote }}
+      key: {{ .key | quote }}
 {{- end }}
 
 {{- define "terbayar.worker.env" -}}
@@ -178,10 +178,10 @@ LOG_FORMAT: {{ .log.format | quote }}
 {{- if .enabled }}
 - name: paydia
   secret:
-    secretName: {{ .existingSecret }}
+    secretName: {{ .existingSecret | quote }}
     defaultMode: 0440
     items:
-      - key: {{ .secretKeys.privateKey }}
+      - key: {{ .secretKeys.privateKey | quote }}
         path: private-key.pem
 {{- end }}
 {{- end }}
@@ -189,10 +189,10 @@ LOG_FORMAT: {{ .log.format | quote }}
 {{- if .existingSecret }}
 - name: payload-keys
   secret:
-    secretName: {{ .existingSecret }}
+    secretName: {{ .existingSecret | quote }}
     defaultMode: 0440
     items:
-      - key: {{ .key }}
+      - key: {{ .key | quote }}
         path: payload-keys
 {{- end }}
 {{- end }}
@@ -200,17 +200,17 @@ LOG_FORMAT: {{ .log.format | quote }}
 {{- if .existingConfigMap }}
 - name: trusted-ca
   configMap:
-    name: {{ .existingConfigMap }}
+    name: {{ .existingConfigMap | quote }}
     items:
-      - key: {{ .key }}
+      - key: {{ .key | quote }}
         path: ca.crt
 {{- else if .existingSecret }}
 - name: trusted-ca
   secret:
-    secretName: {{ .existingSecret }}
+    secretName: {{ .existingSecret | quote }}
     defaultMode: 0440
     items:
-      - key: {{ .key }}
+      - key: {{ .key | quote }}
         path: ca.crt
 {{- end }}
 {{- end }}
