@@ -142,5 +142,6 @@ func TestClusterFailover(t *testing.T) {
 	shop.Wait()
 
 	t.Logf("Redis would not take %d payments; they were handed in again", again)
+	s.handAllInAgain()
 	s.endsWell(20 * time.Second)
 }

@@ -55,6 +55,7 @@ type stage struct {
 	book     *ledger.Ledger
 	intake   *intake.Intake
 	handedIn []payment.Key
+	lines    []intake.Line // the same, as they were handed in
 }
 
 // policy makes minutes into seconds.
@@ -261,7 +262,9 @@ func (s *stage) handIn(ctx context.Context, n int, pause time.Duration) (again i
 		for range min(n, 10) {
 			key, text := order(len(s.handedIn) + 1)
 			s.handedIn = append(s.handedIn, key)
-			lines = append(lines, intake.Line{Number: len(s.handedIn), Text: text})
+			line := intake.Line{Number: len(s.handedIn), Text: text}
+			s.lines = append(s.lines, line)
+			lines = append(lines, line)
 		}
 		n -= len(lines)
 		for len(lines) > 0 && ctx.Err() == nil {
@@ -280,6 +283,23 @@ func (s *stage) handIn(ctx context.Context, n int, pause time.Duration) (again i
 		}
 	}
 	return again
+}
+
+// handAllInAgain is what the runbook asks of an order system after a failover: what
+// Redis had taken and no worker had claimed may be forgotten.
+func (s *stage) handAllInAgain() {
+	s.Helper()
+	forgotten := 0
+	for _, a := range s.intake.Create(s.Context(), s.lines) {
+		switch a.Result {
+		case intake.Duplicate:
+		case intake.Enqueued:
+			forgotten++
+		default:
+			s.Errorf("%+v", a)
+		}
+	}
+	s.Logf("Redis had forgotten %d payments that it had taken; they were handed in again", forgotten)
 }
 
 // sent counts the requests that moved money.
@@ -326,15 +346,14 @@ func (s *stage) read(key payment.Key) *ledger.Record {
 // open are all payments that will be due one day.
 func (s *stage) open() map[payment.Key]bool {
 	s.Helper()
-	oneDay := ledger.New(s.redis, ledger.DefaultStream, func() time.Time { return time.Now().AddDate(1, 0, 0) })
 	open := map[payment.Key]bool{}
 	for _, g := range payment.Gateways() {
-		records, err := oneDay.Take(s.Context(), g, 0, 1000)
+		ids, err := s.redis.ZRange(s.Context(), "{terbayar:events}:open:"+string(g), 0, -1).Result()
 		if err != nil {
 			s.Fatal(err)
 		}
-		for _, r := range records {
-			open[r.Key()] = true
+		for _, id := range ids {
+			open[payment.Key{Gateway: g, TransactionID: id}] = true
 		}
 	}
 	return open

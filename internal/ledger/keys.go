@@ -32,6 +32,9 @@ func unknownKey(g payment.Gateway) string { return slot + ":unknown:" + string(g
 // to number. Its field claims counts the claims there ever were.
 func countsKey(g payment.Gateway) string { return slot + ":counts:" + string(g) }
 
+// vigilKey holds the lineage of the Redis for which a vigil was kept last: a text.
+const vigilKey = slot + ":vigil"
+
 // newestKey holds the highest numeric gateway reference that the ledger knows of
 // a gateway: a number. What is sent later gets a higher one, if the gateway
 // counts up.

@@ -31,10 +31,6 @@ var (
 	ErrIllegal = errors.New("no legal move")
 	// ErrNewer says that the record was written by a newer version of this code.
 	ErrNewer = errors.New("written by another version")
-
-	// errForgotten is an ErrFenced by an older record, of a Redis that has forgotten
-	// the newer one.
-	errForgotten = fmt.Errorf("redis has forgotten it: %w", ErrFenced)
 )
 
 // Ledger keeps the payments. It is safe for concurrent use.
@@ -44,16 +40,15 @@ type Ledger struct {
 	// is claimed. Set it before the first use.
 	OnReturn func(forgotten int, hold time.Duration)
 
-	redis       redis.UniversalClient
-	stream      string
-	now         func() time.Time
-	claimScript *redis.Script
-	memory      memory
+	redis  redis.UniversalClient
+	stream string
+	now    func() time.Time
+	memory memory
 }
 
 // New makes a ledger that writes its events to the given stream.
 func New(client redis.UniversalClient, stream string, now func() time.Time) *Ledger {
-	return &Ledger{redis: client, stream: stream, now: now, claimScript: newClaimScript(rand.Text())}
+	return &Ledger{redis: client, stream: stream, now: now}
 }
 
 // TaskGrace is how long past its time the task of a queued payment may be before
@@ -140,7 +135,9 @@ const (
 	Settled Verdict = "settled" // it is past being sent
 	Missing Verdict = "missing" // the ledger has no such payment
 
-	verdictHeld Verdict = "held" // it may not be claimed now; outside a *Held
+	// These two do not get outside.
+	verdictHeld     Verdict = "held"     // it may not be claimed now: a *Held
+	verdictStranger Verdict = "stranger" // this is not the Redis that was met: errStranger
 )
 
 // Claim takes a queued payment for one submit. The attempt is written down
@@ -153,33 +150,30 @@ func (l *Ledger) Claim(ctx context.Context, key payment.Key, a payment.Attempt, 
 		return nil, "", fmt.Errorf("ledger: claim %s: %w", key, err)
 	}
 	nonce := rand.Text()
-	for range 2 {
-		l.memory.claiming.RLock()
+	for range 5 {
 		record, verdict, err := l.claim(ctx, key, nonce, attempt, lease)
-		l.memory.claiming.RUnlock()
-		if !redis.HasErrorPrefix(err, "NOSCRIPT") {
+		if !errors.Is(err, errStranger) {
 			return record, verdict, err
 		}
-		if err := l.meet(ctx); err != nil {
+		if err := l.Meet(ctx); err != nil {
 			return nil, "", err
 		}
 	}
-	return nil, "", fmt.Errorf("ledger: claim %s: redis restarts too often", key)
+	return nil, "", fmt.Errorf("ledger: claim %s: %w, again and again", key, errStranger)
 }
 
-// claim runs claimScript once, and remembers a payment that it has claimed.
+// claim runs claimScript once, and remembers a payment that it has claimed. The
+// error is errStranger when another Redis is there now, or meanwhile: what the former
+// one answered counts no more.
 func (l *Ledger) claim(ctx context.Context, key payment.Key, nonce string, attempt []byte, lease time.Duration) (*Record, Verdict, error) {
-	wait, err := l.held(ctx)
-	if err != nil {
-		return nil, "", err
-	}
-	now, hold := l.now(), ""
+	now, lineage, held := l.now(), l.memory.known(), ""
+	wait := l.memory.hold(now)
 	if wait > 0 {
-		hold = "1"
+		held = "1"
 	}
-	answer, err := l.claimScript.EvalSha(ctx, l.redis,
+	answer, err := claimScript.Run(ctx, l.redis,
 		[]string{paymentKey(key), openKey(key.Gateway), countsKey(key.Gateway), newestKey(key.Gateway)},
-		nonce, now.UnixMilli(), now.Add(lease).UnixMilli(), attempt, key.TransactionID, hold,
+		nonce, now.UnixMilli(), now.Add(lease).UnixMilli(), attempt, key.TransactionID, lineage, held,
 	).StringSlice()
 	if err != nil {
 		return nil, "", fmt.Errorf("ledger: claim %s: %w", key, err)
@@ -190,6 +184,8 @@ func (l *Ledger) claim(ctx context.Context, key payment.Key, nonce string, attem
 		return nil, Missing, nil
 	case verdictHeld:
 		return nil, "", &Held{Wait: wait}
+	case verdictStranger:
+		return nil, "", errStranger
 	}
 	fields := make(map[string]string, len(answer)/2)
 	for i := 0; i+1 < len(answer); i += 2 {
@@ -197,7 +193,11 @@ func (l *Ledger) claim(ctx context.Context, key payment.Key, nonce string, attem
 	}
 	record, err := decode(key, fields)
 	if err == nil && verdict == Claimed {
-		l.memory.remember(now, putBack(key, record, answer))
+		// A claim is kept in mind as long as its request may be under way.
+		keep := now.Add(max(lease, memorySpan))
+		if !l.memory.remember(lineage, now, deed{putBack(key, record, answer), keep}) {
+			return nil, "", errStranger
+		}
 	}
 	return record, verdict, err
 }
@@ -214,54 +214,69 @@ func (l *Ledger) Read(ctx context.Context, key payment.Key) (*Record, error) {
 	return decode(key, fields)
 }
 
-// Save records what was changed in a record since it was read. The error is
-// ErrFenced when somebody else was first. While Redis does not answer, Save goes
-// on trying until the context ends: what a gateway said must not be forgotten.
+// Save is for who holds the claim: it records what was changed in the record. The
+// error is ErrFenced when somebody else was first. While Redis does not answer, Save
+// goes on trying until the context ends: what a gateway said must not be forgotten.
 func (l *Ledger) Save(ctx context.Context, r *Record) error {
 	save, err := l.save(r)
 	if err != nil {
 		return err
 	}
-	reminded := false
 	return retry.Do(ctx, retry.WithCappedDuration(time.Second, retry.NewFibonacci(50*time.Millisecond)),
 		func(ctx context.Context) error {
-			err := saved(r.Key(), save.script.Run(ctx, l.redis, save.keys, save.args...))
+			lineage := l.memory.known()
+			c := save.under(lineage)
+			err := saved(r.Key(), c.script.Run(ctx, l.redis, c.keys, c.args...))
+			if err == nil && !l.remember(save, lineage) {
+				err = errStranger
+			}
 			switch {
-			case err == nil:
-				l.memory.remember(l.now(), save)
-				return nil
-			case !reminded && (errors.Is(err, errForgotten) || errors.Is(err, ErrNotFound)):
-				reminded = true
-				return retry.RetryableError(errors.Join(err, l.meet(ctx)))
-			case errors.Is(err, ErrFenced) || errors.Is(err, ErrNotFound):
+			case err == nil || errors.Is(err, ErrFenced) || errors.Is(err, ErrNotFound):
 				return err
+			case errors.Is(err, errStranger):
+				err = errors.Join(err, l.Meet(ctx))
 			}
 			return retry.RetryableError(err)
 		})
 }
 
-// SaveAll saves many records in one round trip; each error stands at its
-// record's index. It does not try again: look-ups can be repeated.
+// SaveAll is for who holds no claim: it records what was changed in many records, in
+// one round trip; each error stands at its record's index. It does not try again, and
+// is fenced off while Redis has just come back: look-ups can be repeated.
 func (l *Ledger) SaveAll(ctx context.Context, records []*Record) []error {
 	errs := make([]error, len(records))
 	calls := make([]call, 0, len(records))
+	lineage, hold := l.memory.known(), l.memory.hold(l.now())
 	for i, r := range records {
 		save, err := l.save(r)
-		if err != nil {
+		switch {
+		case err != nil:
 			errs[i] = err
+			continue
+		case hold > 0:
+			errs[i] = fmt.Errorf("ledger: save %s: redis has just come back: %w", r.Key(), ErrFenced)
 			continue
 		}
 		save.index = i
-		calls = append(calls, save)
+		calls = append(calls, save.under(lineage))
 	}
 	l.runAll(ctx, calls, func(c call, cmd *redis.Cmd) {
 		err := saved(records[c.index].Key(), cmd)
 		if err == nil {
-			l.memory.remember(l.now(), c)
+			l.remember(c, lineage) // if another Redis was met meanwhile, it will be asked about again
+		}
+		if errors.Is(err, errStranger) {
+			err = fmt.Errorf("%w: %w", err, ErrFenced)
 		}
 		errs[c.index] = err
 	})
 	return errs
+}
+
+// remember keeps a save in mind.
+func (l *Ledger) remember(save call, lineage string) bool {
+	now := l.now()
+	return l.memory.remember(lineage, now, deed{save, now.Add(memorySpan)})
 }
 
 // saved reads saveScript's answer.
@@ -272,8 +287,8 @@ func saved(key payment.Key, cmd *redis.Cmd) error {
 		return fmt.Errorf("ledger: save %s: %w", key, err)
 	case word == "fenced":
 		return fmt.Errorf("ledger: save %s: %w", key, ErrFenced)
-	case word == "forgotten":
-		return fmt.Errorf("ledger: save %s: %w", key, errForgotten)
+	case word == "stranger":
+		return fmt.Errorf("ledger: save %s: %w", key, errStranger)
 	case word == "missing":
 		return fmt.Errorf("ledger: save %s: %w", key, ErrNotFound)
 	default:
@@ -328,7 +343,7 @@ func (l *Ledger) save(r *Record) (call, error) {
 		keys:   []string{paymentKey(r.Key()), openKey(g), unknownKey(g), countsKey(g), l.stream, newestKey(g)},
 		args: []any{
 			rand.Text(), r.rev, r.TransactionID, string(r.Status), facts, r.UpdatedAt.UnixMilli(),
-			number, attempt, due, since, event, forget, r.numeric(),
+			number, attempt, due, since, event, forget, r.numeric(), r.nonce,
 		},
 	}, nil
 }

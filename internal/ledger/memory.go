@@ -2,7 +2,9 @@ package ledger
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,20 +20,22 @@ import (
 // promoted replica has not heard of the last ones. The payment stands in queued
 // again, and the next claim would send it a second time.
 //
-// So every ledger keeps what it wrote last in mind. Its claim script carries a
-// nonce of its own, and what Redis does not keep over a restart or a failover
-// are its scripts: one that does not know this script is a Redis that may have
-// forgotten. It is reminded first, and then, because other workers remember too
-// and need a moment to notice, nobody claims anything for a while.
+// So every ledger keeps what it wrote last in mind. A Redis has a lineage, its
+// master_replid, which is new whenever it starts or is promoted; the scripts that
+// claim and save refuse where it is not the one the caller knows. Then Redis may
+// have forgotten: it is reminded first, and because other workers remember too and
+// need a moment to notice, for a while only those go on who hold a claim already.
 
 const (
-	// memorySpan is how long a deed is kept in mind: several times what a
-	// Redis that is alive can be behind with its disk or its replicas.
+	// memorySpan is how long a deed is kept in mind at least: several times what a
+	// Redis that is well can be behind with its disk or its replicas.
 	memorySpan = 10 * time.Second
 	// vigil is how long nothing is claimed after Redis has come back: longer than
-	// any living worker takes to notice, which looks every second and may hang in
-	// a dial for three.
-	vigil = 5 * time.Second
+	// a living worker takes to notice. It looks every second, and a connection that
+	// has silently died costs it a time-out of three.
+	vigil = 6 * time.Second
+	// reminders is how many calls go to Redis together: all of them have one time-out.
+	reminders = 1000
 )
 
 // Held says that nothing may be claimed right now: Redis has just come back, and
@@ -40,33 +44,53 @@ type Held struct{ Wait time.Duration }
 
 func (h *Held) Error() string { return "redis has come back: nothing is claimed for a moment" }
 
-// memory is what a ledger has claimed and saved lately.
-type memory struct {
-	// claiming is held for reading from a claim until it stands in deeds, so that
-	// nobody is reminded of less than was claimed.
-	claiming sync.RWMutex
-	met      bool // this ledger has used a Redis before
+// errStranger says that Redis is of another lineage than the one last met.
+var errStranger = errors.New("redis has restarted or failed over")
 
-	mu    sync.Mutex
-	deeds []deed    // oldest first
-	until time.Time // nothing is claimed before; zero: there is no vigil
+// memory is what a ledger has claimed and saved lately, and in which Redis.
+type memory struct {
+	meeting sync.Mutex // one at a time
+
+	mu      sync.Mutex
+	deeds   []deed    // oldest first
+	lineage string    // of the Redis last met; empty before and while one is met
+	met     bool      // there was one before
+	until   time.Time // nothing is claimed before
+	kept    time.Time // when the vigil is over and others are to know; zero: they do
 }
 
 // deed is a call that brings back what was written; one that finds it still
 // written changes nothing.
 type deed struct {
-	at   time.Time
 	call call
+	keep time.Time // until when it is kept in mind
 }
 
-func (m *memory) remember(now time.Time, c call) {
+// known is the lineage of the Redis last met.
+func (m *memory) known() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.lineage
+}
+
+// hold is for how much longer nothing may be claimed.
+func (m *memory) hold(now time.Time) time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return max(0, m.until.Sub(now))
+}
+
+// remember keeps a deed in mind. It reports false when another Redis has been met
+// meanwhile, which may not have been reminded of it.
+func (m *memory) remember(lineage string, now time.Time, d deed) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	past := 0
-	for past < len(m.deeds) && now.Sub(m.deeds[past].at) > memorySpan {
+	for past < len(m.deeds) && m.deeds[past].keep.Before(now) {
 		past++
 	}
-	m.deeds = append(m.deeds[past:], deed{now, c})
+	m.deeds = append(m.deeds[past:], d)
+	return m.lineage == lineage
 }
 
 // putBack is the call that writes a claim again, from the fields that the claim
@@ -81,125 +105,139 @@ func putBack(key payment.Key, r *Record, fields []string) call {
 	return call{script: putBackScript, keys: []string{paymentKey(key), openKey(g), unknownKey(g), countsKey(g)}, args: args}
 }
 
+// look asks Redis for its lineage, whether a vigil was kept for it, and which of the
+// gateways have a payment that is due.
+func (l *Ledger) look(ctx context.Context, gateways []payment.Gateway) (lineage string, kept bool, due []payment.Gateway, err error) {
+	keys := []string{vigilKey}
+	for _, g := range gateways {
+		keys = append(keys, openKey(g))
+	}
+	answer, err := lookScript.Run(ctx, l.redis, keys, l.now().UnixMilli()).StringSlice()
+	if err == nil && len(answer) != 2+len(gateways) {
+		err = errors.New("unexpected answer of a script")
+	}
+	if err != nil {
+		return "", false, nil, err
+	}
+	for i, g := range gateways {
+		if answer[2+i] != "" {
+			due = append(due, g)
+		}
+	}
+	return answer[0], answer[1] == answer[0], due, nil
+}
+
+// Meet gets to know a Redis, which may have forgotten. Whoever works with it later
+// meets it by himself; a worker does so at its start, so that it does not take other
+// workers' first claims for a sign that there is something to wait for.
+func (l *Ledger) Meet(ctx context.Context) error {
+	m := &l.memory
+	m.meeting.Lock()
+	defer m.meeting.Unlock()
+	lineage, kept, _, err := l.look(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("ledger: meet redis: %w", err)
+	}
+	if lineage == m.known() {
+		return nil // another goroutine was faster
+	}
+	m.mu.Lock()
+	m.lineage = "" // what is written from here on is not among what is put back
+	m.mu.Unlock()
+	forgotten, err := l.remind(ctx, lineage)
+	if err != nil {
+		return err
+	}
+	untouched := false
+	if !kept && !m.met {
+		// The first worker of all finds payments that were never claimed.
+		if untouched, err = l.untouched(ctx); err != nil {
+			return err
+		}
+	}
+	now := l.now()
+	m.mu.Lock()
+	first := !m.met
+	m.lineage, m.met, m.until, m.kept = lineage, true, time.Time{}, time.Time{}
+	if !kept {
+		m.kept = now.Add(vigil)
+		if !untouched {
+			m.until = m.kept
+		}
+	}
+	hold := max(0, m.until.Sub(now))
+	m.mu.Unlock()
+	if l.OnReturn != nil && (!first || hold > 0) {
+		l.OnReturn(forgotten, hold)
+	}
+	return nil
+}
+
 // remind puts back what Redis has forgotten of what this ledger remembers, and
 // reports how many payments that were.
-func (l *Ledger) remind(ctx context.Context) (forgotten int, err error) {
-	l.memory.mu.Lock()
+func (l *Ledger) remind(ctx context.Context, lineage string) (forgotten int, err error) {
+	now := l.now()
 	var claims, saves []call
+	l.memory.mu.Lock()
 	for _, d := range l.memory.deeds {
-		if d.call.script == putBackScript {
+		switch {
+		case d.keep.Before(now):
+		case d.call.script == putBackScript:
 			claims = append(claims, d.call)
-		} else {
-			saves = append(saves, d.call)
+		default:
+			saves = append(saves, d.call.under(lineage))
 		}
 	}
 	l.memory.mu.Unlock()
 	// A save is refused until its claim is back.
 	for _, calls := range [][]call{claims, saves} {
-		l.runAll(ctx, calls, func(_ call, cmd *redis.Cmd) {
-			word, e := cmd.Text()
-			if e != nil {
-				err = fmt.Errorf("ledger: remind redis: %w", e)
+		for some := range slices.Chunk(calls, reminders) {
+			l.runAll(ctx, some, func(_ call, cmd *redis.Cmd) {
+				word, e := cmd.Text()
+				if e != nil {
+					err = fmt.Errorf("ledger: remind redis: %w", e)
+				}
+				if word == "put back" {
+					forgotten++
+				}
+			})
+			if err != nil {
+				return forgotten, err
 			}
-			if word == "put back" {
-				forgotten++
-			}
-		})
-	}
-	return forgotten, err
-}
-
-// meet is for a Redis that may have forgotten.
-func (l *Ledger) meet(ctx context.Context) error {
-	l.memory.claiming.Lock()
-	defer l.memory.claiming.Unlock()
-	if known, err := l.knows(ctx, l.claimScript); known || err != nil {
-		return err // another goroutine was faster
-	}
-	forgotten, err := l.remind(ctx)
-	if err != nil {
-		return err
-	}
-	// Whoever has kept the vigil leaves a script behind: it need not be kept again.
-	kept, err := l.knows(ctx, vigilScript)
-	if err != nil {
-		return err
-	}
-	if !kept && !l.memory.met {
-		// The first worker of all finds payments that were never claimed.
-		if kept, err = l.untouched(ctx); err == nil && kept {
-			err = l.introduce(ctx, vigilScript)
-		}
-		if err != nil {
-			return err
 		}
 	}
-	var hold time.Duration
-	if !kept {
-		hold = vigil
-		l.memory.mu.Lock()
-		l.memory.until = l.now().Add(vigil)
-		l.memory.mu.Unlock()
-	}
-	// Only now: a Redis that knows the claim script has been reminded.
-	if err := l.introduce(ctx, l.claimScript); err != nil {
-		return err
-	}
-	if l.OnReturn != nil && (l.memory.met || hold > 0) {
-		l.OnReturn(forgotten, hold)
-	}
-	l.memory.met = true
-	return nil
+	return forgotten, nil
 }
 
-// held is for how much longer nothing may be claimed.
-func (l *Ledger) held(ctx context.Context) (time.Duration, error) {
-	l.memory.mu.Lock()
-	defer l.memory.mu.Unlock()
-	if l.memory.until.IsZero() {
-		return 0, nil
+// attend is what a living worker does every second: it notices a Redis that has come
+// back, reminds it while the vigil lasts, and says when that is over. It reports
+// whether the vigil lasts.
+func (l *Ledger) attend(ctx context.Context, lineage string) (bool, error) {
+	m := &l.memory
+	if lineage != m.known() {
+		err := l.Meet(ctx)
+		return m.hold(l.now()) > 0, err
 	}
-	if wait := l.memory.until.Sub(l.now()); wait > 0 {
-		return wait, nil
+	if m.hold(l.now()) > 0 {
+		// Once more: some of it builds on claims that others have put back meanwhile.
+		_, err := l.remind(ctx, m.known())
+		return true, err
 	}
-	// Another Redis may have come back meanwhile, and that one has not been kept a
-	// vigil for.
-	if same, err := l.knows(ctx, l.claimScript); !same || err != nil {
-		return 0, err
-	}
-	if err := l.introduce(ctx, vigilScript); err != nil {
-		return 0, err
-	}
-	l.memory.until = time.Time{}
-	return 0, nil
-}
-
-// nobody is a payment that cannot be; the scripts find nothing there.
-var nobody = []string{paymentKey(payment.Key{}), openKey(""), countsKey(""), newestKey("")}
-
-// knows reports whether Redis has been given a script since it started.
-func (l *Ledger) knows(ctx context.Context, script *redis.Script) (bool, error) {
-	return known(script.EvalSha(ctx, l.redis, nobody))
-}
-
-func known(cmd *redis.Cmd) (bool, error) {
-	switch err := cmd.Err(); {
-	case redis.HasErrorPrefix(err, "NOSCRIPT"):
+	m.mu.Lock()
+	lineage, over := m.lineage, !m.kept.IsZero() && !m.kept.After(l.now())
+	m.mu.Unlock()
+	if !over {
 		return false, nil
-	case err != nil:
-		return false, fmt.Errorf("ledger: meet redis: %w", err)
-	default:
-		return true, nil
 	}
-}
-
-// introduce gives Redis a script. Before Redis 7 a SCRIPT LOAD would outlive a
-// restart; an EVAL does not.
-func (l *Ledger) introduce(ctx context.Context, script *redis.Script) error {
-	if err := script.Eval(ctx, l.redis, nobody).Err(); err != nil {
-		return fmt.Errorf("ledger: meet redis: %w", err)
+	if err := markScript.Run(ctx, l.redis, []string{vigilKey}, lineage).Err(); err != nil {
+		return false, fmt.Errorf("ledger: end the vigil: %w", err)
 	}
-	return nil
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.lineage == lineage {
+		m.kept = time.Time{}
+	}
+	return false, nil
 }
 
 // untouched reports whether nothing in the ledger has ever been claimed.

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,8 +21,22 @@ import (
 // earlier is a payment that was claimed before the one a test is about.
 var earlier = payment.Key{Gateway: payment.Paydia, TransactionID: "EARLIER"}
 
+// forgetful is a Redis that can be told to have another lineage, as after a restart
+// or a failover; miniredis has none.
+func forgetful(t *testing.T) redis.UniversalClient {
+	t.Helper()
+	return redistest.Server(t, "--enable-debug-command", "yes").Client(t)
+}
+
+// comeBack makes Redis one that has restarted and lost nothing.
+func comeBack(t fataler, client redis.UniversalClient) {
+	if err := client.Do(t.Context(), "DEBUG", "CHANGE-REPL-ID").Err(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // snapshot notes all that Redis holds. What it returns brings Redis back there,
-// as a restart does that loses the last writes: the scripts are gone as well.
+// as a restart does that loses the last writes.
 func snapshot(t fataler, client redis.UniversalClient) (forget func()) {
 	ctx := t.Context()
 	check := func(errs ...error) {
@@ -63,15 +79,18 @@ func snapshot(t fataler, client redis.UniversalClient) (forget func()) {
 			}
 			return nil
 		})
-		check(err, client.ScriptFlush(ctx).Err())
+		check(err)
+		comeBack(t, client)
 	}
 }
 
 // tick is what every living worker does each second.
-func tick(t fataler, l *ledger.Ledger) {
-	if _, err := l.Due(t.Context(), payment.Gateways()); err != nil {
+func tick(t fataler, l *ledger.Ledger) []payment.Gateway {
+	due, err := l.Due(t.Context(), payment.Gateways())
+	if err != nil {
 		t.Fatal(err)
 	}
+	return due
 }
 
 // held wants a claim to be refused because Redis has come back.
@@ -108,160 +127,406 @@ func whole(t *testing.T, l *ledger.Ledger, client redis.UniversalClient) string 
 // while its request is under way. Nobody else gets the payment, and what the
 // gateway answers is recorded.
 func TestForgottenClaim(t *testing.T) {
-	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
-		for _, row := range []struct {
-			name   string
-			before bool // Redis forgets the payment too
-			notice func(*testing.T, *ledger.Ledger)
-		}{
-			{"and the next tick notices", false, func(t *testing.T, l *ledger.Ledger) { tick(t, l) }},
-			{"and a claim notices", false, func(t *testing.T, l *ledger.Ledger) { claim(t, l, ledger.Busy) }},
-			{"and the record notices", false, nil},
-			{"with the payment", true, func(t *testing.T, l *ledger.Ledger) { tick(t, l) }},
-			{"with the payment, and the record notices", true, nil},
-		} {
-			t.Run(row.name, func(t *testing.T) {
-				client.FlushAll(t.Context())
-				client.ScriptFlush(t.Context())
-				forget := snapshot(t, client)
-				l, c := house(t, client)
-				for _, r := range l.Create(t.Context(), []ledger.Entry{entry(earlier, "a")}) {
-					if r.Err != nil {
-						t.Fatal(r.Err)
-					}
+	client := forgetful(t)
+	for _, row := range []struct {
+		name   string
+		before bool // Redis forgets the payment too
+		notice func(*testing.T, *ledger.Ledger)
+	}{
+		{"and the next tick notices", false, func(t *testing.T, l *ledger.Ledger) { tick(t, l) }},
+		{"and a claim notices", false, func(t *testing.T, l *ledger.Ledger) { claim(t, l, ledger.Busy) }},
+		{"and the record notices", false, nil},
+		{"with the payment", true, func(t *testing.T, l *ledger.Ledger) { tick(t, l) }},
+		{"with the payment, and the record notices", true, nil},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			client.FlushAll(t.Context())
+			comeBack(t, client)
+			forget := snapshot(t, client)
+			l, c := house(t, client)
+			for _, r := range l.Create(t.Context(), []ledger.Entry{entry(earlier, "a")}) {
+				if r.Err != nil {
+					t.Fatal(r.Err)
 				}
-				if _, verdict, err := l.Claim(t.Context(), earlier, payment.Attempt{At: start}, time.Minute); err != nil || verdict != ledger.Claimed {
-					t.Fatal(verdict, err)
-				}
-				if !row.before {
-					forget = snapshot(t, client)
-				}
-				r := claim(t, l, ledger.Claimed)
-				want := whole(t, l, client)
-				forget()
+			}
+			if _, verdict, err := l.Claim(t.Context(), earlier, payment.Attempt{At: start}, time.Minute); err != nil || verdict != ledger.Claimed {
+				t.Fatal(verdict, err)
+			}
+			if !row.before {
+				forget = snapshot(t, client)
+			}
+			r := claim(t, l, ledger.Claimed)
+			want := whole(t, l, client)
+			forget()
 
-				other := ledger.New(client, ledger.DefaultStream, c.now)
-				if !row.before {
-					if wait := held(t, other); wait != 5*time.Second {
-						t.Errorf("held for %s", wait)
-					}
+			other := ledger.New(client, ledger.DefaultStream, c.now)
+			if !row.before {
+				if wait := held(t, other); wait != 6*time.Second {
+					t.Errorf("held for %s", wait)
 				}
-				if row.notice != nil {
-					row.notice(t, l)
-					if diff := cmp.Diff(want, whole(t, l, client)); diff != "" {
-						t.Error(diff)
-					}
+			}
+			if row.notice != nil {
+				row.notice(t, l)
+				if diff := cmp.Diff(want, whole(t, l, client)); diff != "" {
+					t.Error(diff)
 				}
-				c.forward(6 * time.Second)
-				if row.notice != nil {
-					claim(t, other, ledger.Busy)
-				}
-				move(t, l, r, payment.Paid, time.Time{})
-				claim(t, other, ledger.Settled)
-				if got := told(t, client); len(got) != 1 || got[0].ID != inv1.String()+":1" {
-					t.Errorf("events: %+v", got)
-				}
-			})
-		}
-	})
+			}
+			c.forward(7 * time.Second)
+			if row.notice != nil {
+				claim(t, other, ledger.Busy)
+			}
+			move(t, l, r, payment.Paid, time.Time{})
+			claim(t, other, ledger.Settled)
+			if got := told(t, client); len(got) != 1 || got[0].ID != inv1.String()+":1" {
+				t.Errorf("events: %+v", got)
+			}
+		})
+	}
 }
 
 // TestForgottenRecord: Redis forgets what came of a payment in the last ten
 // seconds, and whose claim it was. All is put back, and the event is told again as
 // it was told before.
 func TestForgottenRecord(t *testing.T) {
-	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
-		l, c := house(t, client)
-		var returned []string
-		l.OnReturn = func(forgotten int, hold time.Duration) { returned = append(returned, fmt.Sprint(forgotten, " ", hold)) }
-		r := claim(t, l, ledger.Claimed)
-		r.Since = c.t
-		move(t, l, r, payment.Confirming, c.t)
-		forget := snapshot(t, client)
+	client := forgetful(t)
+	l, c := house(t, client)
+	var returned []string
+	l.OnReturn = func(forgotten int, hold time.Duration) { returned = append(returned, fmt.Sprint(forgotten, " ", hold)) }
+	forgets := func(forget func(), want string) {
+		t.Helper()
+		forget()
+		if due := tick(t, l); due != nil {
+			t.Errorf("%v is due, during the vigil", due)
+		}
+		if diff := cmp.Diff(want, whole(t, l, client)); diff != "" {
+			t.Error(diff)
+		}
+		if _, err := l.Take(t.Context(), inv1.Gateway, time.Second, 10); !errors.As(err, new(*ledger.Held)) {
+			t.Errorf("taken during the vigil: %v", err)
+		}
+	}
+	read := func() *ledger.Record {
+		t.Helper()
 		r, err := l.Read(t.Context(), inv1)
 		if err != nil {
 			t.Fatal(err)
 		}
-		move(t, l, r, payment.Queued, c.t) // "resubmit"
-		r = claim(t, l, ledger.Claimed)
-		c.forward(5 * time.Second)
-		move(t, l, r, payment.Queued, c.t) // "retry"
-		r = claim(t, l, ledger.Claimed)
-		want := whole(t, l, client)
-		forget()
-		tick(t, l)
-		if diff := cmp.Diff(want, whole(t, l, client)); diff != "" {
-			t.Error(diff)
-		}
-		c.forward(5 * time.Second)
-		r.GatewayStatus = "2006300"
-		move(t, l, r, payment.OnProcessing, c.t.Add(time.Minute))
-		if r, err = l.Read(t.Context(), inv1); err != nil {
-			t.Fatal(err)
-		}
-		r.Status, r.Due = payment.Paid, time.Time{} // as a poll records it
-		for _, err := range l.SaveAll(t.Context(), []*ledger.Record{r}) {
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
-		want = whole(t, l, client)
-		forget()
-		tick(t, l)
-		if diff := cmp.Diff(want, whole(t, l, client)); diff != "" {
-			t.Error(diff)
-		}
-		client.ScriptFlush(t.Context()) // a restart that loses nothing
-		tick(t, l)
-		tick(t, l)
-		if diff := cmp.Diff(want, whole(t, l, client)); diff != "" {
-			t.Error(diff)
-		}
-		if diff := cmp.Diff([]string{"2 5s", "2 5s", "0 5s"}, returned); diff != "" {
-			t.Error(diff)
-		}
-	})
+		return r
+	}
+	look := func(r *ledger.Record, to payment.Status) error { // as a poll records it
+		r.Status, r.Due = to, time.Time{}
+		return l.SaveAll(t.Context(), []*ledger.Record{r})[0]
+	}
+	r := claim(t, l, ledger.Claimed)
+	r.Since = c.t
+	move(t, l, r, payment.Confirming, c.t)
+	forget := snapshot(t, client)
+	move(t, l, read(), payment.Queued, c.t) // "resubmit"
+	claim(t, l, ledger.Claimed)
+	forgets(forget, whole(t, l, client))
+	if err := look(read(), payment.Confirming); !errors.Is(err, ledger.ErrFenced) {
+		t.Errorf("a poll's finding was recorded during the vigil: %v", err)
+	}
+
+	c.forward(7 * time.Second)
+	tick(t, l)
+	forget = snapshot(t, client)
+	r = read()
+	move(t, l, r, payment.Queued, c.t) // "retry"
+	r = claim(t, l, ledger.Claimed)
+	c.forward(5 * time.Second)
+	r.GatewayStatus = "2006300"
+	move(t, l, r, payment.OnProcessing, c.t.Add(time.Minute))
+	stale := read()
+	if err := look(read(), payment.Paid); err != nil {
+		t.Fatal(err)
+	}
+	c.forward(5 * time.Second)
+	forgets(forget, whole(t, l, client))
+
+	want := whole(t, l, client)
+	c.forward(6 * time.Second)
+	tick(t, l)
+	comeBack(t, client)
+	if err := look(stale, payment.Failed); !errors.Is(err, ledger.ErrFenced) {
+		t.Errorf("a finding was recorded in a Redis that was not met: %v", err)
+	}
+	tick(t, l)
+	tick(t, l)
+	if diff := cmp.Diff(want, whole(t, l, client)); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]string{"1 6s", "1 6s", "0 6s"}, returned); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestPutBackOverNothingTold: what was told to somebody is not taken back by an older
+// claim that comes late.
+func TestPutBackOverNothingTold(t *testing.T) {
+	client := forgetful(t)
+	l, c := house(t, client)
+	r := claim(t, l, ledger.Claimed)
+	r.Since = c.t
+	move(t, l, r, payment.Confirming, c.t)
+	forget := snapshot(t, client)
+	r, err := l.Read(t.Context(), inv1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	move(t, l, r, payment.Queued, c.t)
+	claim(t, l, ledger.Claimed)
+
+	forget()
+	other := ledger.New(client, ledger.DefaultStream, c.now)
+	tick(t, other)
+	if r, err = other.Read(t.Context(), inv1); err != nil {
+		t.Fatal(err)
+	}
+	c.forward(7 * time.Second)
+	move(t, other, r, payment.Paid, time.Time{})
+	want := whole(t, other, client)
+	tick(t, l)
+	if diff := cmp.Diff(want, whole(t, other, client)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestTwoHistories: a worker was away for longer than the vigil, and what it had
+// claimed was claimed again. It is fenced off, although both count the same revision.
+func TestTwoHistories(t *testing.T) {
+	client := forgetful(t)
+	l, c := house(t, client)
+	forget := snapshot(t, client)
+	r := claim(t, l, ledger.Claimed)
+	forget()
+	other := ledger.New(client, ledger.DefaultStream, c.now)
+	tick(t, other)
+	c.forward(7 * time.Second)
+	again := claim(t, other, ledger.Claimed)
+	r.Status = payment.Rejected
+	if err := l.Save(t.Context(), r); !errors.Is(err, ledger.ErrFenced) {
+		t.Errorf("saved over another claim: %v", err)
+	}
+	move(t, other, again, payment.Paid, time.Time{})
 }
 
 // TestVigil: who has to wait when Redis comes back, and who has not.
 func TestVigil(t *testing.T) {
-	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
-		l, c := house(t, client)
-		move(t, l, claim(t, l, ledger.Claimed), payment.Queued, c.t) // the very first claim waits for nobody
+	client := forgetful(t)
+	l, c := house(t, client)
+	another := func() *ledger.Ledger { return ledger.New(client, ledger.DefaultStream, c.now) }
+	move(t, l, claim(t, l, ledger.Claimed), payment.Queued, c.t) // the very first claim waits for nobody
+	tick(t, l)
+	held(t, another()) // the second worker cannot know that
+	c.forward(6 * time.Second)
+	tick(t, l)
+	move(t, l, claim(t, another(), ledger.Claimed), payment.Queued, c.t)
 
-		client.ScriptFlush(t.Context())
-		held(t, l)
-		c.forward(3 * time.Second)
-		if wait := held(t, l); wait != 2*time.Second {
-			t.Errorf("%s left after 3 s", wait)
+	comeBack(t, client)
+	held(t, l)
+	c.forward(3 * time.Second)
+	if wait := held(t, l); wait != 3*time.Second {
+		t.Errorf("%s left after 3 s", wait)
+	}
+	held(t, another()) // it cannot know since when
+	comeBack(t, client)
+	if wait := held(t, l); wait != 6*time.Second {
+		t.Errorf("%s left after one more restart", wait)
+	}
+	c.forward(6 * time.Second)
+	hook := &beforeScript{after: 1, do: func() { comeBack(t, client) }} // just before the vigil's end is written down
+	client.AddHook(hook)
+	tick(t, l)
+	hook.do = nil
+	held(t, another())
+	held(t, l)
+	c.forward(6 * time.Second)
+	tick(t, l) // the vigil is over, for everybody
+	move(t, l, claim(t, l, ledger.Claimed), payment.Queued, c.t)
+	claim(t, another(), ledger.Claimed)
+}
+
+// TestOldDeeds: what was done long ago is not brought back, but a claim is for as long
+// as its request may be under way.
+func TestOldDeeds(t *testing.T) {
+	client := forgetful(t)
+	for _, row := range []struct {
+		lease, age time.Duration
+		want       ledger.Verdict
+	}{
+		{20 * time.Second, 19 * time.Second, ledger.Busy},
+		{5 * time.Second, 9 * time.Second, ledger.Lapsed},
+		{20 * time.Second, 21 * time.Second, ledger.Claimed},
+	} {
+		client.FlushAll(t.Context())
+		comeBack(t, client)
+		l, c := house(t, client)
+		forget := snapshot(t, client)
+		if _, verdict, err := l.Claim(t.Context(), inv1, payment.Attempt{At: start}, row.lease); err != nil || verdict != ledger.Claimed {
+			t.Fatal(verdict, err)
 		}
-		late := ledger.New(client, ledger.DefaultStream, c.now)
-		held(t, late) // it cannot know since when
-		client.ScriptFlush(t.Context())
-		if wait := held(t, l); wait != 5*time.Second {
-			t.Errorf("%s left after one more restart", wait)
+		c.forward(row.age)
+		forget()
+		tick(t, l)
+		if row.want == ledger.Claimed { // of what was forgotten for good nobody knows
+			c.forward(6 * time.Second)
 		}
-		c.forward(5 * time.Second)
-		tick(t, l) // the vigil is over, for everybody
-		move(t, l, claim(t, l, ledger.Claimed), payment.Queued, c.t)
-		claim(t, ledger.New(client, ledger.DefaultStream, c.now), ledger.Claimed)
-	})
+		claim(t, l, row.want)
+	}
+}
+
+// TestManyDeeds: thousands are put back in a few round trips.
+func TestManyDeeds(t *testing.T) {
+	client := forgetful(t)
+	l, _ := house(t, client)
+	const n = 2500
+	entries := make([]ledger.Entry, n)
+	for i := range entries {
+		entries[i] = entry(payment.Key{Gateway: payment.Paydia, TransactionID: fmt.Sprint(i)}, "a")
+	}
+	for _, r := range l.Create(t.Context(), entries) {
+		if r.Err != nil {
+			t.Fatal(r.Err)
+		}
+	}
+	forget := snapshot(t, client)
+	for _, e := range entries {
+		r, verdict, err := l.Claim(t.Context(), e.Key, payment.Attempt{At: start}, time.Minute)
+		if err != nil || verdict != ledger.Claimed {
+			t.Fatal(verdict, err)
+		}
+		move(t, l, r, payment.Rejected, time.Time{})
+	}
+	forget()
+	client.ScriptFlush(t.Context())
+	calls := &counter{}
+	client.AddHook(calls)
+	tick(t, l)
+	// Look (twice), and three pipelines each of claims and saves; the first of both,
+	// and look itself, has to bring its script.
+	if calls.n > 20 {
+		t.Errorf("%d round trips to put back %d payments", calls.n, n)
+	}
+	census, _, err := l.Census(t.Context(), payment.Paydia)
+	if err != nil || census[payment.Rejected] != n {
+		t.Errorf("%v, %v", census, err)
+	}
 }
 
 // TestClaimThatArrived: a claim that Redis wrote down before it went away, and
 // whose answer was lost, is its caller's all the same.
 func TestClaimThatArrived(t *testing.T) {
-	server := redistest.Server(t, "--appendfsync", "always")
+	server := redistest.Server(t)
 	client := server.Client(t)
-	l, _ := house(t, client)
-	tick(t, l)
+	l, c := house(t, client)
+	move(t, l, claim(t, l, ledger.Claimed), payment.Queued, c.t)
 	client.AddHook(loseOne{done: new(bool), restart: func() {
 		server.Kill()
 		server.Start(t)
 	}})
 	claim(t, l, ledger.Claimed)
-	if r, err := l.Read(t.Context(), inv1); err != nil || len(r.Attempts) != 1 {
+	if r, err := l.Read(t.Context(), inv1); err != nil || len(r.Attempts) != 2 {
 		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// beforeScript does something once, before a script runs and after some others.
+type beforeScript struct {
+	after int
+	do    func()
+}
+
+func (*beforeScript) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (b *beforeScript) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if cmd.Name() == "evalsha" && b.do != nil {
+			if b.after--; b.after < 0 {
+				do := b.do
+				b.do = nil
+				do()
+			}
+		}
+		return next(ctx, cmd)
+	}
+}
+
+func (*beforeScript) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+// TestLateAnswer: Redis has granted a claim, is replaced by one that knows nothing of
+// it, and the answer comes while that one is being reminded. It counts no more.
+func TestLateAnswer(t *testing.T) {
+	client := forgetful(t)
+	slow := redis.NewClient(&redis.Options{Addr: client.(*redis.Client).Options().Addr})
+	defer slow.Close()
+	l, c := house(t, slow)
+	for _, r := range l.Create(t.Context(), []ledger.Entry{entry(earlier, "a")}) {
+		if r.Err != nil {
+			t.Fatal(r.Err)
+		}
+	}
+	if _, verdict, err := l.Claim(t.Context(), earlier, payment.Attempt{At: start}, time.Minute); err != nil || verdict != ledger.Claimed {
+		t.Fatal(verdict, err)
+	}
+	forget := snapshot(t, client)
+	late := &lateAnswer{granted: make(chan bool), reminded: make(chan bool)}
+	slow.AddHook(late)
+	claimed := make(chan error)
+	go func() {
+		_, verdict, err := l.Claim(context.WithValue(t.Context(), isLate{}, true), inv1, payment.Attempt{At: start}, 20*time.Second)
+		if verdict == ledger.Claimed {
+			if r, e := l.Read(t.Context(), inv1); e != nil || r.Status != payment.Submitting {
+				err = errors.New("claimed, and the ledger does not know it")
+			}
+		}
+		claimed <- err
+	}()
+	<-late.granted
+	forget()
+	tick(t, l)
+	if err := <-claimed; err != nil && !errors.As(err, new(*ledger.Held)) {
+		t.Error(err)
+	}
+	c.forward(7 * time.Second)
+	tick(t, l)
+}
+
+// isLate marks the context of the claim that is meant.
+type isLate struct{}
+
+// lateAnswer holds a claim's answer back until Redis is being reminded.
+type lateAnswer struct {
+	granted, reminded       chan bool
+	onceGranted, onceRemind sync.Once
+}
+
+func (*lateAnswer) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (h *lateAnswer) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		err := next(ctx, cmd)
+		if ctx.Value(isLate{}) != nil {
+			h.onceGranted.Do(func() {
+				close(h.granted)
+				<-h.reminded
+			})
+		}
+		return err
+	}
+}
+
+func (h *lateAnswer) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		h.onceRemind.Do(func() {
+			close(h.reminded)
+			for range 1000 { // time enough for the claim to be believed before the reminding goes on
+				runtime.Gosched()
+			}
+		})
+		return next(ctx, cmds)
 	}
 }
 
@@ -277,7 +542,7 @@ func (loseOne) DialHook(next redis.DialHook) redis.DialHook { return next }
 func (l loseOne) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
 		err := next(ctx, cmd)
-		if cmd.Name() != "evalsha" || *l.done {
+		if cmd.Name() != "evalsha" || *l.done || redis.HasErrorPrefix(err, "NOSCRIPT") {
 			return err
 		}
 		*l.done = true
@@ -289,4 +554,23 @@ func (l loseOne) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 
 func (loseOne) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return next
+}
+
+// counter counts round trips.
+type counter struct{ n int }
+
+func (*counter) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (c *counter) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		c.n++
+		return next(ctx, cmd)
+	}
+}
+
+func (c *counter) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		c.n++
+		return next(ctx, cmds)
+	}
 }

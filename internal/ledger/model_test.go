@@ -35,15 +35,20 @@ type hand struct {
 
 // TestModel plays two workers and a poller against one payment, in any order:
 // claims, answers in time and too late, claims that lapse, look-ups, expired
-// fences, a Redis that forgets up to ten seconds. After every step the ledger is
+// fences, and a Redis that forgets up to ten seconds. After every step the ledger is
 // what the model says.
 func TestModel(t *testing.T) {
-	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
-		rapid.Check(t, func(t *rapid.T) { play(t, client) })
+	t.Run("miniredis", func(t *testing.T) {
+		client := redistest.Mini(t)
+		rapid.Check(t, func(t *rapid.T) { play(t, client, false) })
+	})
+	t.Run("redis-server", func(t *testing.T) {
+		client := forgetful(t)
+		rapid.Check(t, func(t *rapid.T) { play(t, client, true) })
 	})
 }
 
-func play(t *rapid.T, client redis.UniversalClient) {
+func play(t *rapid.T, client redis.UniversalClient, forgets bool) {
 	var (
 		ctx     = t.Context()
 		c       = &clock{start}
@@ -72,7 +77,7 @@ func play(t *rapid.T, client redis.UniversalClient) {
 		t.Fatalf("create: %+v", r)
 	}
 	who := rapid.SampledFrom([]string{"a", "b"})
-	t.Repeat(map[string]func(*rapid.T){
+	actions := map[string]func(*rapid.T){
 		"create again": func(t *rapid.T) {
 			if r := l.Create(ctx, []ledger.Entry{entry(key, "a")})[0]; r.Creation != ledger.Duplicate || r.Status != m.status {
 				t.Fatalf("create again: %+v, want a duplicate in %s", r, m.status)
@@ -159,7 +164,7 @@ func play(t *rapid.T, client redis.UniversalClient) {
 				return
 			}
 			forget()
-			m.heldUntil = c.now().Add(5 * time.Second)
+			m.heldUntil = c.now().Add(6 * time.Second)
 			if rapid.Bool().Draw(t, "claim before it is noticed") {
 				w := who.Draw(t, "worker")
 				if r, verdict, err := ledgers[w].Claim(ctx, key, payment.Attempt{At: c.now()}, lease); verdict == ledger.Claimed {
@@ -190,5 +195,9 @@ func play(t *rapid.T, client redis.UniversalClient) {
 				}
 			}
 		},
-	})
+	}
+	if !forgets {
+		delete(actions, "redis forgets")
+	}
+	t.Repeat(actions)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -14,42 +15,17 @@ import (
 
 // brief lists the fields of a record that a look-up needs. The order and the
 // attempts are most of a record's bytes, and an open payment is looked at often.
-var brief = []string{"v", "status", "rev", "events", "attempts", "facts", "updated", "lease", "token", "floor"}
+var brief = []string{"v", "status", "rev", "events", "attempts", "facts", "updated", "lease", "token", "floor", "nonce"}
 
 // Due reports which of the gateways have a payment that is due, and notices a
-// Redis that has come back: one round trip.
+// Redis that has come back: one round trip. Until a vigil is over it reports none.
 func (l *Ledger) Due(ctx context.Context, gateways []payment.Gateway) ([]payment.Gateway, error) {
-	now := strconv.FormatInt(l.now().UnixMilli(), 10)
-	var canary *redis.Cmd
-	cmds := make([]*redis.StringSliceCmd, len(gateways))
-	// Each command carries its own error.
-	_, _ = l.redis.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		canary = l.claimScript.EvalSha(ctx, pipe, nobody)
-		for i, g := range gateways {
-			cmds[i] = pipe.ZRangeArgs(ctx, redis.ZRangeArgs{
-				Key: openKey(g), Start: "-inf", Stop: now, ByScore: true, Count: 1,
-			})
-		}
-		return nil
-	})
-	met, err := known(canary)
-	if err == nil && !met {
-		err = l.meet(ctx)
-	}
-	wait, heldErr := l.held(ctx) // a vigil ends here too, where nothing is claimed
-	if met && wait > 0 {
-		_, err = l.remind(ctx) // what builds on claims that others have put back meanwhile
-	}
-	errs := []error{err, heldErr}
-	var due []payment.Gateway
-	for i, g := range gateways {
-		errs = append(errs, cmds[i].Err())
-		if len(cmds[i].Val()) > 0 {
-			due = append(due, g)
-		}
-	}
-	if err := errors.Join(errs...); err != nil {
+	lineage, _, due, err := l.look(ctx, gateways)
+	if err != nil {
 		return nil, fmt.Errorf("ledger: what is due: %w", err)
+	}
+	if held, err := l.attend(ctx, lineage); held || err != nil {
+		return nil, err
 	}
 	return due, nil
 }
@@ -57,9 +33,17 @@ func (l *Ledger) Due(ctx context.Context, gateways []payment.Gateway) ([]payment
 // Take takes payments that are due, most overdue first and at most limit, and
 // hides them from other takers for the given while. Their records come without
 // order and attempts. A record that cannot be read is left out and told in the
-// error, beside the others.
+// error, beside the others. While nothing may be claimed nothing is taken: a *Held.
 func (l *Ledger) Take(ctx context.Context, g payment.Gateway, hide time.Duration, limit int) ([]*Record, error) {
+	if l.memory.known() == "" {
+		if err := l.Meet(ctx); err != nil {
+			return nil, err
+		}
+	}
 	now := l.now()
+	if wait := l.memory.hold(now); wait > 0 {
+		return nil, &Held{Wait: wait}
+	}
 	ids, err := takeScript.Run(ctx, l.redis, []string{openKey(g)},
 		now.UnixMilli(), now.Add(hide).UnixMilli(), limit).StringSlice()
 	if err != nil {
@@ -175,9 +159,18 @@ type call struct {
 	args   []any
 }
 
+// under is a run of saveScript in the Redis of that lineage.
+func (c call) under(lineage string) call {
+	c.args = append(slices.Clip(c.args[:saveArgs]), lineage)
+	return c
+}
+
+// saveArgs is how many arguments saveScript has before the lineage.
+const saveArgs = 14
+
 // runAll runs scripts in order in one round trip and hands each answer to done.
-// A Redis that does not know a script yet (restarted, failed over) is told it,
-// which costs another round trip.
+// A Redis that does not know a script yet (restarted, failed over) is told it, which
+// costs two more.
 func (l *Ledger) runAll(ctx context.Context, calls []call, done func(c call, cmd *redis.Cmd)) {
 	if len(calls) == 0 {
 		return
@@ -190,10 +183,17 @@ func (l *Ledger) runAll(ctx context.Context, calls []call, done func(c call, cmd
 		}
 		return nil
 	})
+	var unknown []call
 	for i, c := range calls {
 		if redis.HasErrorPrefix(cmds[i].Err(), "NOSCRIPT") {
-			cmds[i] = c.script.Run(ctx, l.redis, c.keys, c.args...)
+			unknown = append(unknown, c)
+		} else {
+			done(c, cmds[i])
 		}
-		done(c, cmds[i])
+	}
+	if len(unknown) > 0 {
+		first := unknown[0]
+		done(first, first.script.Run(ctx, l.redis, first.keys, first.args...))
+		l.runAll(ctx, unknown[1:], done)
 	}
 }

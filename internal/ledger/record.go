@@ -37,6 +37,7 @@ type Record struct {
 
 	was      payment.Status // as read
 	rev      int64
+	nonce    string // of the call that wrote that revision
 	events   int64
 	attempts int // how many stand in the ledger
 	lease    time.Time
@@ -131,7 +132,7 @@ func decode(key payment.Key, fields map[string]string) (r *Record, err error) {
 		MerchantID: f.MerchantID, ExpiresAt: f.ExpiresAt,
 		Retries: f.Retries, Refreshes: f.Refreshes, Doubts: f.Doubts, Doubt: f.Doubt, Since: f.Since,
 		Lookups: f.Lookups, NotFound: f.NotFound,
-		was: payment.Status(fields["status"]), rev: rev, events: events, attempts: attempts,
+		was: payment.Status(fields["status"]), rev: rev, nonce: fields["nonce"], events: events, attempts: attempts,
 	}
 	if floor := fields["floor"]; floor != "" {
 		if r.Floor, err = strconv.ParseInt(floor, 10, 64); err != nil {

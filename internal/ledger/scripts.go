@@ -28,23 +28,52 @@ redis.call('HINCRBY', KEYS[3], 'queued', 1)
 return {'created', 'queued'}
 `)
 
+// ofLineage begins a script that works for those only who know this Redis: it
+// sets lineage, which is new whenever a Redis starts or is promoted. One that does
+// not tell has none, and then nobody notices (redisconn.Check warns of it).
+const ofLineage = `
+local info = redis.pcall('INFO', 'replication')
+local lineage = type(info) == 'string' and info:match('master_replid:(%x+)') or 'untold'
+`
+
+// lookScript says which Redis this is, for which one a vigil was kept, and who has
+// a payment that is due.
+//
+//	KEYS vigil, open, open, ...
+//	ARGV now (ms)
+//	returns {lineage, lineage or "", the most overdue or "", the most overdue or "", ...}
+var lookScript = redis.NewScript(ofLineage + `
+local answer = {lineage, redis.call('GET', KEYS[1]) or ''}
+for i = 2, #KEYS do
+  answer[i + 1] = redis.call('ZRANGEBYSCORE', KEYS[i], '-inf', ARGV[1], 'LIMIT', 0, 1)[1] or ''
+end
+return answer
+`)
+
+// markScript writes down that a vigil was kept, if this is the Redis it was kept for.
+//
+//	KEYS vigil
+//	ARGV lineage
+var markScript = redis.NewScript(ofLineage + `
+if lineage == ARGV[1] then redis.call('SET', KEYS[1], lineage) end
+return lineage
+`)
+
 // claimScript takes a queued payment for one submit: writes the attempt down
 // and turns the revision, which from then on is the holder's fence.
 //
-// Each ledger has its own: see memory.go.
-//
 //	KEYS payment, open, counts, newest
-//	ARGV nonce, now (ms), lease end (ms), attempt, transaction id,
+//	ARGV nonce, now (ms), lease end (ms), attempt, transaction id, lineage,
 //	     "1" while nothing may be claimed
 //	returns {"claimed" | "busy" | "lapsed" | "settled", field, value, field, value, ...}
-//	        or {"missing"} or {"held"}
-func newClaimScript(owner string) *redis.Script {
-	return redis.NewScript("-- " + owner + `
+//	        or {"missing"} or {"held"} or {"stranger"}
+var claimScript = redis.NewScript(ofLineage + `
+if lineage ~= ARGV[6] then return {'stranger'} end
 local p = redis.call('HMGET', KEYS[1], 'status', 'nonce', 'lease')
 if not p[1] then return {'missing'} end
 local verdict = 'settled'
 if p[1] == 'queued' then
-  if ARGV[6] == '1' then return {'held'} end
+  if ARGV[7] == '1' then return {'held'} end
   local n = redis.call('HINCRBY', KEYS[1], 'attempts', 1)
   redis.call('HINCRBY', KEYS[1], 'rev', 1)
   redis.call('HSET', KEYS[1], 'status', 'submitting', 'nonce', ARGV[1],
@@ -64,21 +93,20 @@ local answer = redis.call('HGETALL', KEYS[1])
 table.insert(answer, 1, verdict)
 return answer
 `)
-}
-
-// vigilScript does nothing: what counts is whether Redis knows it.
-var vigilScript = redis.NewScript(`return 'the vigil was kept'`)
 
 // putBackScript writes a claim that Redis has forgotten once more: if what stands
-// there, if anything, is an older revision.
+// there, if anything, is an older revision, and none that was told to anybody.
 //
 //	KEYS payment, open, unknown, counts
 //	ARGV transaction id, revision, lease end (ms), field, value, field, value, ...
 //	returns "put back" | "known"
 var putBackScript = redis.NewScript(`
 local p = redis.call('HMGET', KEYS[1], 'rev', 'status')
-if p[1] and tonumber(p[1]) >= tonumber(ARGV[2]) then return 'known' end
-if p[2] then redis.call('HINCRBY', KEYS[4], p[2], -1) end
+if p[1] then
+  if tonumber(p[1]) >= tonumber(ARGV[2]) then return 'known' end
+  if p[2] ~= 'queued' and p[2] ~= 'submitting' and p[2] ~= 'confirming' then return 'known' end
+  redis.call('HINCRBY', KEYS[4], p[2], -1)
+end
 redis.call('HINCRBY', KEYS[4], 'submitting', 1)
 redis.call('HINCRBY', KEYS[4], 'claims', 1)
 redis.call('DEL', KEYS[1])
@@ -91,19 +119,21 @@ return 'put back'
 // saveScript records a change, if nobody has changed the payment since it was
 // read: status, facts, at most one attempt, when it is next due, and the event.
 //
+// The revision alone would not do for a fence: a Redis that has forgotten one counts
+// to the same number again.
+//
 //	KEYS payment, open, unknown, counts, stream, newest
 //	ARGV nonce, revision read, transaction id, status, facts, updated (ms),
 //	     attempt number or "", attempt, due (ms) or "", unknown since (ms) or "",
-//	     event or "", "1" to forget the customer token, numeric reference or "0"
-//	returns "saved" | "fenced" | "missing"
-//	        | "forgotten": what stands there is older than what was read
-var saveScript = redis.NewScript(`
+//	     event or "", "1" to forget the customer token, numeric reference or "0",
+//	     nonce read, lineage
+//	returns "saved" | "fenced" | "missing" | "stranger"
+var saveScript = redis.NewScript(ofLineage + `
+if lineage ~= ARGV[15] then return 'stranger' end
 local p = redis.call('HMGET', KEYS[1], 'status', 'rev', 'nonce')
 if not p[1] then return 'missing' end
-if p[2] ~= ARGV[2] then
-  if p[3] == ARGV[1] then return 'saved' end
-  return tonumber(p[2]) < tonumber(ARGV[2]) and 'forgotten' or 'fenced'
-end
+if p[3] == ARGV[1] then return 'saved' end
+if p[2] ~= ARGV[2] or p[3] ~= ARGV[14] then return 'fenced' end
 redis.call('HINCRBY', KEYS[1], 'rev', 1)
 redis.call('HSET', KEYS[1], 'nonce', ARGV[1], 'status', ARGV[4], 'facts', ARGV[5], 'updated', ARGV[6])
 redis.call('HDEL', KEYS[1], 'lease')

@@ -105,6 +105,15 @@ func inspect(ctx context.Context, node redis.Cmdable) (warnings []string, err er
 				"living workers put back what they have claimed, but not what enqueue had just been answered for")
 		}
 	}
+	if info["master_replid"] == "" {
+		warnings = append(warnings, "INFO does not tell master_replid: a Redis that has restarted or failed over is not noticed, and what it has forgotten is not put back")
+	}
+	if n := info["connected_slaves"]; n != "" && n != "0" {
+		if least := node.ConfigGet(ctx, "min-replicas-to-write").Val()["min-replicas-to-write"]; least == "0" {
+			warnings = append(warnings, "it has replicas, and min-replicas-to-write is 0: a primary that is cut off from them goes on taking claims, "+
+				"and they are forgotten when a replica is promoted")
+		}
+	}
 	if untold != nil {
 		warnings = append(warnings, "INFO does not tell "+strings.Join(untold, ", ")+
 			": see to it that the version is 6.2 or later, maxmemory-policy noeviction and appendonly on")

@@ -15,7 +15,7 @@ import (
 // Answers of Redis servers to INFO and to the probe.
 const (
 	empty   = "*0\r\n"
-	fit     = "redis_version:7.0.15\r\nused_memory:1048576\r\nmaxmemory:0\r\nmaxmemory_policy:noeviction\r\naof_enabled:1\r\n"
+	fit     = "redis_version:7.0.15\r\nused_memory:1048576\r\nmaxmemory:0\r\nmaxmemory_policy:noeviction\r\naof_enabled:1\r\nmaster_replid:abc\r\nconnected_slaves:0\r\n"
 	unknown = "-ERR unknown command\r\n"
 )
 
@@ -26,6 +26,7 @@ func TestCheckJudges(t *testing.T) {
 		lossy  = "appendonly is off: a restart loses every payment since the last snapshot"
 		silent = "INFO does not tell redis_version, maxmemory_policy, aof_enabled: " +
 			"see to it that the version is 6.2 or later, maxmemory-policy noeviction and appendonly on"
+		strange = "INFO does not tell master_replid: a Redis that has restarted or failed over is not noticed, and what it has forgotten is not put back"
 	)
 	for _, row := range []struct {
 		name, info, probe string
@@ -49,10 +50,10 @@ func TestCheckJudges(t *testing.T) {
 			[]string{"87 % of maxmemory is in use: when it is full, nothing can be recorded any more"},
 			"",
 		},
-		{"silent", bulk("# Server\r\n"), empty, []string{silent}, ""},
-		{"INFO forbidden", "-NOPERM this user has no permissions\r\n", empty, []string{silent}, ""},
-		{"INFO unknown", unknown, empty, []string{silent}, ""},
-		{"silent and old", unknown, "-ERR syntax error\r\n", []string{silent}, "it does not know ZRANGE BYSCORE, so it is older than 6.2"},
+		{"silent", bulk("# Server\r\n"), empty, []string{strange, silent}, ""},
+		{"INFO forbidden", "-NOPERM this user has no permissions\r\n", empty, []string{strange, silent}, ""},
+		{"INFO unknown", unknown, empty, []string{strange, silent}, ""},
+		{"silent and old", unknown, "-ERR syntax error\r\n", []string{strange, silent}, "it does not know ZRANGE BYSCORE, so it is older than 6.2"},
 		{
 			"partly silent", bulk(strings.Replace(fit, "maxmemory_policy:noeviction\r\n", "", 1)), empty,
 			[]string{strings.Replace(silent, "redis_version, maxmemory_policy, aof_enabled", "maxmemory_policy", 1)},
@@ -103,7 +104,7 @@ func fake(t *testing.T, info, probe string) redis.UniversalClient {
 
 func TestCheckOfMiniredis(t *testing.T) {
 	warnings, err := Check(t.Context(), redistest.Mini(t))
-	if err != nil || len(warnings) != 1 || !strings.HasPrefix(warnings[0], "INFO does not tell") {
+	if err != nil || len(warnings) != 2 || !strings.HasPrefix(warnings[1], "INFO does not tell") {
 		t.Errorf("%q, %v", warnings, err)
 	}
 }

@@ -27,6 +27,9 @@ const (
 	dialTimeout = 3 * time.Second
 	ioTimeout   = 3 * time.Second
 	poolSize    = 128
+	// When a node is lost, connections die in silence, and each that is used costs
+	// its time-out. A worker has to notice within the ledger's vigil.
+	idleTime = 3 * time.Second
 )
 
 // Open makes a client for a URL in one of these forms; it does not connect yet.
@@ -100,6 +103,7 @@ func parse(rawURL string, beside Passwords) (*redis.UniversalOptions, error) {
 		DialTimeout: dialTimeout, ReadTimeout: ioTimeout, WriteTimeout: ioTimeout,
 		ContextTimeoutEnabled: true, // a caller's deadline cuts these shorter
 		PoolSize:              poolSize,
+		ConnMaxIdleTime:       idleTime,
 		// Only Redis Enterprise knows it: elsewhere a refused command per connection.
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	}

@@ -87,6 +87,9 @@ func (p *Poller) Poll(ctx context.Context, g payment.Gateway) error {
 	}
 	for {
 		taken, err := p.Ledger.Take(ctx, g, hide, round)
+		if errors.As(err, new(*ledger.Held)) {
+			return nil // the tick after the vigil polls again
+		}
 		errs := []error{err}
 		var wanted []*ledger.Record
 		for _, r := range taken {
@@ -165,7 +168,8 @@ func (p *Poller) lookUp(ctx context.Context, g payment.Gateway, due []*ledger.Re
 	if len(unasked) > 0 {
 		// Whoever was not asked about is first in turn when the gateway can be asked
 		// again: where every poll is cut short, somebody would wait forever.
-		behind := p.Now().Add(later + time.Millisecond)
+		// (Not behind a rest of hours: other workers may be let through before.)
+		behind := p.Now().Add(min(later, p.Interval) + time.Millisecond)
 		next = latest(next, behind)
 		for _, c := range changes {
 			if !c.record.Due.IsZero() {

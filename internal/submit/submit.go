@@ -224,7 +224,7 @@ func (s *Submitter) Abandon(ctx context.Context, key payment.Key) error {
 	attempt.DurationMS = r.LeaseEnd().Sub(attempt.At).Milliseconds()
 	s.doubt(r, attempt.Code, r.LeaseEnd())
 	r.Close(attempt)
-	switch err := s.Ledger.Save(ctx, r); {
+	switch err := s.Ledger.SaveAll(ctx, []*ledger.Record{r})[0]; {
 	case errors.Is(err, ledger.ErrFenced): // somebody else noticed, or the holder came back
 		return nil
 	case err != nil:
@@ -249,7 +249,7 @@ func (s *Submitter) adopt(ctx context.Context, key payment.Key, answer clients.A
 	}
 	answer.Receipt.Apply(&r.Payment)
 	r.Due = DueAfter(r.Status, s.Now(), s.PollInterval)
-	if err := s.Ledger.Save(ctx, r); err != nil && !errors.Is(err, ledger.ErrFenced) {
+	if err := s.Ledger.SaveAll(ctx, []*ledger.Record{r})[0]; !errors.Is(err, ledger.ErrFenced) {
 		return err
 	}
 	return nil

@@ -52,6 +52,7 @@ type House struct {
 	cfg      Config
 	log      *slog.Logger
 	redis    redis.UniversalClient
+	ledger   *ledger.Ledger
 	listener net.Listener
 	site     *web.Site
 	gateways []payment.Gateway // those that are on
@@ -106,7 +107,7 @@ func Build(cfg Config, client redis.UniversalClient, log *slog.Logger) (*House, 
 		})
 		return submitter.Gates[g]
 	}
-	h := &House{cfg: cfg, log: log, redis: client}
+	h := &House{cfg: cfg, log: log, redis: client, ledger: book}
 	if cfg.AMDigiPay.Enabled() {
 		client, err := amdigipayClient(cfg, metrics.Transport(payment.AMDigiPay, clients.NewTransport()))
 		if err != nil {
@@ -280,13 +281,15 @@ func (h *House) Run(ctx context.Context) error {
 	return err
 }
 
-// awaitRedis returns once Redis answers and is fit to keep payments, or the
+// awaitRedis returns once Redis answers, is fit to keep payments and was met, or the
 // context ends, which is no error.
 func (h *House) awaitRedis(ctx context.Context) error {
 	wait := retry.WithCappedDuration(redisPause, retry.NewFibonacci(100*time.Millisecond))
 	var warnings []string
 	err := retry.Do(ctx, wait, func(ctx context.Context) (err error) {
-		warnings, err = redisconn.Check(ctx, h.redis)
+		if warnings, err = redisconn.Check(ctx, h.redis); err == nil {
+			err = h.ledger.Meet(ctx)
+		}
 		if err != nil && !errors.Is(err, redisconn.ErrUnfit) {
 			h.log.Warn("waiting for redis", "error", err)
 			return retry.RetryableError(err)
