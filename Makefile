@@ -50,7 +50,11 @@ fuzz: ## Each fuzz target for FUZZTIME (20s)
 
 .PHONY: build
 build: ## Static binaries in bin/
-	CGO_ENABLED=0 go build -trimpath -o bin/ $(PROGRAMS:%=./cmd/%)
+	CGO_ENABLED=0 go build -trimpath -ldflags "-X terbayar/internal/version.commit=$$(git rev-parse --short HEAD)" -o bin/ $(PROGRAMS:%=./cmd/%)
+
+.PHONY: chart
+chart: ## Every check of the Helm chart
+	scripts/chart
 
 .PHONY: image
 image: ## The image as an OCI layout in bin/image, without a container engine
