@@ -32,7 +32,8 @@ func unknownKey(g payment.Gateway) string { return slot + ":unknown:" + string(g
 // to number. Its field claims counts the claims there ever were.
 func countsKey(g payment.Gateway) string { return slot + ":counts:" + string(g) }
 
-// vigilKey holds the lineage of the Redis for which a vigil was kept last: a text.
+// vigilKey holds for which Redis a vigil was kept last, and until when: a text,
+// lineage and Unix ms.
 const vigilKey = slot + ":vigil"
 
 // newestKey holds the highest numeric gateway reference that the ledger knows of

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -56,7 +57,6 @@ type memory struct {
 	lineage string    // of the Redis last met; empty before and while one is met
 	met     bool      // there was one before
 	until   time.Time // nothing is claimed before
-	kept    time.Time // when the vigil is over and others are to know; zero: they do
 }
 
 // deed is a call that brings back what was written; one that finds it still
@@ -105,26 +105,26 @@ func putBack(key payment.Key, r *Record, fields []string) call {
 	return call{script: putBackScript, keys: []string{paymentKey(key), openKey(g), unknownKey(g), countsKey(g)}, args: args}
 }
 
-// look asks Redis for its lineage, whether a vigil was kept for it, and which of the
-// gateways have a payment that is due.
-func (l *Ledger) look(ctx context.Context, gateways []payment.Gateway) (lineage string, kept bool, due []payment.Gateway, err error) {
-	keys := []string{vigilKey}
-	for _, g := range gateways {
-		keys = append(keys, openKey(g))
+// look asks Redis for its lineage, and which of the gateways have a payment that is
+// due.
+func (l *Ledger) look(ctx context.Context, gateways []payment.Gateway) (lineage string, due []payment.Gateway, err error) {
+	keys := make([]string, len(gateways))
+	for i, g := range gateways {
+		keys[i] = openKey(g)
 	}
 	answer, err := lookScript.Run(ctx, l.redis, keys, l.now().UnixMilli()).StringSlice()
-	if err == nil && len(answer) != 2+len(gateways) {
+	if err == nil && len(answer) != 1+len(gateways) {
 		err = errors.New("unexpected answer of a script")
 	}
 	if err != nil {
-		return "", false, nil, err
+		return "", nil, err
 	}
 	for i, g := range gateways {
-		if answer[2+i] != "" {
+		if answer[1+i] != "" {
 			due = append(due, g)
 		}
 	}
-	return answer[0], answer[1] == answer[0], due, nil
+	return answer[0], due, nil
 }
 
 // Meet gets to know a Redis, which may have forgotten. Whoever works with it later
@@ -134,7 +134,7 @@ func (l *Ledger) Meet(ctx context.Context) error {
 	m := &l.memory
 	m.meeting.Lock()
 	defer m.meeting.Unlock()
-	lineage, kept, _, err := l.look(ctx, nil)
+	lineage, until, err := l.vigil(ctx)
 	if err != nil {
 		return fmt.Errorf("ledger: meet redis: %w", err)
 	}
@@ -148,29 +148,38 @@ func (l *Ledger) Meet(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	untouched := false
-	if !kept && !m.met {
+	first := !m.met
+	if first {
 		// The first worker of all finds payments that were never claimed.
-		if untouched, err = l.untouched(ctx); err != nil {
+		untouched, err := l.untouched(ctx)
+		if err != nil {
 			return err
 		}
-	}
-	now := l.now()
-	m.mu.Lock()
-	first := !m.met
-	m.lineage, m.met, m.until, m.kept = lineage, true, time.Time{}, time.Time{}
-	if !kept {
-		m.kept = now.Add(vigil)
-		if !untouched {
-			m.until = m.kept
+		if untouched {
+			until = time.Time{}
 		}
 	}
-	hold := max(0, m.until.Sub(now))
+	m.mu.Lock()
+	m.lineage, m.met, m.until = lineage, true, until
 	m.mu.Unlock()
-	if l.OnReturn != nil && (!first || hold > 0) {
+	if hold := m.hold(l.now()); l.OnReturn != nil && (!first || hold > 0) {
 		l.OnReturn(forgotten, hold)
 	}
 	return nil
+}
+
+// vigil says which Redis this is, and until when its vigil is kept. It begins with
+// the first who asks: whoever comes later waits for what is left of it.
+func (l *Ledger) vigil(ctx context.Context) (lineage string, until time.Time, err error) {
+	answer, err := meetScript.Run(ctx, l.redis, []string{vigilKey}, l.now().Add(vigil).UnixMilli()).StringSlice()
+	if err != nil {
+		return "", time.Time{}, err
+	}
+	if len(answer) != 2 {
+		return "", time.Time{}, errors.New("unexpected answer of a script")
+	}
+	ms, err := strconv.ParseInt(answer[1], 10, 64)
+	return answer[0], time.UnixMilli(ms), err
 }
 
 // remind puts back what Redis has forgotten of what this ledger remembers, and
@@ -210,34 +219,19 @@ func (l *Ledger) remind(ctx context.Context, lineage string) (forgotten int, err
 }
 
 // attend is what a living worker does every second: it notices a Redis that has come
-// back, reminds it while the vigil lasts, and says when that is over. It reports
-// whether the vigil lasts.
+// back, and reminds it while the vigil lasts. It reports whether that lasts.
 func (l *Ledger) attend(ctx context.Context, lineage string) (bool, error) {
 	m := &l.memory
 	if lineage != m.known() {
 		err := l.Meet(ctx)
 		return m.hold(l.now()) > 0, err
 	}
-	if m.hold(l.now()) > 0 {
-		// Once more: some of it builds on claims that others have put back meanwhile.
-		_, err := l.remind(ctx, m.known())
-		return true, err
-	}
-	m.mu.Lock()
-	lineage, over := m.lineage, !m.kept.IsZero() && !m.kept.After(l.now())
-	m.mu.Unlock()
-	if !over {
+	if m.hold(l.now()) == 0 {
 		return false, nil
 	}
-	if err := markScript.Run(ctx, l.redis, []string{vigilKey}, lineage).Err(); err != nil {
-		return false, fmt.Errorf("ledger: end the vigil: %w", err)
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.lineage == lineage {
-		m.kept = time.Time{}
-	}
-	return false, nil
+	// Once more: some of it builds on claims that others have put back meanwhile.
+	_, err := l.remind(ctx, lineage)
+	return true, err
 }
 
 // untouched reports whether nothing in the ledger has ever been claimed.

@@ -316,33 +316,29 @@ func TestVigil(t *testing.T) {
 	client := forgetful(t)
 	l, c := house(t, client)
 	another := func() *ledger.Ledger { return ledger.New(client, ledger.DefaultStream, c.now) }
+	waits := func(l *ledger.Ledger, want time.Duration) {
+		t.Helper()
+		if wait := held(t, l); wait != want {
+			t.Errorf("waits for %s, want %s", wait, want)
+		}
+	}
 	move(t, l, claim(t, l, ledger.Claimed), payment.Queued, c.t) // the very first claim waits for nobody
-	tick(t, l)
-	held(t, another()) // the second worker cannot know that
+	waits(another(), 6*time.Second)                              // the second worker cannot know that
 	c.forward(6 * time.Second)
-	tick(t, l)
 	move(t, l, claim(t, another(), ledger.Claimed), payment.Queued, c.t)
 
 	comeBack(t, client)
-	held(t, l)
-	c.forward(3 * time.Second)
-	if wait := held(t, l); wait != 3*time.Second {
-		t.Errorf("%s left after 3 s", wait)
-	}
-	held(t, another()) // it cannot know since when
+	waits(l, 6*time.Second)
+	c.forward(4 * time.Second)
+	waits(l, 2*time.Second)
+	waits(another(), 2*time.Second) // for what is left of it
 	comeBack(t, client)
-	if wait := held(t, l); wait != 6*time.Second {
-		t.Errorf("%s left after one more restart", wait)
-	}
+	waits(l, 6*time.Second)
 	c.forward(6 * time.Second)
-	hook := &beforeScript{after: 1, do: func() { comeBack(t, client) }} // just before the vigil's end is written down
-	client.AddHook(hook)
-	tick(t, l)
-	hook.do = nil
-	held(t, another())
-	held(t, l)
+	comeBack(t, client) // just when it is over
+	waits(another(), 6*time.Second)
+	waits(l, 6*time.Second)
 	c.forward(6 * time.Second)
-	tick(t, l) // the vigil is over, for everybody
 	move(t, l, claim(t, l, ledger.Claimed), payment.Queued, c.t)
 	claim(t, another(), ledger.Claimed)
 }
@@ -429,31 +425,6 @@ func TestClaimThatArrived(t *testing.T) {
 	if r, err := l.Read(t.Context(), inv1); err != nil || len(r.Attempts) != 2 {
 		t.Errorf("%+v, %v", r, err)
 	}
-}
-
-// beforeScript does something once, before a script runs and after some others.
-type beforeScript struct {
-	after int
-	do    func()
-}
-
-func (*beforeScript) DialHook(next redis.DialHook) redis.DialHook { return next }
-
-func (b *beforeScript) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
-	return func(ctx context.Context, cmd redis.Cmder) error {
-		if cmd.Name() == "evalsha" && b.do != nil {
-			if b.after--; b.after < 0 {
-				do := b.do
-				b.do = nil
-				do()
-			}
-		}
-		return next(ctx, cmd)
-	}
-}
-
-func (*beforeScript) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return next
 }
 
 // TestLateAnswer: Redis has granted a claim, is replaced by one that knows nothing of

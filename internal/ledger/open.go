@@ -20,7 +20,7 @@ var brief = []string{"v", "status", "rev", "events", "attempts", "facts", "updat
 // Due reports which of the gateways have a payment that is due, and notices a
 // Redis that has come back: one round trip. Until a vigil is over it reports none.
 func (l *Ledger) Due(ctx context.Context, gateways []payment.Gateway) ([]payment.Gateway, error) {
-	lineage, _, due, err := l.look(ctx, gateways)
+	lineage, due, err := l.look(ctx, gateways)
 	if err != nil {
 		return nil, fmt.Errorf("ledger: what is due: %w", err)
 	}

@@ -36,27 +36,32 @@ local info = redis.pcall('INFO', 'replication')
 local lineage = type(info) == 'string' and info:match('master_replid:(%x+)') or 'untold'
 `
 
-// lookScript says which Redis this is, for which one a vigil was kept, and who has
-// a payment that is due.
+// lookScript says which Redis this is, and who has a payment that is due.
 //
-//	KEYS vigil, open, open, ...
+//	KEYS open, open, ...
 //	ARGV now (ms)
-//	returns {lineage, lineage or "", the most overdue or "", the most overdue or "", ...}
+//	returns {lineage, the most overdue or "", the most overdue or "", ...}
 var lookScript = redis.NewScript(ofLineage + `
-local answer = {lineage, redis.call('GET', KEYS[1]) or ''}
-for i = 2, #KEYS do
-  answer[i + 1] = redis.call('ZRANGEBYSCORE', KEYS[i], '-inf', ARGV[1], 'LIMIT', 0, 1)[1] or ''
+local answer = {lineage}
+for i, open in ipairs(KEYS) do
+  answer[i + 1] = redis.call('ZRANGEBYSCORE', open, '-inf', ARGV[1], 'LIMIT', 0, 1)[1] or ''
 end
 return answer
 `)
 
-// markScript writes down that a vigil was kept, if this is the Redis it was kept for.
+// meetScript says which Redis this is, and until when its vigil is kept: with the
+// first who meets it the vigil begins.
 //
 //	KEYS vigil
-//	ARGV lineage
-var markScript = redis.NewScript(ofLineage + `
-if lineage == ARGV[1] then redis.call('SET', KEYS[1], lineage) end
-return lineage
+//	ARGV until (ms)
+//	returns {lineage, until (ms)}
+var meetScript = redis.NewScript(ofLineage + `
+local whose, till = string.match(redis.call('GET', KEYS[1]) or '', '^(%S+) (%d+)$')
+if whose ~= lineage then
+  till = ARGV[1]
+  redis.call('SET', KEYS[1], lineage .. ' ' .. till)
+end
+return {lineage, till}
 `)
 
 // claimScript takes a queued payment for one submit: writes the attempt down
