@@ -114,13 +114,14 @@ const redisCheckTimeout = 8 * time.Second
 
 func (r *report) redis(ctx context.Context, client redis.UniversalClient) {
 	const what = "redis"
-	ctx, cancel := context.WithTimeout(ctx, redisCheckTimeout)
+	end := time.Now().Add(redisCheckTimeout)
+	ctx, cancel := context.WithDeadline(ctx, end)
 	defer cancel()
 	warnings, err := redisconn.Check(ctx, client)
 	switch {
 	case errors.Is(err, redisconn.ErrUnfit):
 		r.fail(what, strings.TrimPrefix(err.Error(), "redisconn: check: "))
-	case err != nil && ctx.Err() != nil:
+	case err != nil && time.Until(end) < time.Second: // a connection's time-out may come before the context's
 		r.fail(what, fmt.Sprintf("gives no answer within %s: see REDIS_URL and the network on the way", redisCheckTimeout))
 	case err != nil:
 		r.fail(what, fmt.Sprintf("cannot be used (%s): see REDIS_URL and REDIS_PASSWORD", strings.TrimPrefix(err.Error(), "redisconn: check: ")))
