@@ -63,7 +63,7 @@ type memory struct {
 // written changes nothing.
 type deed struct {
 	call call
-	keep time.Time // until when it is kept in mind
+	keep time.Time // until when it is kept in mind, if Redis is alive then
 }
 
 // known is the lineage of the Redis last met.
@@ -85,12 +85,23 @@ func (m *memory) hold(now time.Time) time.Duration {
 func (m *memory) remember(lineage string, now time.Time, d deed) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.deeds = append(m.deeds, d)
+	m.alive(lineage, now)
+	return m.lineage == lineage
+}
+
+// alive lets go of what a Redis that is alive now has had time enough to keep. While
+// Redis is away, and during a vigil, nothing is let go: what it forgot may be as old as
+// the outage is long.
+func (m *memory) alive(lineage string, now time.Time) {
+	if m.lineage != lineage || now.Before(m.until) {
+		return
+	}
 	past := 0
 	for past < len(m.deeds) && m.deeds[past].keep.Before(now) {
 		past++
 	}
-	m.deeds = append(m.deeds[past:], d)
-	return m.lineage == lineage
+	m.deeds = m.deeds[past:]
 }
 
 // putBack is the call that writes a claim again, from the fields that the claim
@@ -185,15 +196,12 @@ func (l *Ledger) vigil(ctx context.Context) (lineage string, until time.Time, er
 // remind puts back what Redis has forgotten of what this ledger remembers, and
 // reports how many payments that were.
 func (l *Ledger) remind(ctx context.Context, lineage string) (forgotten int, err error) {
-	now := l.now()
 	var claims, saves []call
 	l.memory.mu.Lock()
 	for _, d := range l.memory.deeds {
-		switch {
-		case d.keep.Before(now):
-		case d.call.script == putBackScript:
+		if d.call.script == putBackScript {
 			claims = append(claims, d.call)
-		default:
+		} else {
 			saves = append(saves, d.call.under(lineage))
 		}
 	}
@@ -226,7 +234,11 @@ func (l *Ledger) attend(ctx context.Context, lineage string) (bool, error) {
 		err := l.Meet(ctx)
 		return m.hold(l.now()) > 0, err
 	}
-	if m.hold(l.now()) == 0 {
+	now := l.now()
+	if m.hold(now) == 0 {
+		m.mu.Lock()
+		m.alive(lineage, now)
+		m.mu.Unlock()
 		return false, nil
 	}
 	// Once more: some of it builds on claims that others have put back meanwhile.

@@ -344,16 +344,18 @@ func TestVigil(t *testing.T) {
 }
 
 // TestOldDeeds: what was done long ago is not brought back, but a claim is for as long
-// as its request may be under way.
+// as its request may be under way; and however long Redis was away.
 func TestOldDeeds(t *testing.T) {
 	client := forgetful(t)
 	for _, row := range []struct {
 		lease, age time.Duration
+		alive      bool // Redis was, at that age
 		want       ledger.Verdict
 	}{
-		{20 * time.Second, 19 * time.Second, ledger.Busy},
-		{5 * time.Second, 9 * time.Second, ledger.Lapsed},
-		{20 * time.Second, 21 * time.Second, ledger.Claimed},
+		{20 * time.Second, 19 * time.Second, true, ledger.Busy},
+		{5 * time.Second, 9 * time.Second, true, ledger.Lapsed},
+		{20 * time.Second, 21 * time.Second, true, ledger.Claimed},
+		{20 * time.Second, time.Minute, false, ledger.Lapsed},
 	} {
 		client.FlushAll(t.Context())
 		comeBack(t, client)
@@ -363,6 +365,9 @@ func TestOldDeeds(t *testing.T) {
 			t.Fatal(verdict, err)
 		}
 		c.forward(row.age)
+		if row.alive {
+			tick(t, l)
+		}
 		forget()
 		tick(t, l)
 		if row.want == ledger.Claimed { // of what was forgotten for good nobody knows
