@@ -102,6 +102,9 @@ func (m *memory) alive(lineage string, now time.Time) {
 		past++
 	}
 	m.deeds = m.deeds[past:]
+	if len(m.deeds) == 0 {
+		m.deeds = nil // what a burst has filled is given back
+	}
 }
 
 // putBack is the call that writes a claim again, from the fields that the claim
