@@ -241,8 +241,9 @@ func (l *Ledger) Save(ctx context.Context, r *Record) error {
 }
 
 // SaveAll is for who holds no claim: it records what was changed in many records, in
-// one round trip; each error stands at its record's index. It does not try again, and
-// is fenced off while Redis has just come back: look-ups can be repeated.
+// one round trip; each error stands at its record's index. It does not try again:
+// look-ups can be repeated. A *Held says that Redis has just come back, and somebody
+// may know better: try again when it is over, and the revision tells.
 func (l *Ledger) SaveAll(ctx context.Context, records []*Record) []error {
 	errs := make([]error, len(records))
 	calls := make([]call, 0, len(records))
@@ -254,22 +255,32 @@ func (l *Ledger) SaveAll(ctx context.Context, records []*Record) []error {
 			errs[i] = err
 			continue
 		case hold > 0:
-			errs[i] = fmt.Errorf("ledger: save %s: redis has just come back: %w", r.Key(), ErrFenced)
+			errs[i] = &Held{Wait: hold}
 			continue
 		}
 		save.index = i
 		calls = append(calls, save.under(lineage))
 	}
+	var strange []int
 	l.runAll(ctx, calls, func(c call, cmd *redis.Cmd) {
 		err := saved(records[c.index].Key(), cmd)
 		if err == nil {
 			l.remember(c, lineage) // if another Redis was met meanwhile, it will be asked about again
 		}
 		if errors.Is(err, errStranger) {
-			err = fmt.Errorf("%w: %w", err, ErrFenced)
+			strange = append(strange, c.index)
 		}
 		errs[c.index] = err
 	})
+	if len(strange) > 0 {
+		err := l.Meet(ctx)
+		if err == nil {
+			err = &Held{Wait: l.memory.hold(l.now())}
+		}
+		for _, i := range strange {
+			errs[i] = err
+		}
+	}
 	return errs
 }
 

@@ -39,11 +39,11 @@ const (
 	reminders = 1000
 )
 
-// Held says that nothing may be claimed right now: Redis has just come back, and
-// what it may have forgotten is still being put back.
+// Held says that nothing may be claimed or found out right now: Redis has just come
+// back, and what it may have forgotten is still being put back.
 type Held struct{ Wait time.Duration }
 
-func (h *Held) Error() string { return "redis has come back: nothing is claimed for a moment" }
+func (h *Held) Error() string { return "redis has come back: what it forgot is being put back" }
 
 // errStranger says that Redis is of another lineage than the one last met.
 var errStranger = errors.New("redis has restarted or failed over")
@@ -230,23 +230,22 @@ func (l *Ledger) remind(ctx context.Context, lineage string) (forgotten int, err
 }
 
 // attend is what a living worker does every second: it notices a Redis that has come
-// back, and reminds it while the vigil lasts. It reports whether that lasts.
-func (l *Ledger) attend(ctx context.Context, lineage string) (bool, error) {
+// back, and reminds it while the vigil lasts.
+func (l *Ledger) attend(ctx context.Context, lineage string) error {
 	m := &l.memory
 	if lineage != m.known() {
-		err := l.Meet(ctx)
-		return m.hold(l.now()) > 0, err
+		return l.Meet(ctx)
 	}
 	now := l.now()
-	if m.hold(now) == 0 {
-		m.mu.Lock()
-		m.alive(lineage, now)
-		m.mu.Unlock()
-		return false, nil
+	if m.hold(now) > 0 {
+		// Once more: some of it builds on claims that others have put back meanwhile.
+		_, err := l.remind(ctx, lineage)
+		return err
 	}
-	// Once more: some of it builds on claims that others have put back meanwhile.
-	_, err := l.remind(ctx, lineage)
-	return true, err
+	m.mu.Lock()
+	m.alive(lineage, now)
+	m.mu.Unlock()
+	return nil
 }
 
 // untouched reports whether nothing in the ledger has ever been claimed.

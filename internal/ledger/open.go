@@ -18,32 +18,22 @@ import (
 var brief = []string{"v", "status", "rev", "events", "attempts", "facts", "updated", "lease", "token", "floor", "nonce"}
 
 // Due reports which of the gateways have a payment that is due, and notices a
-// Redis that has come back: one round trip. Until a vigil is over it reports none.
+// Redis that has come back: one round trip.
 func (l *Ledger) Due(ctx context.Context, gateways []payment.Gateway) ([]payment.Gateway, error) {
 	lineage, due, err := l.look(ctx, gateways)
 	if err != nil {
 		return nil, fmt.Errorf("ledger: what is due: %w", err)
 	}
-	if held, err := l.attend(ctx, lineage); held || err != nil {
-		return nil, err
-	}
-	return due, nil
+	return due, l.attend(ctx, lineage)
 }
 
 // Take takes payments that are due, most overdue first and at most limit, and
 // hides them from other takers for the given while. Their records come without
 // order and attempts. A record that cannot be read is left out and told in the
-// error, beside the others. While nothing may be claimed nothing is taken: a *Held.
+// error, beside the others. Where Redis has just come back it may be an older one:
+// what comes of it can be recorded only if it is not.
 func (l *Ledger) Take(ctx context.Context, g payment.Gateway, hide time.Duration, limit int) ([]*Record, error) {
-	if l.memory.known() == "" {
-		if err := l.Meet(ctx); err != nil {
-			return nil, err
-		}
-	}
 	now := l.now()
-	if wait := l.memory.hold(now); wait > 0 {
-		return nil, &Held{Wait: wait}
-	}
 	ids, err := takeScript.Run(ctx, l.redis, []string{openKey(g)},
 		now.UnixMilli(), now.Add(hide).UnixMilli(), limit).StringSlice()
 	if err != nil {

@@ -119,7 +119,7 @@ func New(t testing.TB, client redis.UniversalClient, edits ...func(*gatewaysim.C
 			payment.Paydia:    &statuspoll.QueryAsker{Client: r.Paydia, Policy: r.Policy, Sealer: sealer, Now: r.Now},
 		},
 		Interval: 30 * time.Second, Sweep: time.Hour, ExpiryGrace: time.Minute, LateWindow: 7 * 24 * time.Hour,
-		Now: r.Now, OnAttempt: r.onAttempt,
+		Now: r.Now, Sleep: func(_ context.Context, d time.Duration) error { r.Forward(d); return nil }, OnAttempt: r.onAttempt,
 	}
 	return r
 }

@@ -58,6 +58,7 @@ type Poller struct {
 	ExpiryGrace time.Duration // how long after expired_date an unpaid payment is expired
 	LateWindow  time.Duration // how long expired and lost payments are still looked for
 	Now         func() time.Time
+	Sleep       func(ctx context.Context, d time.Duration) error // until then, or the context ends
 	// OnAttempt is told of every look-up that stands in the ledger, with what its
 	// client had to add.
 	OnAttempt func(r *ledger.Record, a payment.Attempt, detail error)
@@ -87,27 +88,46 @@ func (p *Poller) Poll(ctx context.Context, g payment.Gateway) error {
 	}
 	for {
 		taken, err := p.Ledger.Take(ctx, g, hide, round)
-		if errors.As(err, new(*ledger.Held)) {
-			return nil // the tick after the vigil polls again
-		}
 		errs := []error{err}
-		var wanted []*ledger.Record
+		var wanted, held []*ledger.Record
 		for _, r := range taken {
 			switch r.Status {
 			case payment.Queued:
 				errs = append(errs, p.requeue(ctx, r))
 			case payment.Submitting:
-				errs = append(errs, p.Submitter.Abandon(ctx, r.Key()))
+				err := p.Submitter.Abandon(ctx, r.Key())
+				if errors.As(err, new(*ledger.Held)) {
+					held, err = append(held, r), nil
+				}
+				errs = append(errs, err)
 			default:
 				wanted = append(wanted, r)
 			}
 		}
 		errs = append(errs, p.lookUp(ctx, g, wanted))
+		for _, r := range held {
+			errs = append(errs, p.patiently(ctx, func() error { return p.Submitter.Abandon(ctx, r.Key()) }))
+		}
 		if err := errors.Join(errs...); err != nil {
 			return fmt.Errorf("statuspoll: %s: %w", g, err)
 		}
 		if len(taken) < round {
 			return nil
+		}
+	}
+}
+
+// patiently does what a Redis that has just come back may put off, until it is done.
+// A gateway can be asked meanwhile.
+func (p *Poller) patiently(ctx context.Context, do func() error) error {
+	for {
+		err := do()
+		held, ok := errors.AsType[*ledger.Held](err)
+		if !ok {
+			return err
+		}
+		if err := p.Sleep(ctx, held.Wait); err != nil {
+			return err
 		}
 	}
 }
@@ -234,29 +254,43 @@ func (p *Poller) proved(g payment.Gateway) {
 	p.swept[g] = p.Now()
 }
 
-// save records the changes, all in one round trip.
+// save records the changes, all in one round trip. What is held is not asked about
+// again: hide is longer than that takes.
 func (p *Poller) save(ctx context.Context, changes []change) error {
-	records := make([]*ledger.Record, len(changes))
-	for i, c := range changes {
-		records[i] = c.record
-	}
 	var errs []error
-	for i, err := range p.Ledger.SaveAll(ctx, records) {
-		c := changes[i]
-		switch {
-		case errors.Is(err, ledger.ErrFenced): // somebody else was first; it is looked at again when due
-		case err != nil:
-			errs = append(errs, err)
-		default:
-			if c.attempt != nil {
-				p.OnAttempt(c.record, *c.attempt, c.detail)
-			}
-			if c.record.Status == payment.Queued {
-				errs = append(errs, p.Requeue(ctx, c.record.Key(), c.record.Amount))
+	err := p.patiently(ctx, func() (held error) {
+		records := make([]*ledger.Record, len(changes))
+		for i, c := range changes {
+			records[i] = c.record
+		}
+		var putOff []change
+		for i, err := range p.Ledger.SaveAll(ctx, records) {
+			switch {
+			case errors.As(err, new(*ledger.Held)):
+				putOff, held = append(putOff, changes[i]), err
+			case errors.Is(err, ledger.ErrFenced): // somebody else was first; it is looked at again when due
+			default:
+				if err == nil {
+					err = p.saved(ctx, changes[i])
+				}
+				errs = append(errs, err)
 			}
 		}
+		changes = putOff
+		return held
+	})
+	return errors.Join(append(errs, err)...)
+}
+
+// saved does what follows from a change that stands in the ledger.
+func (p *Poller) saved(ctx context.Context, c change) error {
+	if c.attempt != nil {
+		p.OnAttempt(c.record, *c.attempt, c.detail)
 	}
-	return errors.Join(errs...)
+	if c.record.Status == payment.Queued {
+		return p.Requeue(ctx, c.record.Key(), c.record.Amount)
+	}
+	return nil
 }
 
 func latest(a, b time.Time) time.Time {

@@ -2,6 +2,7 @@ package statuspoll_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -692,6 +693,58 @@ func TestListMovesWhileItIsRead(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestRedisHasComeBack: a poll asks at once, and records what it found when everybody
+// has told that Redis what it may have forgotten, in whichever comes to stay.
+func TestRedisHasComeBack(t *testing.T) {
+	client := redistest.Server(t, "--enable-debug-command", "yes").Client(t)
+	r := rig.New(t, client)
+	restart := func() {
+		t.Helper()
+		if err := client.Do(t.Context(), "DEBUG", "CHANGE-REPL-ID").Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left := payment.Key{Gateway: payment.Paydia, TransactionID: "ORD-2"}
+	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostAfter, Operation: gatewaysim.PaydiaPayment})
+	r.Take(rig.PaydiaOrder("ORD-1"), rig.PaydiaOrder("ORD-2"))
+	r.Submit(ord)
+	if _, verdict, err := r.Ledger.Claim(t.Context(), left, payment.Attempt{At: r.Now(), Kind: payment.KindSubmit}, rig.Lease); verdict != ledger.Claimed {
+		t.Fatal(verdict, err) // and its holder is gone
+	}
+	r.Forward(rig.Lease)
+	restart()
+
+	errStopped := errors.New("stopped")
+	r.Poller.Sleep = func(context.Context, time.Duration) error { return errStopped }
+	if err := r.Poller.Poll(t.Context(), payment.Paydia); !errors.Is(err, errStopped) {
+		t.Error(err)
+	}
+	r.Forward(10 * time.Second) // nobody else was let at them in the meantime
+	restart()
+	var slept []time.Duration
+	r.Poller.Sleep = func(_ context.Context, d time.Duration) error {
+		slept = append(slept, d)
+		if n := r.Sim.Requests(gatewaysim.PaydiaQuery); n != 2 {
+			t.Errorf("asked %d times", n)
+		}
+		story(t, r, ord, "submit net:unknown > confirm", "confirming")
+		story(t, r, left, "submit  > ", "submitting")
+		r.Forward(d)
+		if len(slept) == 1 {
+			restart()
+		}
+		return nil
+	}
+	r.Poll(payment.Paydia)
+	if diff := cmp.Diff([]time.Duration{6 * time.Second, 6 * time.Second}, slept); diff != "" {
+		t.Error(diff)
+	}
+	story(t, r, ord, "submit net:unknown > confirm", "lookup 2006400 > accept", "paid")
+	story(t, r, left, "submit net:unknown > confirm", "confirming")
+	r.Poll(payment.Paydia)
+	story(t, r, left, "submit net:unknown > confirm", "lookup 4046401 > confirm", "confirming")
 }
 
 // TestTwiceAtTheGateway goes to a person: somebody else has sent the same id.

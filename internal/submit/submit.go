@@ -69,16 +69,17 @@ func (s *Submitter) Submit(ctx context.Context, key payment.Key) (Next, error) {
 	claimed, verdict, err := s.Ledger.Claim(ctx, key, payment.Attempt{
 		At: s.Now().UTC().Truncate(time.Millisecond), Kind: payment.KindSubmit, ExternalID: gateway.NewExternalID(),
 	}, s.Lease)
-	if held, ok := errors.AsType[*ledger.Held](err); ok {
-		return Next{In: held.Wait, Reason: held.Error()}, nil
+	if verdict == ledger.Lapsed {
+		err = s.Abandon(ctx, key)
 	}
+	held, ok := errors.AsType[*ledger.Held](err)
 	switch {
+	case ok:
+		return Next{In: held.Wait, Reason: held.Error()}, nil
 	case err != nil:
 		return Next{}, fmt.Errorf("submit: %w", err)
 	case verdict == ledger.Missing:
 		return Next{}, fmt.Errorf("submit: %s: %w", key, ledger.ErrNotFound)
-	case verdict == ledger.Lapsed:
-		return Next{}, s.Abandon(ctx, key)
 	case verdict != ledger.Claimed:
 		// On its way elsewhere, or past being sent: the ledger watches it.
 		return Next{}, nil
@@ -210,11 +211,11 @@ func (s *Submitter) doubt(r *ledger.Record, code string, since time.Time) {
 
 // Abandon records that whoever claimed a payment is gone: whether its request
 // left, nobody knows. It does nothing when the claim is still held, or has
-// ended meanwhile.
+// ended meanwhile. The error is a *ledger.Held where Redis has just come back.
 func (s *Submitter) Abandon(ctx context.Context, key payment.Key) error {
 	r, err := s.Ledger.Read(ctx, key)
 	if err != nil {
-		return fmt.Errorf("submit: abandon: %w", err)
+		return fmt.Errorf("abandon: %w", err)
 	}
 	if !r.Lapsed(s.Now()) {
 		return nil
@@ -228,7 +229,7 @@ func (s *Submitter) Abandon(ctx context.Context, key payment.Key) error {
 	case errors.Is(err, ledger.ErrFenced): // somebody else noticed, or the holder came back
 		return nil
 	case err != nil:
-		return fmt.Errorf("submit: abandon: %w", err)
+		return fmt.Errorf("abandon: %w", err)
 	}
 	s.OnAttempt(r, attempt, errAbandoned)
 	return nil
@@ -249,10 +250,11 @@ func (s *Submitter) adopt(ctx context.Context, key payment.Key, answer clients.A
 	}
 	answer.Receipt.Apply(&r.Payment)
 	r.Due = DueAfter(r.Status, s.Now(), s.PollInterval)
-	if err := s.Ledger.SaveAll(ctx, []*ledger.Record{r})[0]; !errors.Is(err, ledger.ErrFenced) {
-		return err
+	err = s.Ledger.SaveAll(ctx, []*ledger.Record{r})[0]
+	if errors.Is(err, ledger.ErrFenced) || errors.As(err, new(*ledger.Held)) {
+		return nil // the look-ups will find it, too
 	}
-	return nil
+	return err
 }
 
 // DueAfter is when a payment that has just reached a status is next looked at:

@@ -97,7 +97,7 @@ func Build(cfg Config, client redis.UniversalClient, log *slog.Logger) (*House, 
 		Ledger: book, Submitter: submitter, Askers: map[payment.Gateway]statuspoll.Asker{}, Policy: policy,
 		Requeue: enqueuer.Submit, Interval: cfg.Worker.StatusPollInterval, Sweep: cfg.Worker.StatusSweepInterval,
 		ExpiryGrace: cfg.Worker.ExpiryGrace, LateWindow: cfg.Worker.LatePaymentWindow,
-		Now: now, OnAttempt: observe,
+		Now: now, Sleep: sleep, OnAttempt: observe,
 	}
 	newGate := func(g payment.Gateway, limit config.Rate) *gate.Gate {
 		submitter.Gates[g] = gate.New(gate.Options{
@@ -279,6 +279,18 @@ func (h *House) Run(ctx context.Context) error {
 	h.tasks.Shutdown()
 	h.log.Info("worker has stopped")
 	return err
+}
+
+// sleep returns when the time is over or, with its error, the context ends.
+func sleep(ctx context.Context, d time.Duration) error {
+	over := time.NewTimer(d)
+	defer over.Stop()
+	select {
+	case <-over.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // awaitRedis returns once Redis answers, is fit to keep payments and was met, or the
