@@ -36,7 +36,7 @@ type flags struct {
 	RedisRestartEvery time.Duration   `default:"8s" help:"Redis is killed about so often and comes back with its AOF; 0: never."`
 	RedisAway         time.Duration   `default:"0s" help:"How long Redis then stays away; 0: up to 4 s, by chance."`
 	RedisForgets      time.Duration   `default:"0s" help:"Redis comes back without what it wrote last, at least for so long (at most 5s), as after appendfsync everysec or a failover to a replica that lags. No worker ends shortly before or after: what Redis forgets only living workers remember, and to lose both at once is a documented limit."`
-	Settle            time.Duration   `default:"5m" help:"How long everything may take to settle afterwards; asynq brings a killed worker's tasks back after one to two minutes."`
+	Settle            time.Duration   `default:"5m" help:"How long everything may take to settle afterwards."`
 	Quiet             bool            `help:"Print the figures and the verdict only."`
 }
 

@@ -309,8 +309,7 @@ func (s *stage) sent() int {
 
 // endsWell waits until all payments are paid and judges how they came there. A few
 // may still stand open: when Redis goes away between executing a dequeue and
-// answering it, that task is nobody's until asynq's recoverer comes by, 60 to 120
-// seconds later.
+// answering it, that task is nobody's until the ledger brings it back.
 func (s *stage) endsWell(within time.Duration) {
 	s.Helper()
 	begun := time.Now()

@@ -53,7 +53,7 @@ func New(client redis.UniversalClient, stream string, now func() time.Time) *Led
 
 // TaskGrace is how long past its time the task of a queued payment may be before
 // it is taken for lost: the payment is due then, and gets a new one.
-const TaskGrace = time.Minute
+const TaskGrace = 20 * time.Second
 
 // Entry is a payment to be written down for the first time.
 type Entry struct {

@@ -49,7 +49,7 @@ type Poller struct {
 	Submitter *submit.Submitter // for claims whose holder is gone
 	Askers    map[payment.Gateway]Asker
 	Policy    *retrypolicy.Policy
-	// Requeue puts a payment's task into the queue; one that is there already
+	// Requeue puts a payment's task into the queue; one that waits there already
 	// stays the only one.
 	Requeue func(ctx context.Context, key payment.Key, amount payment.Rupiah) error
 
@@ -76,6 +76,10 @@ const (
 	queryRound = 8 * queriesAtOnce
 )
 
+// requeueAgain is how long a task that was brought back has before the next. In a long
+// queue most tasks are only waiting, and to look at each costs three round trips.
+const requeueAgain = time.Minute
+
 // hide is how long what a poll has taken is hidden from other polls; while it
 // asks, it keeps hiding it. A poll that dies delays its payments by as much.
 const hide = 10 * time.Second
@@ -89,7 +93,7 @@ func (p *Poller) Poll(ctx context.Context, g payment.Gateway) error {
 	for {
 		taken, err := p.Ledger.Take(ctx, g, hide, round)
 		errs := []error{err}
-		var wanted, held []*ledger.Record
+		var wanted []*ledger.Record
 		for _, r := range taken {
 			switch r.Status {
 			case payment.Queued:
@@ -97,7 +101,7 @@ func (p *Poller) Poll(ctx context.Context, g payment.Gateway) error {
 			case payment.Submitting:
 				err := p.Submitter.Abandon(ctx, r.Key())
 				if errors.As(err, new(*ledger.Held)) {
-					held, err = append(held, r), nil
+					wanted, err = append(wanted, r), nil // to be asked about meanwhile
 				}
 				errs = append(errs, err)
 			default:
@@ -105,9 +109,6 @@ func (p *Poller) Poll(ctx context.Context, g payment.Gateway) error {
 			}
 		}
 		errs = append(errs, p.lookUp(ctx, g, wanted))
-		for _, r := range held {
-			errs = append(errs, p.patiently(ctx, func() error { return p.Submitter.Abandon(ctx, r.Key()) }))
-		}
 		if err := errors.Join(errs...); err != nil {
 			return fmt.Errorf("statuspoll: %s: %w", g, err)
 		}
@@ -115,6 +116,26 @@ func (p *Poller) Poll(ctx context.Context, g payment.Gateway) error {
 			return nil
 		}
 	}
+}
+
+// abandon makes up for what was put off: it records that claims have lapsed, and
+// reads how those payments stand then.
+func (p *Poller) abandon(ctx context.Context, records []*ledger.Record) error {
+	var errs []error
+	for i, r := range records {
+		if r.Status != payment.Submitting {
+			continue
+		}
+		err := p.patiently(ctx, func() error { return p.Submitter.Abandon(ctx, r.Key()) })
+		if err == nil {
+			r, err = p.Ledger.Read(ctx, r.Key())
+		}
+		if err == nil && r.Status == payment.Confirming {
+			records[i] = r
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // patiently does what a Redis that has just come back may put off, until it is done.
@@ -137,7 +158,7 @@ func (p *Poller) requeue(ctx context.Context, r *ledger.Record) error {
 	if err := p.Requeue(ctx, r.Key(), r.Amount); err != nil {
 		return err
 	}
-	return p.Ledger.Postpone(ctx, r.Gateway, []string{r.TransactionID}, p.Now().Add(ledger.TaskGrace))
+	return p.Ledger.Postpone(ctx, r.Gateway, []string{r.TransactionID}, p.Now().Add(requeueAgain))
 }
 
 // lookUp asks for the payments that are due and records what was found.
@@ -161,6 +182,7 @@ func (p *Poller) lookUp(ctx context.Context, g payment.Gateway, due []*ledger.Re
 	if prove && err == nil {
 		p.proved(g)
 	}
+	putOff := p.abandon(ctx, wanted)
 	later := submit.LoginPause
 	if closed, ok := errors.AsType[*gate.Closed](err); ok {
 		later, err = closed.Wait, nil
@@ -169,6 +191,9 @@ func (p *Poller) lookUp(ctx context.Context, g payment.Gateway, due []*ledger.Re
 	var changes []change
 	for i, r := range wanted {
 		f := findings[i]
+		if r.Status == payment.Submitting {
+			continue // somebody has come back with its answer
+		}
 		if f.Answer.At.IsZero() {
 			if i < len(due) {
 				unasked = append(unasked, r.TransactionID)
@@ -197,7 +222,7 @@ func (p *Poller) lookUp(ctx context.Context, g payment.Gateway, due []*ledger.Re
 			}
 		}
 	}
-	return errors.Join(err,
+	return errors.Join(err, putOff,
 		p.Ledger.Postpone(ctx, g, unasked, p.Now().Add(later)),
 		p.Ledger.Postpone(ctx, g, unchanged, next),
 		p.save(ctx, changes),

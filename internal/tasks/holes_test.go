@@ -68,7 +68,7 @@ func newDesk(t *testing.T, client redis.UniversalClient) *desk {
 	}
 	d.gateway = &heldGateway{Gateway: d.AM, letGo: make(chan struct{})}
 	d.Submitter.Gateways[payment.AMDigiPay] = d.gateway
-	d.Poller.Requeue = tasks.NewEnqueuer(client).Submit
+	d.Poller.Requeue = tasks.NewEnqueuer(client).Requeue
 	d.Take(rig.AMOrder(one.TransactionID))
 	return d
 }
@@ -217,8 +217,8 @@ func TestRunAgainAfterItsEnd(t *testing.T) {
 	})
 }
 
-// TestLostTask: the ways in which a payment's task ends in nothing. A minute after
-// its time the payment is due in the ledger, and gets a task again.
+// TestLostTask: the ways in which a payment's task ends in nothing. Soon after its
+// time the payment is due in the ledger, and gets a task again.
 func TestLostTask(t *testing.T) {
 	spoilt := func(payload string) func(d *desk) {
 		return func(d *desk) {
@@ -232,35 +232,42 @@ func TestLostTask(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		lose func(d *desk)
+		id   string // of the new task
 	}{
-		{"never enqueued", func(*desk) {}},
+		{"never enqueued", func(*desk) {}, oneTask},
 		{"deleted", func(d *desk) {
 			d.enqueue(readable)
 			if err := d.inspector.DeleteTask("amdigipay", oneTask); err != nil {
 				d.Fatal(err)
 			}
-		}},
+		}, oneTask},
 		{"archived, holding its id", func(d *desk) {
 			d.enqueue(readable)
 			if err := d.inspector.ArchiveTask("amdigipay", oneTask); err != nil {
 				d.Fatal(err)
 			}
-		}},
-		{"of a newer version", spoilt(`{"v":2,"gateway":"amdigipay","transaction_id":"INV/1"}`)},
-		{"cannot be decoded", spoilt("\xff")},
-		{"dropped from a full archive", dropFromArchive},
+		}, oneTask},
+		{"of a newer version", spoilt(`{"v":2,"gateway":"amdigipay","transaction_id":"INV/1"}`), oneTask},
+		{"cannot be decoded", spoilt("\xff"), oneTask},
+		{"dropped from a full archive", dropFromArchive, oneTask},
+		{"given to a worker that is killed", giveAway, "again:" + oneTask},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
 				d := newDesk(t, client)
 				c.lose(d)
 				d.Poll(payment.AMDigiPay)
-				if d.in(asynq.TaskStatePending) {
+				if n := client.LLen(t.Context(), "asynq:{amdigipay}:pending").Val(); n != 0 {
 					t.Error("brought back before its time")
 				}
-				d.Forward(ledger.TaskGrace)
-				d.Poll(payment.AMDigiPay)
-				info := await(t, client, "amdigipay", oneTask, asynq.TaskStatePending)
+				for _, later := range []time.Duration{ledger.TaskGrace, time.Minute} {
+					d.Forward(later)
+					d.Poll(payment.AMDigiPay)
+					if n := client.LLen(t.Context(), "asynq:{amdigipay}:pending").Val(); n != 1 {
+						t.Errorf("%d tasks wait", n)
+					}
+				}
+				info := await(t, client, "amdigipay", c.id, asynq.TaskStatePending)
 				if p, err := tasks.Decode(info.Payload); err != nil || p.Key() != one {
 					t.Errorf("%s: %v", info.Payload, err)
 				}
@@ -269,6 +276,21 @@ func TestLostTask(t *testing.T) {
 				d.eventually("it is sent", func() bool { return d.Read(one).Status == payment.OnProcessing })
 			})
 		})
+	}
+}
+
+// giveAway gives the task out as asynq does, to nobody.
+func giveAway(d *desk) {
+	d.enqueue(readable)
+	ctx, queue := d.Context(), "asynq:{amdigipay}:"
+	_, err := d.client.TxPipelined(ctx, func(p redis.Pipeliner) error {
+		p.RPopLPush(ctx, queue+"pending", queue+"active")
+		p.HSet(ctx, queue+"t:"+oneTask, "state", "active")
+		p.ZAdd(ctx, queue+"lease", redis.Z{Score: float64(time.Now().Add(30 * time.Second).Unix()), Member: oneTask})
+		return nil
+	})
+	if err != nil || !d.in(asynq.TaskStateActive) {
+		d.Fatal("not given out", err)
 	}
 }
 

@@ -105,29 +105,51 @@ func NewEnqueuer(client redis.UniversalClient) *Enqueuer {
 // run stays the only one; one that asynq has archived, and that would keep the
 // id taken for 90 days, makes room.
 func (e *Enqueuer) Submit(ctx context.Context, key payment.Key, amount payment.Rupiah) error {
-	queue, id := SubmitQueue(key.Gateway), string(key.Gateway)+":"+url.PathEscape(key.TransactionID)
-	enqueue := func() (taken bool, err error) {
-		return e.enqueue(ctx, TypeSubmit,
-			Payload{Version: version, Gateway: key.Gateway, TransactionID: key.TransactionID, Amount: amount},
-			asynq.TaskID(id), asynq.Queue(queue), asynq.Timeout(SubmitTimeout))
+	_, err := e.submit(ctx, key, amount)
+	return err
+}
+
+// Requeue is for a payment whose task should have run long ago. One that asynq takes
+// for running was a worker's that is gone, and comes back after up to two minutes:
+// this puts a second one beside it. The claim lets one of them through.
+func (e *Enqueuer) Requeue(ctx context.Context, key payment.Key, amount payment.Rupiah) error {
+	state, err := e.submit(ctx, key, amount)
+	if err == nil && state == asynq.TaskStateActive {
+		_, err = e.enqueueSubmit(ctx, key, amount, "again:"+taskID(key))
 	}
-	taken, err := enqueue()
+	return err
+}
+
+func taskID(key payment.Key) string {
+	return string(key.Gateway) + ":" + url.PathEscape(key.TransactionID)
+}
+
+// submit reports the state of the task that is there already, if any.
+func (e *Enqueuer) submit(ctx context.Context, key payment.Key, amount payment.Rupiah) (asynq.TaskState, error) {
+	queue, id := SubmitQueue(key.Gateway), taskID(key)
+	taken, err := e.enqueueSubmit(ctx, key, amount, id)
 	if !taken || err != nil {
-		return err
+		return 0, err
 	}
 	switch info, err := e.inspector.GetTaskInfo(queue, id); {
 	case errors.Is(err, asynq.ErrTaskNotFound): // it has just been run, and may have found nothing to do
 	case err != nil:
-		return fmt.Errorf("tasks: look at the task of %s: %w", key, err)
+		return 0, fmt.Errorf("tasks: look at the task of %s: %w", key, err)
 	case info.State != asynq.TaskStateArchived && info.State != asynq.TaskStateCompleted:
-		return nil
+		return info.State, nil
 	default:
 		if err := e.inspector.DeleteTask(queue, id); err != nil && !errors.Is(err, asynq.ErrTaskNotFound) {
-			return fmt.Errorf("tasks: make room for the task of %s: %w", key, err)
+			return 0, fmt.Errorf("tasks: make room for the task of %s: %w", key, err)
 		}
 	}
-	_, err = enqueue()
-	return err
+	_, err = e.enqueueSubmit(ctx, key, amount, id)
+	return 0, err
+}
+
+func (e *Enqueuer) enqueueSubmit(ctx context.Context, key payment.Key, amount payment.Rupiah, id string) (taken bool, err error) {
+	return e.enqueue(ctx, TypeSubmit,
+		Payload{Version: version, Gateway: key.Gateway, TransactionID: key.TransactionID, Amount: amount},
+		asynq.TaskID(id), asynq.Queue(SubmitQueue(key.Gateway)), asynq.Timeout(SubmitTimeout))
 }
 
 // Poll enqueues the poll of a gateway for one tick of the clock. Every replica

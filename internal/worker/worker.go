@@ -95,7 +95,7 @@ func Build(cfg Config, client redis.UniversalClient, log *slog.Logger) (*House, 
 	}
 	poller := &statuspoll.Poller{
 		Ledger: book, Submitter: submitter, Askers: map[payment.Gateway]statuspoll.Asker{}, Policy: policy,
-		Requeue: enqueuer.Submit, Interval: cfg.Worker.StatusPollInterval, Sweep: cfg.Worker.StatusSweepInterval,
+		Requeue: enqueuer.Requeue, Interval: cfg.Worker.StatusPollInterval, Sweep: cfg.Worker.StatusSweepInterval,
 		ExpiryGrace: cfg.Worker.ExpiryGrace, LateWindow: cfg.Worker.LatePaymentWindow,
 		Now: now, Sleep: sleep, OnAttempt: observe,
 	}
