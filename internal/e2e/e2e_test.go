@@ -225,6 +225,47 @@ func TestShutdown(t *testing.T) {
 	s.checkEvents(payments)
 }
 
+// TestShutdownOfAPoll: SIGTERM in the middle of sixty look-ups of two seconds each. Those
+// under way are answered and recorded, no other begins, and the next worker goes on with
+// the rest.
+func TestShutdownOfAPoll(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, func(c *gatewaysim.Config) {
+		c.Faults = []gatewaysim.FaultRule{
+			{Fault: gatewaysim.FaultPending, Operation: gatewaysim.PaydiaPayment},
+			{Fault: gatewaysim.FaultSlow, Operation: gatewaysim.PaydiaQuery, Delay: 2 * time.Second},
+		}
+	})
+	w := s.worker()
+	all := slices.DeleteFunc(samples(t, 120, "PAY"), func(p sample) bool { return p.key.Gateway != payment.Paydia })
+	s.create(all, "enqueued")
+	queries := func() int { return s.sim.Requests(gatewaysim.PaydiaQuery) }
+	s.eventually("the first have been answered", 20*time.Second, func() bool { return queries() > 8 })
+	s.signal(w, syscall.SIGTERM)
+	begun, asked := time.Now(), queries()
+	if code := s.exit(w, 15*time.Second); code != 0 {
+		t.Fatalf("worker ended with %d\n%s", code, tail(w.stderr.String()))
+	}
+	t.Logf("ended after %s, %d look-ups", time.Since(begun).Round(10*time.Millisecond), queries())
+	if n := queries() - asked; n > 8 { // a few may slip in before the signal arrives
+		t.Errorf("%d look-ups were begun after SIGTERM", n)
+	}
+	recorded := 0
+	for _, p := range all {
+		r, err := s.book.Read(t.Context(), p.key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		recorded += len(r.Attempts) - 1 // one is the submit
+	}
+	if recorded != queries() {
+		t.Errorf("%d look-ups recorded of %d", recorded, queries())
+	}
+	s.sim.ClearFaults()
+	s.worker()
+	s.checkEvents(s.await(all, 20*time.Second, sample.ended))
+}
+
 // TestRollingUpdate: two workers are replaced one after the other under load, as
 // Kubernetes does it: the new one is ready before an old one is told to end. Every
 // request under way is answered and recorded by the worker that sent it: none is

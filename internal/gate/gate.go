@@ -49,6 +49,8 @@ type Gate struct {
 	breaker *gobreaker.TwoStepCircuitBreaker[any]
 	limiter *redis_rate.Limiter
 	limit   redis_rate.Limit
+	shut    chan struct{} // closed: the worker ends
+	once    sync.Once     // to close it
 
 	mu       sync.Mutex
 	rest     time.Time               // until when the gateway asked to be left alone
@@ -61,7 +63,7 @@ type Gate struct {
 
 // New makes a gate: open, with its breaker closed.
 func New(o Options) *Gate {
-	g := &Gate{options: o}
+	g := &Gate{options: o, shut: make(chan struct{})}
 	g.breaker = gobreaker.NewTwoStepCircuitBreaker[any](gobreaker.Settings{
 		Timeout:       o.Pause,
 		ReadyToTrip:   func(c gobreaker.Counts) bool { return int64(c.ConsecutiveFailures) >= int64(o.Failures) },
@@ -78,6 +80,10 @@ func New(o Options) *Gate {
 	}
 	return g
 }
+
+// Shut closes the gate for good, since the worker ends: requests under way go on, and
+// no other begins.
+func (g *Gate) Shut() { g.once.Do(func() { close(g.shut) }) }
 
 // Closed says that the gateway may not be asked right now.
 type Closed struct {
@@ -130,6 +136,7 @@ func (g *Gate) Ask(ctx context.Context, gateway clients.Gateway, lookUp func() c
 		select {
 		case <-ctx.Done():
 			return clients.Answer{}, &Closed{g.options.Gateway, limited, wait}
+		case <-g.shut: // which the next knock is told
 		case <-time.After(wait):
 		}
 		pass, wait, err = g.knock(ctx)
@@ -154,12 +161,18 @@ const (
 	open    = "circuit breaker is open"
 	trying  = "circuit breaker is half-open"
 	limited = "rate limit has no room"
+	ending  = "the worker ends"
 )
 
 // knock tries the doors. A positive wait: the rate limit has no room until then.
 func (g *Gate) knock(ctx context.Context) (pass *Pass, wait time.Duration, err error) {
 	if g == nil {
 		return &Pass{}, 0, nil
+	}
+	select {
+	case <-g.shut:
+		return nil, 0, g.spread(ending, 0)
+	default:
 	}
 	g.mu.Lock()
 	rest := g.rest.Sub(g.options.Now())

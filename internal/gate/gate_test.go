@@ -481,6 +481,34 @@ func TestLookUpWaitsForItsTurn(t *testing.T) {
 	})
 }
 
+// TestShut: when the worker ends no request begins, not even one that has been waiting
+// for its turn; one that is under way goes on.
+func TestShut(t *testing.T) {
+	g := newGate(t, limited(redistest.Mini(t), payment.AMDigiPay, 1, time.Hour))
+	turnedAway := func(err error) {
+		t.Helper()
+		if c, ok := errors.AsType[*gate.Closed](err); !ok || c.Wait > time.Second {
+			t.Error(err)
+		}
+	}
+	pass, err := g.Enter(t.Context(), &g.account)
+	if err != nil {
+		t.Fatal(err)
+	}
+	waited := make(chan error)
+	go func() {
+		_, err := g.Ask(t.Context(), &g.account, func() clients.Answer { t.Error("asked"); return answer("http:200") })
+		waited <- err
+	}()
+	g.Shut()
+	g.Shut()
+	turnedAway(<-waited)
+	_, err = g.Enter(t.Context(), &g.account)
+	turnedAway(err)
+	pass.Report(answer("http:200"))
+	pass.Leave()
+}
+
 // TestRedisAway: without Redis nobody knows whether there is room, so there is
 // none; and that says nothing about the gateway.
 func TestRedisAway(t *testing.T) {

@@ -84,7 +84,8 @@ const requeueAgain = time.Minute
 // asks, it keeps hiding it. A poll that dies delays its payments by as much.
 const hide = 10 * time.Second
 
-// Poll settles everything that is due at a gateway.
+// Poll settles everything that is due at a gateway, or what it can until the gate
+// closes.
 func (p *Poller) Poll(ctx context.Context, g payment.Gateway) error {
 	round := queryRound
 	if p.Askers[g].Together() {
@@ -108,11 +109,11 @@ func (p *Poller) Poll(ctx context.Context, g payment.Gateway) error {
 				wanted = append(wanted, r)
 			}
 		}
-		errs = append(errs, p.lookUp(ctx, g, wanted))
-		if err := errors.Join(errs...); err != nil {
+		closed, err := p.lookUp(ctx, g, wanted)
+		if err := errors.Join(append(errs, err)...); err != nil {
 			return fmt.Errorf("statuspoll: %s: %w", g, err)
 		}
-		if len(taken) < round {
+		if closed || len(taken) < round {
 			return nil
 		}
 	}
@@ -161,17 +162,18 @@ func (p *Poller) requeue(ctx context.Context, r *ledger.Record) error {
 	return p.Ledger.Postpone(ctx, r.Gateway, []string{r.TransactionID}, p.Now().Add(requeueAgain))
 }
 
-// lookUp asks for the payments that are due and records what was found.
-func (p *Poller) lookUp(ctx context.Context, g payment.Gateway, due []*ledger.Record) error {
+// lookUp asks for the payments that are due and records what was found. It reports
+// whether the gate has closed meanwhile.
+func (p *Poller) lookUp(ctx context.Context, g payment.Gateway, due []*ledger.Record) (closed bool, err error) {
 	if len(due) == 0 {
-		return nil
+		return false, nil
 	}
 	asker := p.Askers[g]
 	wanted := due
 	if asker.Together() {
 		unknown, err := p.Ledger.Unknown(ctx, g)
 		if err != nil {
-			return err
+			return false, err
 		}
 		wanted = join(due, unknown)
 	}
@@ -184,8 +186,9 @@ func (p *Poller) lookUp(ctx context.Context, g payment.Gateway, due []*ledger.Re
 	}
 	putOff := p.abandon(ctx, wanted)
 	later := submit.LoginPause
-	if closed, ok := errors.AsType[*gate.Closed](err); ok {
-		later, err = closed.Wait, nil
+	turnedAway, closed := errors.AsType[*gate.Closed](err)
+	if closed {
+		later, err = turnedAway.Wait, nil
 	}
 	var unchanged, unasked []string
 	var changes []change
@@ -222,7 +225,7 @@ func (p *Poller) lookUp(ctx context.Context, g payment.Gateway, due []*ledger.Re
 			}
 		}
 	}
-	return errors.Join(err, putOff,
+	return closed, errors.Join(err, putOff,
 		p.Ledger.Postpone(ctx, g, unasked, p.Now().Add(later)),
 		p.Ledger.Postpone(ctx, g, unchanged, next),
 		p.save(ctx, changes),

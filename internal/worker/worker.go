@@ -56,6 +56,7 @@ type House struct {
 	listener net.Listener
 	site     *web.Site
 	gateways []payment.Gateway // those that are on
+	gates    map[payment.Gateway]*gate.Gate
 	tasks    *tasks.Server
 	ticker   *statuspoll.Ticker
 }
@@ -107,7 +108,7 @@ func Build(cfg Config, client redis.UniversalClient, log *slog.Logger) (*House, 
 		})
 		return submitter.Gates[g]
 	}
-	h := &House{cfg: cfg, log: log, redis: client, ledger: book}
+	h := &House{cfg: cfg, log: log, redis: client, ledger: book, gates: submitter.Gates}
 	if cfg.AMDigiPay.Enabled() {
 		client, err := amdigipayClient(cfg, metrics.Transport(payment.AMDigiPay, clients.NewTransport()))
 		if err != nil {
@@ -276,6 +277,9 @@ func (h *House) Run(ctx context.Context) error {
 	stopTicking()
 	<-ticked
 	h.tasks.Stop()
+	for _, g := range h.gates {
+		g.Shut()
+	}
 	h.tasks.Shutdown()
 	h.log.Info("worker has stopped")
 	return err
