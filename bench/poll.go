@@ -82,16 +82,17 @@ func newDesk(ctx context.Context) (*desk, func(), error) {
 	}
 	policy := retrypolicy.Builtin()
 	d.book = ledger.New(server, ledger.DefaultStream, d.clock)
-	nothing := func(context.Context, payment.Key, payment.Rupiah) error { return nil }
+	enqueue := func(context.Context, payment.Key, payment.Rupiah) error { return nil }
+	requeue := func(context.Context, []*payment.Payment) error { return nil }
 	unheard := func(*ledger.Record, payment.Attempt, error) {}
-	d.taker = &intake.Intake{Ledger: d.book, Enqueue: nothing}
+	d.taker = &intake.Intake{Ledger: d.book, Enqueue: enqueue}
 	d.submitter = &submit.Submitter{
 		Ledger: d.book, Gateways: map[payment.Gateway]clients.Gateway{payment.AMDigiPay: client}, Policy: policy,
 		Lease: 20 * time.Second, PollInterval: interval, Now: d.clock,
 		OnLogin: func(payment.Gateway, error) {}, OnAttempt: unheard,
 	}
 	d.poller = &statuspoll.Poller{
-		Ledger: d.book, Submitter: d.submitter, Policy: policy, Requeue: nothing,
+		Ledger: d.book, Submitter: d.submitter, Policy: policy, Requeue: requeue,
 		Askers:   map[payment.Gateway]statuspoll.Asker{payment.AMDigiPay: &statuspoll.ListAsker{Client: client, Policy: policy, Limit: limit}},
 		Interval: interval, Sweep: sweep, ExpiryGrace: time.Minute, LateWindow: 7 * 24 * time.Hour,
 		Now: d.clock, OnAttempt: unheard,

@@ -240,14 +240,14 @@ func TestShutdownOfAPoll(t *testing.T) {
 	all := slices.DeleteFunc(samples(t, 120, "PAY"), func(p sample) bool { return p.key.Gateway != payment.Paydia })
 	s.create(all, "enqueued")
 	queries := func() int { return s.sim.Requests(gatewaysim.PaydiaQuery) }
-	s.eventually("the first have been answered", 20*time.Second, func() bool { return queries() > 8 })
+	s.eventually("the first have been answered", 20*time.Second, func() bool { return queries() > 16 })
 	s.signal(w, syscall.SIGTERM)
 	begun, asked := time.Now(), queries()
 	if code := s.exit(w, 15*time.Second); code != 0 {
 		t.Fatalf("worker ended with %d\n%s", code, tail(w.stderr.String()))
 	}
 	t.Logf("ended after %s, %d look-ups", time.Since(begun).Round(10*time.Millisecond), queries())
-	if n := queries() - asked; n > 8 { // a few may slip in before the signal arrives
+	if n := queries() - asked; n > 16 { // a few may slip in before the signal arrives
 		t.Errorf("%d look-ups were begun after SIGTERM", n)
 	}
 	recorded := 0

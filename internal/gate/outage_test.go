@@ -166,7 +166,7 @@ func TestClosedInTheMiddleOfAPoll(t *testing.T) {
 	q.Forward(10 * time.Second)
 	q.Poll(payment.Paydia)
 	asked := q.Sim.Requests(gatewaysim.PaydiaQuery)
-	if asked < 2 || asked > 2+8 { // those already past the gate finish
+	if asked < 2 || asked > 2+16 { // those already past the gate finish
 		t.Errorf("%d queries", asked)
 	}
 	if n := q.attempts(keys) - len(keys); n != asked {

@@ -135,15 +135,16 @@ const (
 	Settled Verdict = "settled" // it is past being sent
 	Missing Verdict = "missing" // the ledger has no such payment
 
-	// These two do not get outside.
+	// These do not get outside.
 	verdictHeld     Verdict = "held"     // it may not be claimed now: a *Held
+	verdictEarly    Verdict = "early"    // it may not be claimed yet: a *Held
 	verdictStranger Verdict = "stranger" // this is not the Redis that was met: errStranger
 )
 
 // Claim takes a queued payment for one submit. The attempt is written down
 // before the request leaves. The lease says how long the holder may take; the
 // record's revision is its fence. Except for Missing the record is returned. The
-// error is a *Held while nothing may be claimed.
+// error is a *Held while it may not be claimed.
 func (l *Ledger) Claim(ctx context.Context, key payment.Key, a payment.Attempt, lease time.Duration) (*Record, Verdict, error) {
 	attempt, err := json.Marshal(a)
 	if err != nil {
@@ -183,7 +184,13 @@ func (l *Ledger) claim(ctx context.Context, key payment.Key, nonce string, attem
 	case Missing:
 		return nil, Missing, nil
 	case verdictHeld:
-		return nil, "", &Held{Wait: wait}
+		return nil, "", vigilHeld(wait)
+	case verdictEarly:
+		after, err := strconv.ParseInt(answer[0], 10, 64)
+		if err != nil {
+			return nil, "", fmt.Errorf("ledger: %s is damaged: after: %w", key, err)
+		}
+		return nil, "", &Held{Wait: time.UnixMilli(after).Sub(now), Reason: "its time has not come"}
 	case verdictStranger:
 		return nil, "", errStranger
 	}
@@ -226,7 +233,7 @@ func (l *Ledger) Save(ctx context.Context, r *Record) error {
 		func(ctx context.Context) error {
 			lineage := l.memory.known()
 			c := save.under(lineage)
-			err := saved(r.Key(), c.script.Run(ctx, l.redis, c.keys, c.args...))
+			err := r.saved(c.script.Run(ctx, l.redis, c.keys, c.args...))
 			if err == nil && !l.remember(save, lineage) {
 				err = errStranger
 			}
@@ -255,7 +262,7 @@ func (l *Ledger) SaveAll(ctx context.Context, records []*Record) []error {
 			errs[i] = err
 			continue
 		case hold > 0:
-			errs[i] = &Held{Wait: hold}
+			errs[i] = vigilHeld(hold)
 			continue
 		}
 		save.index = i
@@ -263,7 +270,7 @@ func (l *Ledger) SaveAll(ctx context.Context, records []*Record) []error {
 	}
 	var strange []int
 	l.runAll(ctx, calls, func(c call, cmd *redis.Cmd) {
-		err := saved(records[c.index].Key(), cmd)
+		err := records[c.index].saved(cmd)
 		if err == nil {
 			l.remember(c, lineage) // if another Redis was met meanwhile, it will be asked about again
 		}
@@ -275,7 +282,7 @@ func (l *Ledger) SaveAll(ctx context.Context, records []*Record) []error {
 	if len(strange) > 0 {
 		err := l.Meet(ctx)
 		if err == nil {
-			err = &Held{Wait: l.memory.hold(l.now())}
+			err = vigilHeld(l.memory.hold(l.now()))
 		}
 		for _, i := range strange {
 			errs[i] = err
@@ -291,18 +298,19 @@ func (l *Ledger) remember(save call, lineage string) bool {
 }
 
 // saved reads saveScript's answer.
-func saved(key payment.Key, cmd *redis.Cmd) error {
+func (r *Record) saved(cmd *redis.Cmd) error {
 	word, err := cmd.Text()
 	switch {
 	case err != nil:
-		return fmt.Errorf("ledger: save %s: %w", key, err)
+		return fmt.Errorf("ledger: save %s: %w", r.Key(), err)
 	case word == "fenced":
-		return fmt.Errorf("ledger: save %s: %w", key, ErrFenced)
+		return fmt.Errorf("ledger: save %s: %w", r.Key(), ErrFenced)
 	case word == "stranger":
-		return fmt.Errorf("ledger: save %s: %w", key, errStranger)
+		return fmt.Errorf("ledger: save %s: %w", r.Key(), errStranger)
 	case word == "missing":
-		return fmt.Errorf("ledger: save %s: %w", key, ErrNotFound)
+		return fmt.Errorf("ledger: save %s: %w", r.Key(), ErrNotFound)
 	default:
+		r.saving = ""
 		return nil
 	}
 }
@@ -315,9 +323,11 @@ func (l *Ledger) save(r *Record) (call, error) {
 	if !payment.CanMove(r.was, r.Status) || r.Status == payment.Submitting { // only Claim leads there
 		return fail(fmt.Errorf("from %s to %s: %w", r.was, r.Status, ErrIllegal))
 	}
-	now := l.now().Truncate(time.Millisecond).UTC()
-	if r.Status != r.was {
-		r.UpdatedAt = now
+	if r.saving == "" {
+		r.saving = rand.Text()
+		if r.Status != r.was {
+			r.UpdatedAt = l.now().Truncate(time.Millisecond).UTC()
+		}
 	}
 	facts, err := r.facts()
 	if err != nil {
@@ -344,6 +354,10 @@ func (l *Ledger) save(r *Record) (call, error) {
 	if !r.Due.IsZero() {
 		due = strconv.FormatInt(r.Due.UnixMilli(), 10)
 	}
+	after := ""
+	if r.Status == payment.Queued && !r.After.IsZero() {
+		after = strconv.FormatInt(r.After.UnixMilli(), 10)
+	}
 	forget := ""
 	if r.Status.Final() {
 		forget = "1"
@@ -353,8 +367,8 @@ func (l *Ledger) save(r *Record) (call, error) {
 		script: saveScript,
 		keys:   []string{paymentKey(r.Key()), openKey(g), unknownKey(g), countsKey(g), l.stream, newestKey(g)},
 		args: []any{
-			rand.Text(), r.rev, r.TransactionID, string(r.Status), facts, r.UpdatedAt.UnixMilli(),
-			number, attempt, due, since, event, forget, r.numeric(), r.nonce,
+			r.saving, r.rev, r.TransactionID, string(r.Status), facts, r.UpdatedAt.UnixMilli(),
+			number, attempt, due, since, event, forget, r.numeric(), r.nonce, after,
 		},
 	}, nil
 }

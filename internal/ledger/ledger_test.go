@@ -273,7 +273,7 @@ func TestOpenSet(t *testing.T) {
 		}
 		take := func() int {
 			t.Helper()
-			r, err := l.Take(ctx, payment.AMDigiPay, 30*time.Second, 10)
+			r, err := l.Take(ctx, payment.AMDigiPay, c.t.Add(30*time.Second), 10)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -334,7 +334,7 @@ func TestNewerRecordIsLeftAlone(t *testing.T) {
 		t.Errorf("read: %v", err)
 	}
 	c.forward(time.Hour)
-	if r, err := l.Take(t.Context(), payment.AMDigiPay, time.Second, 10); !errors.Is(err, ledger.ErrNewer) || len(r) != 0 {
+	if r, err := l.Take(t.Context(), payment.AMDigiPay, c.t.Add(time.Second), 10); !errors.Is(err, ledger.ErrNewer) || len(r) != 0 {
 		t.Errorf("take: %v, %v", r, err)
 	}
 }

@@ -39,11 +39,18 @@ const (
 	reminders = 1000
 )
 
-// Held says that nothing may be claimed or found out right now: Redis has just come
-// back, and what it may have forgotten is still being put back.
-type Held struct{ Wait time.Duration }
+// Held says that a payment may not be claimed right now, or what was found out about it
+// not be recorded, and for how long.
+type Held struct {
+	Wait   time.Duration
+	Reason string // in words of our own
+}
 
-func (h *Held) Error() string { return "redis has come back: what it forgot is being put back" }
+func (h *Held) Error() string { return h.Reason }
+
+func vigilHeld(wait time.Duration) *Held {
+	return &Held{Wait: wait, Reason: "redis has come back: what it forgot is being put back"}
+}
 
 // errStranger says that Redis is of another lineage than the one last met.
 var errStranger = errors.New("redis has restarted or failed over")

@@ -331,6 +331,9 @@ func TestVigil(t *testing.T) {
 	move(t, l, claim(t, another(), ledger.Claimed), payment.Queued, c.t)
 
 	comeBack(t, client)
+	if due := tick(t, l); len(due) != 1 { // the gateways may be asked meanwhile
+		t.Errorf("%v is due", due)
+	}
 	waits(l, 6*time.Second)
 	c.forward(4 * time.Second)
 	waits(l, 2*time.Second)
@@ -404,13 +407,12 @@ func TestManyDeeds(t *testing.T) {
 	}
 	forget()
 	client.ScriptFlush(t.Context())
-	calls := &counter{}
-	client.AddHook(calls)
+	calls := redistest.Count(client)
 	tick(t, l)
 	// Look (twice), and three pipelines each of claims and saves; the first of both,
 	// and look itself, has to bring its script.
-	if calls.n > 20 {
-		t.Errorf("%d round trips to put back %d payments", calls.n, n)
+	if calls.N() > 20 {
+		t.Errorf("%d round trips to put back %d payments", calls.N(), n)
 	}
 	census, _, err := l.Census(t.Context(), payment.Paydia)
 	if err != nil || census[payment.Rejected] != n {
@@ -432,6 +434,62 @@ func TestClaimThatArrived(t *testing.T) {
 	claim(t, l, ledger.Claimed)
 	if r, err := l.Read(t.Context(), inv1); err != nil || len(r.Attempts) != 2 {
 		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// TestSaveThatArrived: the answer to a poll's save is lost while Redis restarts. Tried
+// again when the vigil is over it counts, and it is kept in mind.
+func TestSaveThatArrived(t *testing.T) {
+	client := forgetful(t)
+	l, c := house(t, client)
+	r := claim(t, l, ledger.Claimed)
+	r.Since = c.t
+	move(t, l, r, payment.Confirming, c.t)
+	r, err := l.Read(t.Context(), inv1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forget := snapshot(t, client)
+	r.Status, r.Due = payment.Paid, time.Time{}
+	client.AddHook(&resent{between: func() { comeBack(t, client) }})
+	save := func() error { return l.SaveAll(t.Context(), []*ledger.Record{r})[0] }
+	if err := save(); !errors.As(err, new(*ledger.Held)) {
+		t.Fatal(err)
+	}
+	c.forward(6 * time.Second)
+	if err := save(); err != nil {
+		t.Fatal(err)
+	}
+	want := whole(t, l, client)
+	if err := save(); !errors.Is(err, ledger.ErrFenced) { // a save of its own
+		t.Error(err)
+	}
+	forget()
+	tick(t, l)
+	if diff := cmp.Diff(want, whole(t, l, client)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// resent sends the first pipeline twice, as the client does whose answer was lost.
+type resent struct {
+	between func()
+	done    bool
+}
+
+func (*resent) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (*resent) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+
+func (h *resent) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		err := next(ctx, cmds)
+		if h.done || cmds[0].Name() != "evalsha" {
+			return err
+		}
+		h.done = true
+		h.between()
+		return next(ctx, cmds)
 	}
 }
 
@@ -533,23 +591,4 @@ func (l loseOne) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 
 func (loseOne) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return next
-}
-
-// counter counts round trips.
-type counter struct{ n int }
-
-func (*counter) DialHook(next redis.DialHook) redis.DialHook { return next }
-
-func (c *counter) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
-	return func(ctx context.Context, cmd redis.Cmder) error {
-		c.n++
-		return next(ctx, cmd)
-	}
-}
-
-func (c *counter) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return func(ctx context.Context, cmds []redis.Cmder) error {
-		c.n++
-		return next(ctx, cmds)
-	}
 }

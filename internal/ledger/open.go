@@ -28,14 +28,13 @@ func (l *Ledger) Due(ctx context.Context, gateways []payment.Gateway) ([]payment
 }
 
 // Take takes payments that are due, most overdue first and at most limit, and
-// hides them from other takers for the given while. Their records come without
+// hides them from other takers until the given time. Their records come without
 // order and attempts. A record that cannot be read is left out and told in the
 // error, beside the others. Where Redis has just come back it may be an older one:
 // what comes of it can be recorded only if it is not.
-func (l *Ledger) Take(ctx context.Context, g payment.Gateway, hide time.Duration, limit int) ([]*Record, error) {
-	now := l.now()
+func (l *Ledger) Take(ctx context.Context, g payment.Gateway, hidden time.Time, limit int) ([]*Record, error) {
 	ids, err := takeScript.Run(ctx, l.redis, []string{openKey(g)},
-		now.UnixMilli(), now.Add(hide).UnixMilli(), limit).StringSlice()
+		l.now().UnixMilli(), hidden.UnixMilli(), limit).StringSlice()
 	if err != nil {
 		return nil, fmt.Errorf("ledger: take what is due at %s: %w", g, err)
 	}
@@ -61,12 +60,29 @@ func (l *Ledger) Postpone(ctx context.Context, g payment.Gateway, ids []string, 
 	}
 	members := make([]redis.Z, len(ids))
 	for i, id := range ids {
-		// A microsecond apart: of equal ones Redis would make an order of its own. And
-		// early rather than late, so that one poll finds all of them.
-		ahead := float64(len(ids)-1-i) / 1000
-		members[i] = redis.Z{Score: float64(due.UnixMilli()) - ahead, Member: id}
+		// Early rather than late, so that one poll finds all of them.
+		at := due.Add(-time.Duration(len(ids)-1-i) * Apart)
+		members[i] = redis.Z{Score: float64(at.UnixMicro()) / 1000, Member: id}
 	}
 	if err := l.redis.ZAddXX(ctx, openKey(g), members...).Err(); err != nil {
+		return fmt.Errorf("ledger: postpone %d at %s: %w", len(ids), g, err)
+	}
+	return nil
+}
+
+// Apart is how far apart Postpone sets payments, to keep their order: of those due at
+// the same time Redis would make an order of its own.
+const Apart = time.Microsecond
+
+// PostponeHidden is Postpone for payments that are still hidden as Take hid them: what
+// somebody else has changed meanwhile is due when he said.
+func (l *Ledger) PostponeHidden(ctx context.Context, g payment.Gateway, ids []string, hidden, due time.Time) error {
+	args := make([]any, 0, 2+len(ids))
+	args = append(args, hidden.UnixMilli(), due.UnixMilli())
+	for _, id := range ids {
+		args = append(args, id)
+	}
+	if err := postponeHiddenScript.Run(ctx, l.redis, []string{openKey(g)}, args...).Err(); err != nil {
 		return fmt.Errorf("ledger: postpone %d at %s: %w", len(ids), g, err)
 	}
 	return nil
@@ -156,7 +172,7 @@ func (c call) under(lineage string) call {
 }
 
 // saveArgs is how many arguments saveScript has before the lineage.
-const saveArgs = 14
+const saveArgs = 15
 
 // runAll runs scripts in order in one round trip and hands each answer to done.
 // A Redis that does not know a script yet (restarted, failed over) is told it, which

@@ -25,6 +25,7 @@ type Record struct {
 	MerchantID  string    // Paydia's merchantId
 	ExpiresAt   time.Time // until when the customer can pay; zero: no such date
 	Due         time.Time // when it is next looked at, zero: never again; for Save to set, not read back
+	After       time.Time // a queued payment is not claimed before; for Save to set, not read back
 	Floor       int64     // the highest numeric reference known when it was first sent; 0: none
 
 	Retries   int       // submits so far that were certainly not processed
@@ -38,6 +39,7 @@ type Record struct {
 	was      payment.Status // as read
 	rev      int64
 	nonce    string // of the call that wrote that revision
+	saving   string // the nonce of the save under way: tried again, it is the same one
 	events   int64
 	attempts int // how many stand in the ledger
 	lease    time.Time

@@ -71,14 +71,15 @@ return {lineage, till}
 //	ARGV nonce, now (ms), lease end (ms), attempt, transaction id, lineage,
 //	     "1" while nothing may be claimed
 //	returns {"claimed" | "busy" | "lapsed" | "settled", field, value, field, value, ...}
-//	        or {"missing"} or {"held"} or {"stranger"}
+//	        or {"missing"} or {"held"} or {"stranger"} or {"early", not before (ms)}
 var claimScript = redis.NewScript(ofLineage + `
 if lineage ~= ARGV[6] then return {'stranger'} end
-local p = redis.call('HMGET', KEYS[1], 'status', 'nonce', 'lease')
+local p = redis.call('HMGET', KEYS[1], 'status', 'nonce', 'lease', 'after')
 if not p[1] then return {'missing'} end
 local verdict = 'settled'
 if p[1] == 'queued' then
   if ARGV[7] == '1' then return {'held'} end
+  if p[4] and tonumber(p[4]) > tonumber(ARGV[2]) then return {'early', p[4]} end
   local n = redis.call('HINCRBY', KEYS[1], 'attempts', 1)
   redis.call('HINCRBY', KEYS[1], 'rev', 1)
   redis.call('HSET', KEYS[1], 'status', 'submitting', 'nonce', ARGV[1],
@@ -131,17 +132,18 @@ return 'put back'
 //	ARGV nonce, revision read, transaction id, status, facts, updated (ms),
 //	     attempt number or "", attempt, due (ms) or "", unknown since (ms) or "",
 //	     event or "", "1" to forget the customer token, numeric reference or "0",
-//	     nonce read, lineage
+//	     nonce read, not to be claimed before (ms) or "", lineage
 //	returns "saved" | "fenced" | "missing" | "stranger"
 var saveScript = redis.NewScript(ofLineage + `
-if lineage ~= ARGV[15] then return 'stranger' end
+if lineage ~= ARGV[16] then return 'stranger' end
 local p = redis.call('HMGET', KEYS[1], 'status', 'rev', 'nonce')
 if not p[1] then return 'missing' end
 if p[3] == ARGV[1] then return 'saved' end
 if p[2] ~= ARGV[2] or p[3] ~= ARGV[14] then return 'fenced' end
 redis.call('HINCRBY', KEYS[1], 'rev', 1)
 redis.call('HSET', KEYS[1], 'nonce', ARGV[1], 'status', ARGV[4], 'facts', ARGV[5], 'updated', ARGV[6])
-redis.call('HDEL', KEYS[1], 'lease')
+redis.call('HDEL', KEYS[1], 'lease', 'after')
+if ARGV[15] ~= '' then redis.call('HSET', KEYS[1], 'after', ARGV[15]) end
 if ARGV[7] ~= '' then redis.call('HSET', KEYS[1], 'attempts', ARGV[7], 'a:' .. ARGV[7], ARGV[8]) end
 if ARGV[9] ~= '' then redis.call('ZADD', KEYS[2], ARGV[9], ARGV[3]) else redis.call('ZREM', KEYS[2], ARGV[3]) end
 if ARGV[10] ~= '' then redis.call('ZADD', KEYS[3], ARGV[10], ARGV[3]) else redis.call('ZREM', KEYS[3], ARGV[3]) end
@@ -168,4 +170,20 @@ var takeScript = redis.NewScript(`
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, ARGV[3])
 for _, id in ipairs(due) do redis.call('ZADD', KEYS[1], 'XX', ARGV[2], id) end
 return due
+`)
+
+// postponeHiddenScript postpones what is still hidden as takeScript hid it.
+//
+//	KEYS open
+//	ARGV hidden until (ms), due (ms), transaction id, ...
+//	returns how many that were
+var postponeHiddenScript = redis.NewScript(`
+local n = 0
+for i = 3, #ARGV do
+  if tonumber(redis.call('ZSCORE', KEYS[1], ARGV[i])) == tonumber(ARGV[1]) then
+    redis.call('ZADD', KEYS[1], ARGV[2], ARGV[i])
+    n = n + 1
+  end
+end
+return n
 `)

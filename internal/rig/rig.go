@@ -113,7 +113,7 @@ func New(t testing.TB, client redis.UniversalClient, edits ...func(*gatewaysim.C
 		OnAttempt: r.onAttempt,
 	}
 	r.Poller = &statuspoll.Poller{
-		Ledger: r.Ledger, Submitter: r.Submitter, Policy: r.Policy, Requeue: r.enqueue,
+		Ledger: r.Ledger, Submitter: r.Submitter, Policy: r.Policy, Requeue: r.requeue,
 		Askers: map[payment.Gateway]statuspoll.Asker{
 			payment.AMDigiPay: &statuspoll.ListAsker{Client: r.AM, Policy: r.Policy, Limit: 100},
 			payment.Paydia:    &statuspoll.QueryAsker{Client: r.Paydia, Policy: r.Policy, Sealer: sealer, Now: r.Now},
@@ -172,6 +172,13 @@ func (r *Rig) onAttempt(_ *ledger.Record, a payment.Attempt, _ error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.Attempts = append(r.Attempts, a)
+}
+
+func (r *Rig) requeue(ctx context.Context, payments []*payment.Payment) error {
+	for _, p := range payments {
+		_ = r.enqueue(ctx, p.Key(), p.Amount) // it cannot fail
+	}
+	return nil
 }
 
 // Queue returns what was enqueued since it was last asked.

@@ -28,7 +28,7 @@ type QueryAsker struct {
 
 // queriesAtOnce bounds how many queries are under way: an outage leaves many
 // unknown outcomes, and the gateway has only just come back.
-const queriesAtOnce = 8
+const queriesAtOnce = 16
 
 // Together implements Asker.
 func (a *QueryAsker) Together() bool { return false }

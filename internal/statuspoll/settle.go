@@ -95,7 +95,7 @@ func (p *Poller) notFound(r *ledger.Record, f Finding) retrypolicy.Action {
 		r.NotFound++
 	}
 	confirm := p.Policy.Confirm(r.Gateway)
-	believed := f.Proven && enough(r, confirm, now)
+	believed := f.Proven && enough(r, confirm, f.Answer.At)
 	delay, exhausted := p.Policy.Lookup(r.Gateway, r.Doubt, r.Lookups, now.Sub(r.Since))
 	switch {
 	case believed && confirm.Then == retrypolicy.Retry && r.Doubts < maxDoubts:
@@ -116,16 +116,17 @@ func (p *Poller) notFound(r *ledger.Record, f Finding) retrypolicy.Action {
 	return retrypolicy.Hold
 }
 
-// ripe reports whether one more "no such payment" would be believed.
-func (p *Poller) ripe(r *ledger.Record) bool {
+// ripe reports whether one more "no such payment", said at that time, would be believed.
+func (p *Poller) ripe(r *ledger.Record, at time.Time) bool {
 	once := *r
 	once.NotFound++
-	return r.Status == payment.Confirming && enough(&once, p.Policy.Confirm(r.Gateway), p.Now())
+	return r.Status == payment.Confirming && enough(&once, p.Policy.Confirm(r.Gateway), at)
 }
 
-// enough reports whether "no such payment" was said often enough, for long enough.
-func enough(r *ledger.Record, c retrypolicy.Confirmation, now time.Time) bool {
-	return r.NotFound >= c.Lookups && now.Sub(r.Since) >= c.Settle
+// enough reports whether "no such payment", last said at that time, was said often
+// enough, for long enough.
+func enough(r *ledger.Record, c retrypolicy.Confirmation, at time.Time) bool {
+	return r.NotFound >= c.Lookups && at.Sub(r.Since) >= c.Settle
 }
 
 // keepWatch says when an expired payment, or one in attention, is next looked

@@ -49,9 +49,9 @@ type Poller struct {
 	Submitter *submit.Submitter // for claims whose holder is gone
 	Askers    map[payment.Gateway]Asker
 	Policy    *retrypolicy.Policy
-	// Requeue puts a payment's task into the queue; one that waits there already
-	// stays the only one.
-	Requeue func(ctx context.Context, key payment.Key, amount payment.Rupiah) error
+	// Requeue puts the tasks of payments of one gateway into its queue; one that waits
+	// there already stays the only one.
+	Requeue func(ctx context.Context, payments []*payment.Payment) error
 
 	Interval    time.Duration // the grid of the poll
 	Sweep       time.Duration // how long polls may take short cuts before one must not
@@ -70,110 +70,108 @@ type Poller struct {
 // How many payments one round of a poll takes: the rounds go on until nothing is
 // due. Where one walk serves all of them, as many as memory bears. Where each is a
 // request of its own, few: the answers are recorded when a round ends, and a worker
-// that is killed before that loses them.
+// that is killed before that loses them; and other workers are to have their share.
 const (
 	walkRound  = 5000
-	queryRound = 8 * queriesAtOnce
+	queryRound = 2 * queriesAtOnce
 )
-
-// requeueAgain is how long a task that was brought back has before the next. In a long
-// queue most tasks are only waiting, and to look at each costs three round trips.
-const requeueAgain = time.Minute
 
 // hide is how long what a poll has taken is hidden from other polls; while it
 // asks, it keeps hiding it. A poll that dies delays its payments by as much.
 const hide = 10 * time.Second
 
-// Poll settles everything that is due at a gateway, or what it can until the gate
-// closes.
+// Poll settles everything that is due at a gateway. Once the gateway cannot be asked
+// any more, whatever else is due is put off in the order it stands in: where every poll
+// is cut short, somebody would otherwise wait for ever.
 func (p *Poller) Poll(ctx context.Context, g payment.Gateway) error {
 	round := queryRound
 	if p.Askers[g].Together() {
 		round = walkRound
 	}
+	var halt halt
 	for {
-		taken, err := p.Ledger.Take(ctx, g, hide, round)
+		hidden := p.Now().Add(hide)
+		taken, err := p.Ledger.Take(ctx, g, hidden, round)
 		errs := []error{err}
-		var wanted []*ledger.Record
+		var queued, held, wanted []*ledger.Record
 		for _, r := range taken {
 			switch r.Status {
 			case payment.Queued:
-				errs = append(errs, p.requeue(ctx, r))
+				queued = append(queued, r)
 			case payment.Submitting:
 				err := p.Submitter.Abandon(ctx, r.Key())
 				if errors.As(err, new(*ledger.Held)) {
-					wanted, err = append(wanted, r), nil // to be asked about meanwhile
+					held, err = append(held, r), nil // after the look-ups, which need not wait
 				}
 				errs = append(errs, err)
 			default:
 				wanted = append(wanted, r)
 			}
 		}
-		closed, err := p.lookUp(ctx, g, wanted)
-		if err := errors.Join(append(errs, err)...); err != nil {
-			return fmt.Errorf("statuspoll: %s: %w", g, err)
-		}
-		if closed || len(taken) < round {
-			return nil
-		}
-	}
-}
-
-// abandon makes up for what was put off: it records that claims have lapsed, and
-// reads how those payments stand then.
-func (p *Poller) abandon(ctx context.Context, records []*ledger.Record) error {
-	var errs []error
-	for i, r := range records {
-		if r.Status != payment.Submitting {
-			continue
-		}
-		err := p.patiently(ctx, func() error { return p.Submitter.Abandon(ctx, r.Key()) })
-		if err == nil {
-			r, err = p.Ledger.Read(ctx, r.Key())
-		}
-		if err == nil && r.Status == payment.Confirming {
-			records[i] = r
+		errs = append(errs, p.requeue(ctx, g, queued, hidden))
+		if halt.until.IsZero() {
+			halt, err = p.lookUp(ctx, g, wanted)
+		} else {
+			err = p.putOff(ctx, g, ids(wanted), &halt)
 		}
 		errs = append(errs, err)
-	}
-	return errors.Join(errs...)
-}
-
-// patiently does what a Redis that has just come back may put off, until it is done.
-// A gateway can be asked meanwhile.
-func (p *Poller) patiently(ctx context.Context, do func() error) error {
-	for {
-		err := do()
-		held, ok := errors.AsType[*ledger.Held](err)
-		if !ok {
-			return err
+		for _, r := range held {
+			errs = append(errs, p.patiently(ctx, func() error { return p.Submitter.Abandon(ctx, r.Key()) }))
 		}
-		if err := p.Sleep(ctx, held.Wait); err != nil {
+		err = errors.Join(errs...)
+		if err != nil || len(taken) < round || halt.over(p.Now()) {
+			if err = errors.Join(halt.why, err); err != nil {
+				err = fmt.Errorf("statuspoll: %s: %w", g, err)
+			}
 			return err
 		}
 	}
 }
 
-// requeue brings back a payment whose task should have come long ago.
-func (p *Poller) requeue(ctx context.Context, r *ledger.Record) error {
-	if err := p.Requeue(ctx, r.Key(), r.Amount); err != nil {
+// requeue brings back payments whose tasks should have come long ago. Who has been
+// claimed meanwhile stays due when the claim ends.
+func (p *Poller) requeue(ctx context.Context, g payment.Gateway, queued []*ledger.Record, hidden time.Time) error {
+	if len(queued) == 0 {
+		return nil
+	}
+	payments := make([]*payment.Payment, len(queued))
+	for i, r := range queued {
+		payments[i] = &r.Payment
+	}
+	if err := p.Requeue(ctx, payments); err != nil {
 		return err
 	}
-	return p.Ledger.Postpone(ctx, r.Gateway, []string{r.TransactionID}, p.Now().Add(requeueAgain))
+	return p.Ledger.PostponeHidden(ctx, g, ids(queued), hidden, p.Now().Add(ledger.TaskGrace))
 }
 
-// lookUp asks for the payments that are due and records what was found. It reports
-// whether the gate has closed meanwhile.
-func (p *Poller) lookUp(ctx context.Context, g payment.Gateway, due []*ledger.Record) (closed bool, err error) {
+// halt is until when a gateway cannot be asked, and why (nil: its gate is closed, and has
+// said so). The zero value: it can.
+type halt struct {
+	until time.Time
+	why   error
+}
+
+func (h halt) over(now time.Time) bool { return !h.until.IsZero() && !h.until.After(now) }
+
+// putOff says that payments, which were not asked about, are due when the gateway can
+// be asked again: behind those that were put off before.
+func (p *Poller) putOff(ctx context.Context, g payment.Gateway, unasked []string, halt *halt) error {
+	halt.until = halt.until.Add(time.Duration(len(unasked)) * ledger.Apart)
+	return p.Ledger.Postpone(ctx, g, unasked, halt.until)
+}
+
+// lookUp asks for the payments that are due and records what was found.
+func (p *Poller) lookUp(ctx context.Context, g payment.Gateway, due []*ledger.Record) (halt, error) {
+	var halt halt
 	if len(due) == 0 {
-		return false, nil
+		return halt, nil
 	}
 	asker := p.Askers[g]
 	wanted := due
 	if asker.Together() {
 		unknown, err := p.Ledger.Unknown(ctx, g)
 		if err != nil {
-			return false, err
+			return halt, err
 		}
 		wanted = join(due, unknown)
 	}
@@ -184,26 +182,17 @@ func (p *Poller) lookUp(ctx context.Context, g payment.Gateway, due []*ledger.Re
 	if prove && err == nil {
 		p.proved(g)
 	}
-	putOff := p.abandon(ctx, wanted)
-	later := submit.LoginPause
-	turnedAway, closed := errors.AsType[*gate.Closed](err)
-	if closed {
-		later, err = turnedAway.Wait, nil
-	}
 	var unchanged, unasked []string
 	var changes []change
 	for i, r := range wanted {
 		f := findings[i]
-		if r.Status == payment.Submitting {
-			continue // somebody has come back with its answer
-		}
 		if f.Answer.At.IsZero() {
 			if i < len(due) {
 				unasked = append(unasked, r.TransactionID)
 			}
 			continue
 		}
-		if i >= len(due) && f.Answer.Receipt == nil && !(f.Proven && p.ripe(r)) {
+		if i >= len(due) && f.Answer.Receipt == nil && !(f.Proven && p.ripe(r, f.Answer.At)) {
 			continue // not its turn, and not found: that does not count
 		}
 		if c, ok := p.settle(r, f); ok {
@@ -213,11 +202,15 @@ func (p *Poller) lookUp(ctx context.Context, g payment.Gateway, due []*ledger.Re
 		}
 	}
 	next := submit.DueAfter(payment.OnProcessing, p.Now(), p.Interval)
-	if len(unasked) > 0 {
-		// Whoever was not asked about is first in turn when the gateway can be asked
-		// again: where every poll is cut short, somebody would wait forever.
-		// (Not behind a rest of hours: other workers may be let through before.)
-		behind := p.Now().Add(min(later, p.Interval) + time.Millisecond)
+	if err != nil {
+		later := submit.LoginPause
+		if closed, ok := errors.AsType[*gate.Closed](err); ok {
+			later, err = closed.Wait, nil
+		}
+		halt.until, halt.why = p.Now().Add(later), err
+		// Who was asked about stands behind those who were not. (Not behind a rest of
+		// hours: other workers may be let through before.)
+		behind := p.Now().Add(min(later, p.Interval) + time.Second)
 		next = latest(next, behind)
 		for _, c := range changes {
 			if !c.record.Due.IsZero() {
@@ -225,20 +218,13 @@ func (p *Poller) lookUp(ctx context.Context, g payment.Gateway, due []*ledger.Re
 			}
 		}
 	}
-	return closed, errors.Join(err, putOff,
-		p.Ledger.Postpone(ctx, g, unasked, p.Now().Add(later)),
-		p.Ledger.Postpone(ctx, g, unchanged, next),
-		p.save(ctx, changes),
-	)
+	err = errors.Join(p.putOff(ctx, g, unasked, &halt), p.Ledger.Postpone(ctx, g, unchanged, next))
+	return halt, errors.Join(err, p.save(ctx, changes))
 }
 
 // keep hides payments for as long as they are asked about. A time it fails is no
 // harm: another poll may then ask about them too.
 func (p *Poller) keep(ctx context.Context, g payment.Gateway, due []*ledger.Record) (release func()) {
-	ids := make([]string, len(due))
-	for i, r := range due {
-		ids[i] = r.TransactionID
-	}
 	ctx, cancel := context.WithCancel(ctx)
 	var keeping sync.WaitGroup
 	keeping.Go(func() {
@@ -249,7 +235,7 @@ func (p *Poller) keep(ctx context.Context, g payment.Gateway, due []*ledger.Reco
 			case <-ctx.Done():
 				return
 			case <-again.C:
-				_ = p.Ledger.Postpone(ctx, g, ids, p.Now().Add(hide))
+				_ = p.Ledger.Postpone(ctx, g, ids(due), p.Now().Add(hide))
 			}
 		}
 	})
@@ -273,7 +259,7 @@ func (p *Poller) prove(g payment.Gateway, due []*ledger.Record) bool {
 		p.swept[g] = now.Add(-p.Interval)
 	}
 	since := now.Sub(p.swept[g])
-	return since >= p.Sweep || since >= p.Interval && slices.ContainsFunc(due, p.ripe)
+	return since >= p.Sweep || since >= p.Interval && slices.ContainsFunc(due, func(r *ledger.Record) bool { return p.ripe(r, now) })
 }
 
 func (p *Poller) proved(g payment.Gateway) {
@@ -282,8 +268,22 @@ func (p *Poller) proved(g payment.Gateway) {
 	p.swept[g] = p.Now()
 }
 
-// save records the changes, all in one round trip. What is held is not asked about
-// again: hide is longer than that takes.
+// patiently does what a Redis that has just come back puts off, until it is done.
+func (p *Poller) patiently(ctx context.Context, do func() error) error {
+	for {
+		err := do()
+		held, ok := errors.AsType[*ledger.Held](err)
+		if !ok {
+			return err
+		}
+		if err := p.Sleep(ctx, held.Wait); err != nil {
+			return err
+		}
+	}
+}
+
+// save records the changes, all in one round trip. What is put off is not asked about
+// again: hide is longer than that takes, unless Redis comes back once more.
 func (p *Poller) save(ctx context.Context, changes []change) error {
 	var errs []error
 	err := p.patiently(ctx, func() (held error) {
@@ -316,7 +316,7 @@ func (p *Poller) saved(ctx context.Context, c change) error {
 		p.OnAttempt(c.record, *c.attempt, c.detail)
 	}
 	if c.record.Status == payment.Queued {
-		return p.Requeue(ctx, c.record.Key(), c.record.Amount)
+		return p.Requeue(ctx, []*payment.Payment{&c.record.Payment})
 	}
 	return nil
 }
@@ -326,6 +326,14 @@ func latest(a, b time.Time) time.Time {
 		return a
 	}
 	return b
+}
+
+func ids(records []*ledger.Record) []string {
+	ids := make([]string, len(records))
+	for i, r := range records {
+		ids[i] = r.TransactionID
+	}
+	return ids
 }
 
 // join appends to due what of others is not in it already.

@@ -297,7 +297,7 @@ func TestNobodyWaitsForever(t *testing.T) {
 	r.SetPolicy(`gateways: {paydia: {rules: [{code: "net:unknown", action: confirm, backoff: {type: constant, base: 1s, jitter: 0%}}]}}`)
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostAfter, Operation: gatewaysim.PaydiaPayment})
 	var keys []payment.Key
-	for i := range 24 {
+	for i := range 48 {
 		key := payment.Key{Gateway: payment.Paydia, TransactionID: fmt.Sprintf("ORD-%d", i)}
 		r.Take(rig.PaydiaOrder(key.TransactionID))
 		r.Submit(key)
@@ -311,7 +311,7 @@ func TestNobodyWaitsForever(t *testing.T) {
 		}
 		return some
 	}
-	// Three polls would do; which of the eight requests that are under way at once
+	// Three polls would do; which of the sixteen requests that are under way at once
 	// meets what is chance.
 	for polls := 0; len(waiting()) > 0; polls++ {
 		if polls == 12 {
@@ -322,7 +322,7 @@ func TestNobodyWaitsForever(t *testing.T) {
 		if err := r.Paydia.Authenticate(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.Fault500Before, Operation: gatewaysim.PaydiaQuery, Count: 8})
+		r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.Fault500Before, Operation: gatewaysim.PaydiaQuery, Count: 16})
 		r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultTokenLost, Operation: gatewaysim.PaydiaQuery})
 		r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.Fault500Before, Operation: gatewaysim.PaydiaToken})
 		if err := r.Poller.Poll(t.Context(), payment.Paydia); err == nil {
@@ -427,8 +427,7 @@ func TestAbandonedClaimIsLookedUp(t *testing.T) {
 		if a := r.Read(ord).Attempts[0]; a.ExternalID != "1" || a.DurationMS != rig.Lease.Milliseconds() {
 			t.Errorf("%+v", a)
 		}
-		r.Forward(6 * time.Second)
-		r.Poll(payment.Paydia)
+		r.Poll(payment.Paydia) // with nothing to wait for: the request ended long before the claim
 		story(t, r, ord, "submit net:unknown > confirm", "lookup 4046401 > confirm", "confirming")
 	})
 }
@@ -695,6 +694,70 @@ func TestListMovesWhileItIsRead(t *testing.T) {
 	}
 }
 
+// TestLongQueue: payments that wait in a long queue are looked for there, once a
+// while, with a few round trips for all of them; and one that is claimed meanwhile is due
+// when its claim ends.
+func TestLongQueue(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
+		r := rig.New(t, client)
+		_, orders := keys(300)
+		r.Take(orders...)
+		r.Forward(ledger.TaskGrace)
+		requeue := r.Poller.Requeue
+		r.Poller.Requeue = func(ctx context.Context, payments []*payment.Payment) error {
+			if _, verdict, err := r.Ledger.Claim(ctx, inv, payment.Attempt{At: r.Now(), Kind: payment.KindSubmit}, time.Second); verdict != ledger.Claimed {
+				t.Error(verdict, err)
+			}
+			return requeue(ctx, payments)
+		}
+		trips := redistest.Count(client)
+		r.Poll(payment.AMDigiPay)
+		// Take, the records, the claim, postpone; Redis is met, and hears each script for
+		// the first time.
+		if n := len(r.Queue()); n != 300 || trips.N() > 15 {
+			t.Errorf("%d requeued, %d round trips", n, trips.N())
+		}
+		r.Poller.Requeue = requeue
+		r.Forward(time.Second)
+		r.Poll(payment.AMDigiPay)
+		story(t, r, inv, "submit net:unknown > confirm", "confirming")
+		r.Forward(ledger.TaskGrace)
+		r.Poll(payment.AMDigiPay)
+		if n := len(r.Queue()); n != 299 {
+			t.Errorf("%d requeued", n)
+		}
+	})
+}
+
+// lateAsker brings its findings after a while.
+type lateAsker struct {
+	statuspoll.Asker
+	late func()
+}
+
+func (a lateAsker) Ask(ctx context.Context, wanted []*ledger.Record, prove bool) ([]statuspoll.Finding, error) {
+	defer a.late()
+	return a.Asker.Ask(ctx, wanted, prove)
+}
+
+// TestSettleIsTheAnswers: what counts is when the gateway said "no such payment", not
+// when that was recorded.
+func TestSettleIsTheAnswers(t *testing.T) {
+	r := rig.New(t, redistest.Mini(t))
+	r.SetPolicy(`gateways: {paydia: {confirm: {settle: 1m, lookups: 1, then: hold}}}`)
+	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostBefore, Operation: gatewaysim.PaydiaPayment})
+	r.Take(rig.PaydiaOrder("ORD-1"))
+	r.Submit(ord)
+	r.Forward(30 * time.Second)
+	asker := r.Poller.Askers[payment.Paydia]
+	r.Poller.Askers[payment.Paydia] = lateAsker{asker, func() { r.Forward(time.Hour) }}
+	r.Poll(payment.Paydia)
+	story(t, r, ord, "submit net:unknown > confirm", "lookup 4046401 > confirm", "confirming")
+	r.Forward(time.Hour)
+	r.Poll(payment.Paydia)
+	story(t, r, ord, "submit net:unknown > confirm", "lookup 4046401 > confirm", "lookup 4046401 > hold", "attention")
+}
+
 // TestRedisHasComeBack: a poll asks at once, and records what it found when everybody
 // has told that Redis what it may have forgotten, in whichever comes to stay.
 func TestRedisHasComeBack(t *testing.T) {
@@ -727,7 +790,7 @@ func TestRedisHasComeBack(t *testing.T) {
 	var slept []time.Duration
 	r.Poller.Sleep = func(_ context.Context, d time.Duration) error {
 		slept = append(slept, d)
-		if n := r.Sim.Requests(gatewaysim.PaydiaQuery) - asked; n != 2 {
+		if n := r.Sim.Requests(gatewaysim.PaydiaQuery) - asked; n != 1 {
 			t.Errorf("asked %d times", n)
 		}
 		story(t, r, ord, "submit net:unknown > confirm", "confirming")
@@ -743,6 +806,8 @@ func TestRedisHasComeBack(t *testing.T) {
 		t.Error(diff)
 	}
 	story(t, r, ord, "submit net:unknown > confirm", "lookup 2006400 > accept", "paid")
+	story(t, r, left, "submit net:unknown > confirm", "confirming")
+	r.Poll(payment.Paydia)
 	story(t, r, left, "submit net:unknown > confirm", "lookup 4046401 > confirm", "confirming")
 }
 

@@ -183,7 +183,8 @@ func (s *Submitter) apply(gateway clients.Gateway, r *ledger.Record, a payment.A
 		// Behind what the gateway asked for comes the policy's own wait: its jitter
 		// keeps all that were sent away from coming back in the same instant.
 		next := Next{In: max(answer.RetryAfter+d.Delay, soon), Reason: answer.Code}
-		r.Status, r.Due = payment.Queued, now.Add(next.In+ledger.TaskGrace)
+		// Whoever's task comes first has to wait: there may be two of them.
+		r.Status, r.After, r.Due = payment.Queued, now.Add(next.In), now.Add(next.In+ledger.TaskGrace)
 		return next
 	case retrypolicy.Reject:
 		r.Status, r.GatewayStatus, r.Due = payment.Rejected, answer.Code, time.Time{}
@@ -224,6 +225,7 @@ func (s *Submitter) Abandon(ctx context.Context, key payment.Key) error {
 	attempt.Code, attempt.Action = retrypolicy.CodeUnknown, string(retrypolicy.Confirm)
 	attempt.DurationMS = r.LeaseEnd().Sub(attempt.At).Milliseconds()
 	s.doubt(r, attempt.Code, r.LeaseEnd())
+	r.Due = s.Now() // its request has ended long before the claim: there is nothing to wait for
 	r.Close(attempt)
 	switch err := s.Ledger.SaveAll(ctx, []*ledger.Record{r})[0]; {
 	case errors.Is(err, ledger.ErrFenced): // somebody else noticed, or the holder came back

@@ -103,7 +103,7 @@ func TestFreshTokenIsTakenAndTheSameReferenceSent(t *testing.T) {
 	r := rig.New(t, redistest.Mini(t))
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultTokenLost, Operation: gatewaysim.PaydiaPayment, Count: 1})
 	r.Take(rig.PaydiaOrder("ORD-1"))
-	r.Submit(ord)
+	r.Forward(r.Submit(ord).In)
 	r.Submit(ord)
 	if diff := cmp.Diff([]string{"submit 4016301 > refresh_token", "submit 2006300 > accept", "paid"}, r.Story(ord)); diff != "" {
 		t.Error(diff)
@@ -120,7 +120,7 @@ func TestAttemptsRunOut(t *testing.T) {
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultBusy, Operation: gatewaysim.AMCreate})
 	r.Take(rig.AMOrder("INV/1"))
 	for range 3 {
-		r.Submit(inv)
+		r.Forward(r.Submit(inv).In)
 	}
 	want := []string{"submit http:429 > retry", "submit http:429 > retry", "submit http:429 > hold", "attention"}
 	if diff := cmp.Diff(want, r.Story(inv)); diff != "" {
@@ -128,6 +128,51 @@ func TestAttemptsRunOut(t *testing.T) {
 	}
 	if reason := r.Read(inv).Reason; reason == "" {
 		t.Error("no reason")
+	}
+}
+
+// TestBackOffBindsEverybody: a payment that is to be sent again has its time. Whoever
+// comes before, by whatever task, is told how long to wait, and spends nothing.
+func TestBackOffBindsEverybody(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
+		r := rig.New(t, client)
+		r.SetPolicy(`gateways: {amdigipay: {rules: [{code: "http:429", action: retry, backoff: {type: constant, base: 8s, jitter: 0%}}]}}`)
+		r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultBusy, Operation: gatewaysim.AMCreate, Count: 1})
+		r.Take(rig.AMOrder("INV/1"))
+		whole := r.Submit(inv).In
+		r.Forward(whole / 4)
+		rest := r.Submit(inv).In
+		if n := r.Sim.Requests(gatewaysim.AMCreate); n != 1 || (rest-whole*3/4).Abs() > time.Millisecond {
+			t.Errorf("%d requests, %s of %s left", n, rest, whole)
+		}
+		r.Forward(rest)
+		r.Submit(inv)
+		if diff := cmp.Diff([]string{"submit http:429 > retry", "submit http:200 > accept", "on_processing"}, r.Story(inv)); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+// TestLapsedInAVigil: a claim that has lapsed is put off while Redis is being reminded,
+// and its task comes again.
+func TestLapsedInAVigil(t *testing.T) {
+	client := redistest.Server(t, "--enable-debug-command", "yes").Client(t)
+	r := rig.New(t, client)
+	r.Take(rig.AMOrder("INV/1"))
+	if _, verdict, err := r.Ledger.Claim(t.Context(), inv, payment.Attempt{At: r.Now(), Kind: payment.KindSubmit}, rig.Lease); verdict != ledger.Claimed {
+		t.Fatal(verdict, err)
+	}
+	r.Forward(rig.Lease)
+	if err := client.Do(t.Context(), "DEBUG", "CHANGE-REPL-ID").Err(); err != nil {
+		t.Fatal(err)
+	}
+	next := r.Submit(inv)
+	if next.In != 6*time.Second || r.Read(inv).Status != payment.Submitting {
+		t.Errorf("%+v, %s", next, r.Read(inv).Status)
+	}
+	r.Forward(next.In)
+	if next := r.Submit(inv); next.In != 0 || r.Read(inv).Status != payment.Confirming {
+		t.Errorf("%+v, %s", next, r.Read(inv).Status)
 	}
 }
 

@@ -260,7 +260,7 @@ func TestLostTask(t *testing.T) {
 				if n := client.LLen(t.Context(), "asynq:{amdigipay}:pending").Val(); n != 0 {
 					t.Error("brought back before its time")
 				}
-				for _, later := range []time.Duration{ledger.TaskGrace, time.Minute} {
+				for _, later := range []time.Duration{ledger.TaskGrace, ledger.TaskGrace} {
 					d.Forward(later)
 					d.Poll(payment.AMDigiPay)
 					if n := client.LLen(t.Context(), "asynq:{amdigipay}:pending").Val(); n != 1 {

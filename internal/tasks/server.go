@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/hibiken/asynq"
@@ -75,7 +76,9 @@ func NewServer(client redis.UniversalClient, cfg ServerConfig, h Handlers) *Serv
 			return fmt.Errorf("tasks: no transaction id: %w", ErrPayload)
 		}
 		in, reason, err := h.Submit(ctx, p.Key())
-		if err == nil && in > 0 {
+		// A task that stands in for another does so once: two that come again would
+		// keep two times.
+		if id, _ := asynq.GetTaskID(ctx); err == nil && in > 0 && !strings.HasPrefix(id, standIn) {
 			err = again{in, reason}
 		}
 		return err

@@ -91,13 +91,14 @@ const (
 
 // Enqueuer puts tasks into the queues.
 type Enqueuer struct {
+	redis     redis.UniversalClient
 	client    *asynq.Client
 	inspector *asynq.Inspector
 }
 
 // NewEnqueuer makes an Enqueuer.
 func NewEnqueuer(client redis.UniversalClient) *Enqueuer {
-	return &Enqueuer{asynq.NewClientFromRedisClient(client), asynq.NewInspectorFromRedisClient(client)}
+	return &Enqueuer{client, asynq.NewClientFromRedisClient(client), asynq.NewInspectorFromRedisClient(client)}
 }
 
 // Submit enqueues the submission of a payment. The task's id is the payment's,
@@ -105,48 +106,71 @@ func NewEnqueuer(client redis.UniversalClient) *Enqueuer {
 // run stays the only one; one that asynq has archived, and that would keep the
 // id taken for 90 days, makes room.
 func (e *Enqueuer) Submit(ctx context.Context, key payment.Key, amount payment.Rupiah) error {
-	_, err := e.submit(ctx, key, amount)
+	queue, id := SubmitQueue(key.Gateway), taskID(key)
+	taken, err := e.submit(ctx, key, amount, id)
+	if !taken || err != nil {
+		return err
+	}
+	switch info, err := e.inspector.GetTaskInfo(queue, id); {
+	case errors.Is(err, asynq.ErrTaskNotFound): // it has just been run, and may have found nothing to do
+	case err != nil:
+		return fmt.Errorf("tasks: look at the task of %s: %w", key, err)
+	case info.State != asynq.TaskStateArchived && info.State != asynq.TaskStateCompleted:
+		return nil
+	default:
+		if err := e.inspector.DeleteTask(queue, id); err != nil && !errors.Is(err, asynq.ErrTaskNotFound) {
+			return fmt.Errorf("tasks: make room for the task of %s: %w", key, err)
+		}
+	}
+	_, err = e.submit(ctx, key, amount, id)
 	return err
 }
 
-// Requeue is for a payment whose task should have run long ago. One that asynq takes
-// for running was a worker's that is gone, and comes back after up to two minutes:
-// this puts a second one beside it. The claim lets one of them through.
-func (e *Enqueuer) Requeue(ctx context.Context, key payment.Key, amount payment.Rupiah) error {
-	state, err := e.submit(ctx, key, amount)
-	if err == nil && state == asynq.TaskStateActive {
-		_, err = e.enqueueSubmit(ctx, key, amount, "again:"+taskID(key))
+// Requeue is for payments of one gateway whose tasks should have run long ago. In a
+// long queue most are only waiting, which one round trip tells of all of them. One
+// that asynq takes for running most likely was a dead worker's, and comes back after
+// up to two minutes: until then a second task stands in for it, once. The claim lets
+// one of the two through.
+func (e *Enqueuer) Requeue(ctx context.Context, payments []*payment.Payment) error {
+	states := make([]*redis.StringCmd, len(payments))
+	// Each command carries its own error; a task that is not there is one.
+	_, _ = e.redis.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for i, p := range payments {
+			states[i] = pipe.HGet(ctx, taskKey(SubmitQueue(p.Gateway), taskID(p.Key())), "state")
+		}
+		return nil
+	})
+	var errs []error
+	for i, p := range payments {
+		state, err := states[i].Result()
+		switch {
+		case err != nil && !errors.Is(err, redis.Nil):
+			err = fmt.Errorf("tasks: look at the task of %s: %w", p.Key(), err)
+		case state == "pending", state == "scheduled", state == "retry":
+			err = nil
+		case state == "active":
+			_, err = e.submit(ctx, p.Key(), p.Amount, standIn+taskID(p.Key()))
+		default:
+			err = e.Submit(ctx, p.Key(), p.Amount)
+		}
+		errs = append(errs, err)
 	}
-	return err
+	return errors.Join(errs...)
 }
 
 func taskID(key payment.Key) string {
 	return string(key.Gateway) + ":" + url.PathEscape(key.TransactionID)
 }
 
-// submit reports the state of the task that is there already, if any.
-func (e *Enqueuer) submit(ctx context.Context, key payment.Key, amount payment.Rupiah) (asynq.TaskState, error) {
-	queue, id := SubmitQueue(key.Gateway), taskID(key)
-	taken, err := e.enqueueSubmit(ctx, key, amount, id)
-	if !taken || err != nil {
-		return 0, err
-	}
-	switch info, err := e.inspector.GetTaskInfo(queue, id); {
-	case errors.Is(err, asynq.ErrTaskNotFound): // it has just been run, and may have found nothing to do
-	case err != nil:
-		return 0, fmt.Errorf("tasks: look at the task of %s: %w", key, err)
-	case info.State != asynq.TaskStateArchived && info.State != asynq.TaskStateCompleted:
-		return info.State, nil
-	default:
-		if err := e.inspector.DeleteTask(queue, id); err != nil && !errors.Is(err, asynq.ErrTaskNotFound) {
-			return 0, fmt.Errorf("tasks: make room for the task of %s: %w", key, err)
-		}
-	}
-	_, err = e.enqueueSubmit(ctx, key, amount, id)
-	return 0, err
-}
+// taskKey is asynq's own key of a task, a hash with a field "state" (asynq v0.26.0,
+// internal/base.TaskKey).
+func taskKey(queue, id string) string { return "asynq:{" + queue + "}:t:" + id }
 
-func (e *Enqueuer) enqueueSubmit(ctx context.Context, key payment.Key, amount payment.Rupiah, id string) (taken bool, err error) {
+// standIn begins the id of a task that stands in for another.
+const standIn = "again:"
+
+// submit enqueues a submission under that id, and reports whether it is taken.
+func (e *Enqueuer) submit(ctx context.Context, key payment.Key, amount payment.Rupiah, id string) (taken bool, err error) {
 	return e.enqueue(ctx, TypeSubmit,
 		Payload{Version: version, Gateway: key.Gateway, TransactionID: key.TransactionID, Amount: amount},
 		asynq.TaskID(id), asynq.Queue(SubmitQueue(key.Gateway)), asynq.Timeout(SubmitTimeout))

@@ -3,6 +3,7 @@ package tasks_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync/atomic"
@@ -89,6 +90,60 @@ func TestArchivedTaskMakesRoom(t *testing.T) {
 			t.Fatal(err)
 		}
 		await(t, client, "amdigipay", invTask, asynq.TaskStatePending)
+	})
+}
+
+// TestStandIn: a payment whose task is said to run gets a second one, which comes once:
+// asked to come again, it is done. However many only wait, that takes one round trip.
+func TestStandIn(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
+		enqueuer := tasks.NewEnqueuer(client)
+		var waiting []*payment.Payment
+		for i := range 200 {
+			p := &payment.Payment{Gateway: payment.Paydia, TransactionID: fmt.Sprint(i), Amount: 13000}
+			waiting = append(waiting, p)
+			if err := enqueuer.Submit(t.Context(), p.Key(), p.Amount); err != nil {
+				t.Fatal(err)
+			}
+		}
+		trips := redistest.Count(client)
+		if err := enqueuer.Requeue(t.Context(), waiting); err != nil || trips.N() != 1 {
+			t.Errorf("%d round trips: %v", trips.N(), err)
+		}
+		if n := client.LLen(t.Context(), "asynq:{paydia}:pending").Val(); n != 200 {
+			t.Errorf("%d tasks", n)
+		}
+
+		first, letGo, runs := make(chan struct{}), make(chan struct{}), atomic.Int32{}
+		serve(t, client, tasks.Handlers{Submit: func(context.Context, payment.Key) (time.Duration, string, error) {
+			if runs.Add(1) == 1 {
+				close(first)
+				<-letGo
+			}
+			return time.Hour, "not yet", nil
+		}})
+		if err := enqueuer.Submit(t.Context(), inv, 13000); err != nil {
+			t.Fatal(err)
+		}
+		<-first
+		stuck := &payment.Payment{Gateway: inv.Gateway, TransactionID: inv.TransactionID, Amount: 13000}
+		for range 2 {
+			if err := enqueuer.Requeue(t.Context(), []*payment.Payment{stuck}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		inspector := asynq.NewInspectorFromRedisClient(client)
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			_, err := inspector.GetTaskInfo("amdigipay", "again:"+invTask)
+			if runs.Load() > 1 && errors.Is(err, asynq.ErrTaskNotFound) {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatal("the second task has not come, or not gone")
+			}
+		}
+		close(letGo)
+		await(t, client, "amdigipay", invTask, asynq.TaskStateRetry)
 	})
 }
 
