@@ -93,7 +93,7 @@ func (p *Poller) Poll(ctx context.Context, g payment.Gateway) error {
 		hidden := p.Now().Add(hide)
 		taken, err := p.Ledger.Take(ctx, g, hidden, round)
 		errs := []error{err}
-		var queued, held, wanted []*ledger.Record
+		var queued, wanted []*ledger.Record
 		for _, r := range taken {
 			switch r.Status {
 			case payment.Queued:
@@ -101,7 +101,7 @@ func (p *Poller) Poll(ctx context.Context, g payment.Gateway) error {
 			case payment.Submitting:
 				err := p.Submitter.Abandon(ctx, r.Key())
 				if errors.As(err, new(*ledger.Held)) {
-					held, err = append(held, r), nil // after the look-ups, which need not wait
+					wanted, err = append(wanted, r), nil // to be asked about meanwhile
 				}
 				errs = append(errs, err)
 			default:
@@ -114,11 +114,7 @@ func (p *Poller) Poll(ctx context.Context, g payment.Gateway) error {
 		} else {
 			err = p.putOff(ctx, g, ids(wanted), &halt)
 		}
-		errs = append(errs, err)
-		for _, r := range held {
-			errs = append(errs, p.patiently(ctx, func() error { return p.Submitter.Abandon(ctx, r.Key()) }))
-		}
-		err = errors.Join(errs...)
+		err = errors.Join(append(errs, err)...)
 		if err != nil || len(taken) < round || halt.over(p.Now()) {
 			if err = errors.Join(halt.why, err); err != nil {
 				err = fmt.Errorf("statuspoll: %s: %w", g, err)
@@ -182,10 +178,14 @@ func (p *Poller) lookUp(ctx context.Context, g payment.Gateway, due []*ledger.Re
 	if prove && err == nil {
 		p.proved(g)
 	}
+	held := p.abandonHeld(ctx, wanted)
 	var unchanged, unasked []string
 	var changes []change
 	for i, r := range wanted {
 		f := findings[i]
+		if r.Status == payment.Submitting {
+			continue // there is more to know of it than when it was asked about
+		}
 		if f.Answer.At.IsZero() {
 			if i < len(due) {
 				unasked = append(unasked, r.TransactionID)
@@ -218,8 +218,28 @@ func (p *Poller) lookUp(ctx context.Context, g payment.Gateway, due []*ledger.Re
 			}
 		}
 	}
-	err = errors.Join(p.putOff(ctx, g, unasked, &halt), p.Ledger.Postpone(ctx, g, unchanged, next))
+	err = errors.Join(held, p.putOff(ctx, g, unasked, &halt), p.Ledger.Postpone(ctx, g, unchanged, next))
 	return halt, errors.Join(err, p.save(ctx, changes))
+}
+
+// abandonHeld abandons the claims that could not be abandoned before. Where the claim is
+// the one that was asked about, what was found holds for the payment as it stands then.
+func (p *Poller) abandonHeld(ctx context.Context, wanted []*ledger.Record) error {
+	var errs []error
+	for i, r := range wanted {
+		if r.Status != payment.Submitting {
+			continue
+		}
+		err := p.patiently(ctx, func() error { return p.Submitter.Abandon(ctx, r.Key()) })
+		if err == nil {
+			r, err = p.Ledger.Read(ctx, r.Key())
+		}
+		if err == nil && r.Status == payment.Confirming && r.Since.Equal(wanted[i].LeaseEnd()) {
+			wanted[i] = r
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // keep hides payments for as long as they are asked about. A time it fails is no
