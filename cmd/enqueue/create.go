@@ -35,6 +35,9 @@ func (c *createCmd) run(ctx context.Context, all *cli, client redis.UniversalCli
 			return config.Wrong("FILE", err)
 		}
 		defer file.Close()
+		if about, err := file.Stat(); err == nil && about.IsDir() {
+			return config.Wrong("FILE", fmt.Errorf("%s is a directory", c.File))
+		}
 		in = file
 	}
 	taker := &intake.Intake{

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -80,6 +81,9 @@ func run(ctx context.Context, args []string, in io.Reader, out io.Writer) error 
 		return err
 	}
 	defer client.Close()
+	if err := loggedIn(ctx, client); err != nil {
+		return err
+	}
 	switch command.Selected().Name {
 	case "create":
 		return c.Create.run(ctx, &c, client, in, out)
@@ -88,6 +92,17 @@ func run(ctx context.Context, args []string, in io.Reader, out io.Writer) error 
 	default:
 		return c.Stream.run(ctx, &c, client, out)
 	}
+}
+
+// loggedIn says so when Redis refuses the login. What else is wrong with it the commands
+// tell, and how far they got; so a Redis that does not answer at once is left to them.
+func loggedIn(ctx context.Context, client redis.UniversalClient) error {
+	ctx, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
+	defer cancel()
+	if err := client.Ping(ctx).Err(); redis.IsAuthError(err) {
+		return config.Wrong("REDIS_URL", fmt.Errorf("redis refuses the login: %w", err))
+	}
+	return nil
 }
 
 // reached tells an error of Redis's own from one of the way to it.

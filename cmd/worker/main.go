@@ -80,11 +80,12 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 	if err != nil {
 		return err
 	}
+	// It is not closed: the process ends here, and where Redis hangs asynq may still
+	// be at it (it panics when its connection is closed under it).
 	client, err := c.Run.Redis.Open()
 	if err != nil {
 		return err
 	}
-	defer client.Close()
 	house, err := worker.Build(c.Run.Config, client, logger)
 	if err != nil {
 		return err

@@ -333,8 +333,12 @@ func TestPaydiaKeys(t *testing.T) {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		for variable, value := range map[string]string{"PAYDIA_PRIVATE_KEY": text, "PAYDIA_PRIVATE_KEY_FILE": path} {
-			got, err := parse(t, map[string]string{"PAYDIA_CLIENT_ID": "c", "PAYDIA_CLIENT_SECRET": "s", variable: value})
+		oneLine := strings.ReplaceAll(text, "\n", `\n`)
+		for _, setting := range [][2]string{
+			{"PAYDIA_PRIVATE_KEY", text}, {"PAYDIA_PRIVATE_KEY", oneLine}, {"PAYDIA_PRIVATE_KEY_FILE", path},
+		} {
+			variable := setting[0]
+			got, err := parse(t, map[string]string{"PAYDIA_CLIENT_ID": "c", "PAYDIA_CLIENT_SECRET": "s", variable: setting[1]})
 			if err != nil {
 				t.Errorf("%s in %s: %v", name, variable, err)
 				continue

@@ -157,6 +157,9 @@ func (p *Paydia) Key() (secret.Text, error) {
 	if err != nil {
 		return secret.Text{}, err
 	}
+	if key := text.Reveal(); !strings.Contains(key, "\n") { // as .env files have it, in one line
+		text = secret.NewText(strings.ReplaceAll(key, `\n`, "\n"))
+	}
 	if err := rsaKey(text); err != nil {
 		return secret.Text{}, Wrong(variable, err)
 	}
@@ -235,6 +238,12 @@ func (w *Worker) ClaimLease() time.Duration { return w.GatewayTimeout + leaseMar
 // TaskNeeds is how long a submit's task may take: to log in, and to use up the
 // claim. It must be less than what asynq gives a task.
 func (w *Worker) TaskNeeds() time.Duration { return w.GatewayTimeout + w.ClaimLease() }
+
+// Drain is how long requests under way may take at shutdown: what is left of the
+// time-out, up to 2 s, is for handing tasks back and for a Redis that does not answer.
+func (w *Worker) Drain() time.Duration {
+	return w.ShutdownTimeout - min(2*time.Second, (w.ShutdownTimeout-w.GatewayTimeout)/2)
+}
 
 // Validate implements kong's check. Of the time-out chain it looks at the link
 // between two settings; the lease follows from the gateway's time-out.

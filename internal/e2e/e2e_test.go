@@ -225,6 +225,31 @@ func TestShutdown(t *testing.T) {
 	s.checkEvents(payments)
 }
 
+// TestShutdownWhileRedisHangs: a Redis that does not answer keeps no worker beyond its
+// time for shutdown, with payments under way and without.
+func TestShutdownWhileRedisHangs(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, slow(time.Second))
+	s.env["WORKER_SHUTDOWN_TIMEOUT"], s.env["GATEWAY_TIMEOUT"] = "4s", "2s"
+	w := s.worker()
+	all := samples(t, 40, "PAY")
+	s.create(all, "enqueued")
+	s.eventually("requests are under way", 20*time.Second, func() bool { return s.gateway.underWay() > 0 })
+	s.server.Pause(t)
+	begun := time.Now()
+	s.signal(w, syscall.SIGTERM)
+	code := s.exit(w, 30*time.Second)
+	s.server.Resume(t)
+	if took := time.Since(begun); code != 0 || took > 8*time.Second { // a busy machine; it was 29 s once
+		t.Errorf("ended with %d after %s\n%s", code, took, tail(w.stderr.String()))
+	}
+	s.worker()
+	defer s.noDoubles()
+	// A claim that Redis hears of when its worker is gone has sent nothing: who has it
+	// is held for a person.
+	s.checkEvents(s.await(all, 40*time.Second, sample.endedOrHeld))
+}
+
 // TestShutdownOfAPoll: SIGTERM in the middle of sixty look-ups of two seconds each. Those
 // under way are answered and recorded, no other begins, and the next worker goes on with
 // the rest.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"terbayar/internal/payment"
+	"terbayar/internal/redistest"
 )
 
 // edited is a line with one thing changed.
@@ -129,6 +130,7 @@ func TestWrongUse(t *testing.T) {
 	bad := s.file("bad-policy.yaml", "gateways:\n  paydia:\n    rules:\n      - code: \"5006301\"\n        action: explode\n")
 	worse := s.file("worse-policy.yaml", "gateways:\n  paydia:\n    confirm: {settle: soonish}\n")
 	const nowhere = "redis://127.0.0.1:1/0"
+	locked := lockedRedis(t)
 	enqueue := func(args ...string) []string { return append([]string{"enqueue"}, args...) }
 	worker := []string{"worker"}
 	for _, c := range []struct {
@@ -142,6 +144,7 @@ func TestWrongUse(t *testing.T) {
 		{"unknown command", enqueue("destroy"), "", 2, "destroy"},
 		{"unknown flag", enqueue("create", "--colour"), "", 2, "--colour"},
 		{"no such file", enqueue("create", "/nowhere/payments.ndjson"), "", 2, "/nowhere/payments.ndjson"},
+		{"a directory", enqueue("create", t.TempDir()), "", 2, "is a directory"},
 		{"unknown gateway", enqueue("status", "paypal", "X"), "", 2, "paypal"},
 		{"id is missing", enqueue("status", "paydia"), "", 2, "id"},
 		{"unknown payment", enqueue("status", "paydia", "nobody/1"), "", 4, "nobody/1"},
@@ -152,6 +155,8 @@ func TestWrongUse(t *testing.T) {
 		{"PAYLOAD_KEYS is too short", enqueue("create"), "PAYLOAD_KEYS=" + oneWord, 2, "PAYLOAD_KEYS"},
 		{"PAYLOAD_KEYS_FILE is not there", enqueue("create"), "PAYLOAD_KEYS_FILE=/nowhere/hunter2", 2, "PAYLOAD_KEYS_FILE"},
 		{"REDIS_URL is none", enqueue("create"), "REDIS_URL=http://:hunter2@localhost", 2, "REDIS_URL"},
+		{"Redis wants a password", enqueue("create"), "REDIS_URL=" + locked.URL(), 2, "REDIS_URL: redis refuses the login"},
+		{"Redis wants another password", enqueue("status", "paydia", "X"), "REDIS_URL=redis://:hunter2@" + locked.Addr + "/0", 2, "REDIS_URL: redis refuses the login"},
 		{"EVENTS_STREAM", enqueue("events", "--events-stream="), "", 2, "EVENTS_STREAM"},
 		{"Redis is not there: create", enqueue("create"), "REDIS_URL=" + nowhere, 3, "line 1, 0 taken"},
 		{"Redis is not there: status", enqueue("status", "paydia", "X"), "REDIS_URL=" + nowhere, 3, "redis"},
@@ -205,6 +210,30 @@ func TestWrongUse(t *testing.T) {
 			t.Errorf("%d %s%s", r.code, r.stdout, r.stderr)
 		}
 	})
+}
+
+// lockedRedis is a Redis that wants a password.
+func lockedRedis(t *testing.T) *redistest.Process {
+	t.Helper()
+	server := redistest.Server(t)
+	if err := server.Client(t).ConfigSet(t.Context(), "requirepass", "hunter3").Err(); err != nil {
+		t.Fatal(err)
+	}
+	return server
+}
+
+// TestRedisRefusesTheLogin: a worker does not wait for a password to become right.
+func TestRedisRefusesTheLogin(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	locked := lockedRedis(t)
+	p := s.start("worker", nil, "REDIS_URL="+locked.URL(), "REDIS_PASSWORD=hunter2")
+	if code := s.exit(p, 20*time.Second); code != 2 || !strings.Contains(p.stderr.String(), "REDIS_URL: redis refuses the login") {
+		t.Errorf("exit %d: %s", code, p.stderr.String())
+	}
+	if strings.Contains(p.stderr.String(), "hunter") {
+		t.Error("the password is told")
+	}
 }
 
 // TestRedisGoesAwayUnderEnqueue: it says how far it got, and run again it

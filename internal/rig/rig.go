@@ -116,7 +116,7 @@ func New(t testing.TB, client redis.UniversalClient, edits ...func(*gatewaysim.C
 		Ledger: r.Ledger, Submitter: r.Submitter, Policy: r.Policy, Requeue: r.requeue,
 		Askers: map[payment.Gateway]statuspoll.Asker{
 			payment.AMDigiPay: &statuspoll.ListAsker{Client: r.AM, Policy: r.Policy, Limit: 100},
-			payment.Paydia:    &statuspoll.QueryAsker{Client: r.Paydia, Policy: r.Policy, Sealer: sealer, Now: r.Now},
+			payment.Paydia:    &statuspoll.QueryAsker{Client: r.Paydia, Policy: r.Policy, Sealer: sealer, AtOnce: 16, Now: r.Now},
 		},
 		Interval: 30 * time.Second, Sweep: time.Hour, ExpiryGrace: time.Minute, LateWindow: 7 * 24 * time.Hour,
 		Now: r.Now, Sleep: func(_ context.Context, d time.Duration) error { r.Forward(d); return nil }, OnAttempt: r.onAttempt,

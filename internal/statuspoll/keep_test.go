@@ -25,6 +25,8 @@ type longAsker struct {
 
 func (*longAsker) Together() bool { return false }
 
+func (*longAsker) Round() int { return 10 }
+
 func (a *longAsker) Ask(_ context.Context, wanted []*ledger.Record, _ bool) ([]statuspoll.Finding, error) {
 	a.asked.Add(int32(len(wanted)))
 	findings := make([]statuspoll.Finding, len(wanted))

@@ -26,6 +26,9 @@ type ListAsker struct {
 // Together implements Asker.
 func (a *ListAsker) Together() bool { return true }
 
+// Round implements Asker. One walk serves all, so as many as memory bears.
+func (a *ListAsker) Round() int { return 5000 }
+
 // statusOnProcessing is AM's "On processing" (List Transaction, response).
 const statusOnProcessing = 2
 

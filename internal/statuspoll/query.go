@@ -23,22 +23,24 @@ type QueryAsker struct {
 	Gate   *gate.Gate // nil: Paydia may always be asked
 	Policy *retrypolicy.Policy
 	Sealer *secret.Sealer
+	AtOnce int // so many queries are under way at the most
 	Now    func() time.Time
 }
 
-// queriesAtOnce bounds how many queries are under way: an outage leaves many
-// unknown outcomes, and the gateway has only just come back.
-const queriesAtOnce = 16
-
 // Together implements Asker.
 func (a *QueryAsker) Together() bool { return false }
+
+// Round implements Asker. Each payment is a request of its own, so few: the answers
+// are recorded when a round ends, and a worker that is killed before that loses them;
+// and other workers are to have their share.
+func (a *QueryAsker) Round() int { return 2 * a.AtOnce }
 
 // Ask implements Asker. A query names its payment, so there is no short cut to
 // take.
 func (a *QueryAsker) Ask(ctx context.Context, wanted []*ledger.Record, _ bool) ([]Finding, error) {
 	findings := make([]Finding, len(wanted))
 	var group errgroup.Group
-	group.SetLimit(queriesAtOnce)
+	group.SetLimit(a.AtOnce)
 	for i, r := range wanted {
 		group.Go(func() (err error) {
 			if ctx.Err() == nil {

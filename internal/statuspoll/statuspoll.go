@@ -31,6 +31,9 @@ type Asker interface {
 	// Together reports whether asking about one more payment costs nothing: then a
 	// poll for some looks out for every unknown outcome.
 	Together() bool
+	// Round is how many payments one round of a poll takes; the rounds go on until
+	// nothing is due.
+	Round() int
 }
 
 // Finding is what a look-up learned of one payment: a receipt when it was found,
@@ -67,15 +70,6 @@ type Poller struct {
 	swept map[payment.Gateway]time.Time // when a poll last took no short cut
 }
 
-// How many payments one round of a poll takes: the rounds go on until nothing is
-// due. Where one walk serves all of them, as many as memory bears. Where each is a
-// request of its own, few: the answers are recorded when a round ends, and a worker
-// that is killed before that loses them; and other workers are to have their share.
-const (
-	walkRound  = 5000
-	queryRound = 2 * queriesAtOnce
-)
-
 // hide is how long what a poll has taken is hidden from other polls; while it
 // asks, it keeps hiding it. A poll that dies delays its payments by as much.
 const hide = 10 * time.Second
@@ -84,10 +78,7 @@ const hide = 10 * time.Second
 // any more, whatever else is due is put off in the order it stands in: where every poll
 // is cut short, somebody would otherwise wait for ever.
 func (p *Poller) Poll(ctx context.Context, g payment.Gateway) error {
-	round := queryRound
-	if p.Askers[g].Together() {
-		round = walkRound
-	}
+	round := p.Askers[g].Round()
 	var halt halt
 	for {
 		hidden := p.Now().Add(hide)

@@ -121,10 +121,10 @@ func (s *Submitter) send(ctx context.Context, gateway clients.Gateway, pass *gat
 	if errors.Is(err, ledger.ErrFenced) {
 		err = s.adopt(ctx, r.Key(), answer)
 	}
-	s.OnAttempt(r, attempt, answer.Err)
-	if err != nil {
-		return Next{}, fmt.Errorf("submit: %w", err)
+	if err != nil { // it will be looked up when the claim ends
+		return Next{}, fmt.Errorf("submit: the answer %s is not recorded: %w", answer.Code, err)
 	}
+	s.OnAttempt(r, attempt, answer.Err)
 	return next, nil
 }
 

@@ -128,11 +128,13 @@ func Build(cfg Config, client redis.UniversalClient, log *slog.Logger) (*House, 
 		submitter.Gateways[payment.Paydia] = client
 		poller.Askers[payment.Paydia] = &statuspoll.QueryAsker{
 			Client: client, Gate: newGate(payment.Paydia, cfg.Paydia.RateLimit), Policy: policy, Sealer: sealer, Now: now,
+			// What a dead worker had under way is asked about in two goes.
+			AtOnce: (cfg.Worker.Concurrency + 1) / 2,
 		}
 		h.gateways = append(h.gateways, payment.Paydia)
 	}
 	h.tasks = tasks.NewServer(client, tasks.ServerConfig{
-		Gateways: h.gateways, Concurrency: cfg.Worker.Concurrency, ShutdownTimeout: cfg.Worker.ShutdownTimeout,
+		Gateways: h.gateways, Concurrency: cfg.Worker.Concurrency, ShutdownTimeout: cfg.Worker.Drain(),
 		Log: log, AsynqLog: telemetry.AsynqLogger(log),
 	}, tasks.Handlers{
 		Submit: func(ctx context.Context, key payment.Key) (time.Duration, string, error) {
@@ -236,8 +238,28 @@ const redisPause = 2 * time.Second
 
 // Run opens the house and keeps it open until the context ends; then it takes
 // nothing new, lets what is under way finish and be recorded, and closes. While
-// Redis is not there yet it waits, alive but not ready.
+// Redis is not there yet it waits, alive but not ready. A Redis that does not answer
+// keeps nobody beyond the shutdown time-out.
 func (h *House) Run(ctx context.Context) error {
+	ended := make(chan error, 1)
+	go func() { ended <- h.live(ctx) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	latest := time.NewTimer((h.cfg.Worker.Drain() + h.cfg.Worker.ShutdownTimeout) / 2)
+	defer latest.Stop()
+	select {
+	case err := <-ended:
+		return err
+	case <-latest.C:
+		h.log.Error("worker ends as it stands: the time for shutdown is over; what was under way will be looked up")
+		return nil
+	}
+}
+
+func (h *House) live(ctx context.Context) error {
 	server := &http.Server{Handler: h.site, ReadHeaderTimeout: 5 * time.Second}
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(h.listener) }()
@@ -274,12 +296,12 @@ func (h *House) Run(ctx context.Context) error {
 	}
 	h.site.SetReady(false)
 	h.log.Info("worker stops: nothing new is taken", "timeout", h.cfg.Worker.ShutdownTimeout.String())
-	stopTicking()
-	<-ticked
-	h.tasks.Stop()
 	for _, g := range h.gates {
 		g.Shut()
 	}
+	stopTicking()
+	<-ticked
+	h.tasks.Stop()
 	h.tasks.Shutdown()
 	h.log.Info("worker has stopped")
 	return err
@@ -305,6 +327,9 @@ func (h *House) awaitRedis(ctx context.Context) error {
 	err := retry.Do(ctx, wait, func(ctx context.Context) (err error) {
 		if warnings, err = redisconn.Check(ctx, h.redis); err == nil {
 			err = h.ledger.Meet(ctx)
+		}
+		if redis.IsAuthError(err) {
+			return config.Wrong("REDIS_URL", fmt.Errorf("redis refuses the login: %w", err))
 		}
 		if err != nil && !errors.Is(err, redisconn.ErrUnfit) {
 			h.log.Warn("waiting for redis", "error", err)

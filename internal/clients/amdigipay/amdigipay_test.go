@@ -332,6 +332,7 @@ func TestNewRefuses(t *testing.T) {
 			o.SignatureScheme, o.SignatureKey = amdigipay.SchemeHMAC, secret.NewText("hush")
 			o.SignatureFields = []string{"username", "item_details"}
 		}, `AMDIGIPAY_SIGNATURE_FIELDS: "item_details"`},
+		{func(o *amdigipay.Options) { o.SignatureFields = []string{"total"} }, `AMDIGIPAY_SIGNATURE_FIELDS: "total"`},
 		{func(o *amdigipay.Options) { o.LoginEncoding = "xml" }, "login encoding"},
 		{func(o *amdigipay.Options) { o.ListMethod = "PUT" }, "list method"},
 	} {

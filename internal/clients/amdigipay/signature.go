@@ -62,6 +62,12 @@ func decimal(r payment.Rupiah) string { return strconv.FormatInt(int64(r), 10) }
 
 // newSigner picks the scheme that the options name.
 func newSigner(o Options) (signer, error) {
+	fields := slices.Clone(o.SignatureFields)
+	for _, name := range fields {
+		if signable[name] == nil {
+			return nil, fmt.Errorf("AMDIGIPAY_SIGNATURE_FIELDS: %q is no field of a create-transaction that can be signed", name)
+		}
+	}
 	switch o.SignatureScheme {
 	case "", SchemeSHA256:
 		return func(p *order.AMDigiPay) string { return SHA256(o.Username, p.TransactionID) }, nil
@@ -72,14 +78,8 @@ func newSigner(o Options) (signer, error) {
 	if o.SignatureKey.Empty() {
 		return nil, errors.New("AMDIGIPAY_SIGNATURE_KEY is missing")
 	}
-	if len(o.SignatureFields) == 0 {
+	if len(fields) == 0 {
 		return nil, errors.New("AMDIGIPAY_SIGNATURE_FIELDS is missing")
-	}
-	fields := slices.Clone(o.SignatureFields)
-	for _, name := range fields {
-		if signable[name] == nil {
-			return nil, fmt.Errorf("AMDIGIPAY_SIGNATURE_FIELDS: %q is no field of a create-transaction that can be signed", name)
-		}
 	}
 	return func(p *order.AMDigiPay) string {
 		values := make([]string, len(fields))
