@@ -169,7 +169,7 @@ func (p *Poller) lookUp(ctx context.Context, g payment.Gateway, due []*ledger.Re
 	if prove && err == nil {
 		p.proved(g)
 	}
-	held := p.abandonHeld(ctx, wanted)
+	heldErr := p.abandonHeld(ctx, wanted)
 	var unchanged, unasked []string
 	var changes []change
 	for i, r := range wanted {
@@ -209,7 +209,7 @@ func (p *Poller) lookUp(ctx context.Context, g payment.Gateway, due []*ledger.Re
 			}
 		}
 	}
-	err = errors.Join(held, p.putOff(ctx, g, unasked, &halt), p.Ledger.Postpone(ctx, g, unchanged, next))
+	err = errors.Join(heldErr, p.putOff(ctx, g, unasked, &halt), p.Ledger.Postpone(ctx, g, unchanged, next))
 	return halt, errors.Join(err, p.save(ctx, changes))
 }
 
