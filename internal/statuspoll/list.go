@@ -105,7 +105,7 @@ func (w *walk) run(ctx context.Context, statusID int) bool {
 		// Once no more are missing than pages were read, and all are known by AM's
 		// id, asking for them one by one costs no more than was spent already,
 		// however deep in the list they stand.
-		if statusID == 0 && !w.prove && w.missing < page && !w.noDetail && w.askEach(ctx) {
+		if !w.prove && w.missing < page && !w.noDetail && w.askEach(ctx) {
 			return true
 		}
 		p, answer, err := w.page(ctx, amdigipay.ListQuery{StatusID: statusID, Limit: w.asker.Limit, Page: page})

@@ -655,6 +655,24 @@ func TestFigures(t *testing.T) {
 	}
 }
 
+// TestOpenRowsOfStrangers: what nobody pays stays open at AM for good. Thousands of such
+// rows above one of ours are not read with every poll.
+func TestOpenRowsOfStrangers(t *testing.T) {
+	r := rig.New(t, redistest.Mini(t))
+	r.Sim.SetCustomer(gatewaysim.AM, "INV/1", gatewaysim.Customer{Behaviour: gatewaysim.Pays, After: 45 * time.Second})
+	r.Take(rig.AMOrder("INV/1"))
+	r.Submit(inv)
+	r.Sim.AddStrangers(2000, 0, gatewaysim.Customer{Behaviour: gatewaysim.NeverPays})
+	for _, want := range []payment.Status{payment.OnProcessing, payment.Paid} {
+		before := len(r.Sim.Journal())
+		r.Forward(30 * time.Second)
+		r.Poll(payment.AMDigiPay)
+		if n := len(r.Sim.Journal()) - before; n > 2 || r.Read(inv).Status != want {
+			t.Errorf("%d requests, %s", n, r.Read(inv).Status)
+		}
+	}
+}
+
 // TestListMovesWhileItIsRead: rows appear and leave between the pages. Nothing
 // that is there may be taken for lost, in any order of the list.
 func TestListMovesWhileItIsRead(t *testing.T) {
