@@ -84,6 +84,19 @@ func snapshot(t fataler, client redis.UniversalClient) (forget func()) {
 	}
 }
 
+// touch claims another payment, so that there was one to remember.
+func touch(t *testing.T, l *ledger.Ledger) {
+	t.Helper()
+	for _, r := range l.Create(t.Context(), []ledger.Entry{entry(earlier, "a")}) {
+		if r.Err != nil {
+			t.Fatal(r.Err)
+		}
+	}
+	if _, verdict, err := l.Claim(t.Context(), earlier, payment.Attempt{At: start}, time.Minute); err != nil || verdict != ledger.Claimed {
+		t.Fatal(verdict, err)
+	}
+}
+
 // tick is what every living worker does each second.
 func tick(t fataler, l *ledger.Ledger) []payment.Gateway {
 	due, err := l.Due(t.Context(), payment.Gateways())
@@ -144,14 +157,7 @@ func TestForgottenClaim(t *testing.T) {
 			comeBack(t, client)
 			forget := snapshot(t, client)
 			l, c := house(t, client)
-			for _, r := range l.Create(t.Context(), []ledger.Entry{entry(earlier, "a")}) {
-				if r.Err != nil {
-					t.Fatal(r.Err)
-				}
-			}
-			if _, verdict, err := l.Claim(t.Context(), earlier, payment.Attempt{At: start}, time.Minute); err != nil || verdict != ledger.Claimed {
-				t.Fatal(verdict, err)
-			}
+			touch(t, l)
 			if !row.before {
 				forget = snapshot(t, client)
 			}
@@ -500,14 +506,7 @@ func TestLateAnswer(t *testing.T) {
 	slow := redis.NewClient(&redis.Options{Addr: client.(*redis.Client).Options().Addr})
 	defer slow.Close()
 	l, c := house(t, slow)
-	for _, r := range l.Create(t.Context(), []ledger.Entry{entry(earlier, "a")}) {
-		if r.Err != nil {
-			t.Fatal(r.Err)
-		}
-	}
-	if _, verdict, err := l.Claim(t.Context(), earlier, payment.Attempt{At: start}, time.Minute); err != nil || verdict != ledger.Claimed {
-		t.Fatal(verdict, err)
-	}
+	touch(t, l)
 	forget := snapshot(t, client)
 	late := &lateAnswer{granted: make(chan bool), reminded: make(chan bool)}
 	slow.AddHook(late)
