@@ -100,7 +100,7 @@ func loggedIn(ctx context.Context, client redis.UniversalClient) error {
 	ctx, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
 	defer cancel()
 	if err := client.Ping(ctx).Err(); redis.IsAuthError(err) {
-		return config.Wrong("REDIS_URL", fmt.Errorf("redis refuses the login: %w", err))
+		return config.RefusedLogin(err)
 	}
 	return nil
 }

@@ -40,6 +40,11 @@ func (e *Error) Error() string { return e.text }
 // used, e.g. a policy file that cannot be parsed. The cause must hold no secret.
 func Wrong(variable string, cause error) error { return wrong(variable, "%v", cause) }
 
+// RefusedLogin makes the Error of a Redis that refuses the user or the password.
+func RefusedLogin(cause error) error {
+	return wrong("REDIS_URL", "redis refuses the login that stands there, or in REDIS_PASSWORD: %v", cause)
+}
+
 // Invalid makes the Error of a setting that the cause itself names.
 func Invalid(cause error) error { return &Error{strings.ReplaceAll(cause.Error(), "\n", " ")} }
 

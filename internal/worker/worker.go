@@ -329,7 +329,7 @@ func (h *House) awaitRedis(ctx context.Context) error {
 			err = h.ledger.Meet(ctx)
 		}
 		if redis.IsAuthError(err) {
-			return config.Wrong("REDIS_URL", fmt.Errorf("redis refuses the login: %w", err))
+			return config.RefusedLogin(err)
 		}
 		if err != nil && !errors.Is(err, redisconn.ErrUnfit) {
 			h.log.Warn("waiting for redis", "error", err)
