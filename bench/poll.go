@@ -95,7 +95,7 @@ func newDesk(ctx context.Context) (*desk, func(), error) {
 		Ledger: d.book, Submitter: d.submitter, Policy: policy, Requeue: requeue,
 		Askers:   map[payment.Gateway]statuspoll.Asker{payment.AMDigiPay: &statuspoll.ListAsker{Client: client, Policy: policy, Limit: limit}},
 		Interval: interval, Sweep: sweep, ExpiryGrace: time.Minute, LateWindow: 7 * 24 * time.Hour,
-		Now: d.clock, OnAttempt: unheard,
+		Now: d.clock, Sleep: func(_ context.Context, by time.Duration) error { d.forward(by); return nil }, OnAttempt: unheard,
 	}
 	return d, stop, nil
 }
