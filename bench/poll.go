@@ -166,7 +166,7 @@ func measurePolls(ctx context.Context) ([]pollCost, error) {
 		rows  int
 	}{
 		{"1000 unknown outcomes, all of which exist, until all are found", gatewaysim.FaultLostAfter, payment.OnProcessing, strangers + outage},
-		{"1000 unknown outcomes, none of which exists, until all are held", gatewaysim.FaultLostBefore, payment.Attention, strangers},
+		{"1000 unknown outcomes, none of which exists, until all are held", gatewaysim.FaultLostBefore, payment.NeedsReview, strangers},
 	} {
 		d, stop, err := newDesk(ctx)
 		if err != nil {

@@ -34,7 +34,7 @@ type recovery struct {
 func (c *evidence) unknowns() (lookups []int, recoveries []recovery) {
 	for _, r := range c.records {
 		for i, a := range r.Attempts {
-			if a.Kind != payment.KindSubmit || a.Action != string(retrypolicy.Confirm) {
+			if a.Kind != payment.KindSubmit || a.Action != string(retrypolicy.Verify) {
 				continue
 			}
 			n := 0
@@ -43,7 +43,7 @@ func (c *evidence) unknowns() (lookups []int, recoveries []recovery) {
 					break
 				}
 				n++
-				if next.Action != string(retrypolicy.Confirm) {
+				if next.Action != string(retrypolicy.Verify) {
 					break
 				}
 			}
@@ -83,7 +83,7 @@ func (c *evidence) figures() string {
 	ways := map[payment.Gateway][]time.Duration{}
 	for _, r := range c.records {
 		statuses[r.Status]++
-		if r.Status == payment.Attention {
+		if r.Status == payment.NeedsReview {
 			held[because(r.Reason)]++
 		}
 		for _, a := range r.Attempts {

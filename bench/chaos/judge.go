@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"terbayar/internal/events"
 	"terbayar/internal/gatewaysim"
 	"terbayar/internal/ledger"
 	"terbayar/internal/payment"
@@ -161,9 +162,9 @@ func (c *evidence) take(heard []event) {
 // judge holds where a payment stands against what the gateway has.
 func (c *evidence) judge(p entry, r *ledger.Record) {
 	switch {
-	case r.Status == payment.Queued || r.Status == payment.Submitting || r.Status == payment.Confirming:
+	case r.Status == payment.Queued || r.Status == payment.Submitting || r.Status == payment.Verifying:
 		c.accuse("lost", p.key, "it is stuck in %s", r.Status)
-	case r.Status != payment.Attention && r.Status != p.ends:
+	case r.Status != payment.NeedsReview && r.Status != p.ends:
 		c.accuse("wrong", p.key, "it stands in %s, its customer has brought it to %s", r.Status, p.ends)
 	case !agrees(&r.Payment, p.amount, c.rows[p.key]):
 		c.accuse("wrong", p.key, "it stands in %s, the gateway has it %d times", r.Status, len(c.rows[p.key]))
@@ -176,12 +177,12 @@ func (c *evidence) judgeEvents(r *ledger.Record) {
 	told := c.events[r.Key()]
 	was := payment.Submitting
 	for i, e := range told {
-		if want := fmt.Sprintf("%s:%d", r.Key(), i+1); e.ID != want {
+		if want := events.ID(r.Key(), int64(i+1), e.Data.Status); e.ID != want {
 			c.accuse("events", r.Key(), "event %s where %s should be", e.ID, want)
 		}
 		is := e.Data.Status
 		// Between two events the payment may have been where no event tells of.
-		hidden := payment.CanMove(was, payment.Confirming) && payment.CanMove(payment.Confirming, is)
+		hidden := payment.CanMove(was, payment.Verifying) && payment.CanMove(payment.Verifying, is)
 		if is == was || !is.Public() || !payment.CanMove(was, is) && !hidden {
 			c.accuse("events", r.Key(), "event %s moves it from %s to %s", e.ID, was, is)
 		}

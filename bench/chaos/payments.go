@@ -131,7 +131,7 @@ func agrees(p *payment.Payment, amount int64, rows []gatewaysim.Row) bool {
 	switch {
 	case int64(p.Amount) != amount:
 		return false
-	case p.Status == payment.Attention: // a person is asked only about what the gateway does not have
+	case p.Status == payment.NeedsReview: // a person is asked only about what the gateway does not have
 		return p.Reason != "" && len(rows) == 0
 	case p.Status == payment.Rejected:
 		return len(rows) == 0

@@ -39,21 +39,21 @@ const (
 // fail too.
 var policy = fmt.Sprintf(`gateways:
   amdigipay:
-    confirm: {settle: %[1]s, lookups: 2, then: hold}
+    verify: {settle: %[1]s, lookups: 2, then: review}
     rules:
-      - {code: "net:unknown", action: confirm, backoff: &pace {type: constant, base: 1s}, max_attempts: 1000}
-      - {code: "body:unreadable", action: confirm, backoff: *pace, max_attempts: 1000}
-      - {code: "http:5xx", action: confirm, backoff: *pace, max_attempts: 1000}
-      - {code: "http:202", action: confirm, backoff: *pace, max_attempts: 1000}
+      - {code: "net:unknown", action: verify, backoff: &pace {type: constant, base: 1s}, max_attempts: 1000}
+      - {code: "body:unreadable", action: verify, backoff: *pace, max_attempts: 1000}
+      - {code: "http:5xx", action: verify, backoff: *pace, max_attempts: 1000}
+      - {code: "http:202", action: verify, backoff: *pace, max_attempts: 1000}
   paydia:
-    confirm: {settle: %[1]s, lookups: 2, then: hold}
+    verify: {settle: %[1]s, lookups: 2, then: review}
     rules:
-      - {code: "net:unknown", action: confirm, backoff: *pace, max_attempts: 1000}
-      - {code: "body:unreadable", action: confirm, backoff: *pace, max_attempts: 1000}
-      - {code: "http:5xx", action: confirm, backoff: *pace, max_attempts: 1000}
-      - {code: "http:2xx", action: confirm, backoff: *pace, max_attempts: 1000}
-      - {code: "202xx00", action: confirm, backoff: *pace, max_attempts: 1000}
-      - {code: "500xx01", action: confirm, backoff: *pace, max_attempts: 1000}
+      - {code: "net:unknown", action: verify, backoff: *pace, max_attempts: 1000}
+      - {code: "body:unreadable", action: verify, backoff: *pace, max_attempts: 1000}
+      - {code: "http:5xx", action: verify, backoff: *pace, max_attempts: 1000}
+      - {code: "http:2xx", action: verify, backoff: *pace, max_attempts: 1000}
+      - {code: "202xx00", action: verify, backoff: *pace, max_attempts: 1000}
+      - {code: "500xx01", action: verify, backoff: *pace, max_attempts: 1000}
 `, settleTime)
 
 // stage is what the payments live in: gateways, Redis, workers, and a folder with

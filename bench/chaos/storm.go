@@ -295,7 +295,7 @@ func (s *stage) settle(ctx context.Context, payments []entry) (took time.Duratio
 			if err != nil && ctx.Err() != nil {
 				return 0, err
 			}
-			if err != nil || r.Status != payment.Attention && (r.Status != p.ends || !agrees(&r.Payment, p.amount, rows[p.key])) {
+			if err != nil || r.Status != payment.NeedsReview && (r.Status != p.ends || !agrees(&r.Payment, p.amount, rows[p.key])) {
 				open++
 			}
 		}

@@ -172,14 +172,14 @@ func simulate(stories []Story) (sim *gatewaysim.Sim, url string, privateKey secr
 // policy makes minutes into seconds, so that the demo can be watched.
 const policy = `gateways:
   amdigipay:
-    confirm: {settle: 4s, lookups: 2, then: hold}
+    verify: {settle: 4s, lookups: 2, then: review}
     rules:
-      - {code: "net:unknown", action: confirm, backoff: {type: constant, base: 2s}, max_attempts: 10}
+      - {code: "net:unknown", action: verify, backoff: {type: constant, base: 2s}, max_attempts: 10}
   paydia:
-    confirm: {settle: 4s, lookups: 2, then: hold}
+    verify: {settle: 4s, lookups: 2, then: review}
     rules:
-      - {code: "net:unknown", action: confirm, backoff: {type: constant, base: 2s}, max_attempts: 10}
-      - {code: "5xx6301", action: confirm, backoff: {type: constant, base: 2s}, max_attempts: 10}
+      - {code: "net:unknown", action: verify, backoff: {type: constant, base: 2s}, max_attempts: 10}
+      - {code: "5xx6301", action: verify, backoff: {type: constant, base: 2s}, max_attempts: 10}
 `
 
 // settings are the worker's, read as it reads them itself.

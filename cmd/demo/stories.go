@@ -71,7 +71,7 @@ func Stories(now time.Time) []Story {
 		paydia("ORD-3", "the answer is lost: unknown, then found", pays, gatewaysim.FaultLostAfter, payment.Paid),
 		paydia("ORD-4", "internal server error, and yet processed", pays, gatewaysim.Fault500After, payment.Paid),
 		paydia("ORD-5", "the access token is void", pays, gatewaysim.FaultTokenLost, payment.Paid),
-		paydia("ORD-6", "the request is lost: a person decides", pays, gatewaysim.FaultLostBefore, payment.Attention),
+		paydia("ORD-6", "the request is lost: a person decides", pays, gatewaysim.FaultLostBefore, payment.NeedsReview),
 	}
 }
 

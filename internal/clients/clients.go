@@ -75,7 +75,7 @@ type Receipt struct {
 func (r *Receipt) Apply(p *payment.Payment) {
 	p.Status, p.Reason = r.Status, ""
 	if why := r.contradiction(p); why != "" {
-		p.Status, p.Reason = payment.Attention, why
+		p.Status, p.Reason = payment.NeedsReview, why
 	}
 	p.GatewayStatus = r.GatewayStatus
 	// What an answer leaves out is still so: a list row without the QR code of

@@ -223,7 +223,7 @@ type Worker struct {
 
 	ExpiryGrace         time.Duration `name:"expiry-grace" env:"EXPIRY_GRACE" default:"1m" group:"Worker, rarely changed:" help:"How long after its expired_date an unpaid payment expires."`
 	StatusSweepInterval time.Duration `name:"status-sweep-interval" env:"STATUS_SWEEP_INTERVAL" default:"15m" group:"Worker, rarely changed:" help:"How long polls may take short cuts before one reads AM's whole list."`
-	LatePaymentWindow   time.Duration `name:"late-payment-window" env:"LATE_PAYMENT_WINDOW" default:"168h" group:"Worker, rarely changed:" help:"How long an expired payment, or one in attention, is still watched for late money."`
+	LatePaymentWindow   time.Duration `name:"late-payment-window" env:"LATE_PAYMENT_WINDOW" default:"168h" group:"Worker, rarely changed:" help:"How long an expired payment, or one in needs_review, is still watched for late money."`
 	BreakerFailures     int           `name:"gateway-breaker-failures" env:"GATEWAY_BREAKER_FAILURES" default:"5" group:"Worker, rarely changed:" help:"After so many failures in a row a gateway is left alone."`
 	BreakerPause        time.Duration `name:"gateway-breaker-pause" env:"GATEWAY_BREAKER_PAUSE" default:"15s" group:"Worker, rarely changed:" help:"How long it is then left alone, before one request tries again."`
 }

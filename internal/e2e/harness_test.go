@@ -87,21 +87,21 @@ type stage struct {
 // fail too.
 const policy = `gateways:
   amdigipay:
-    confirm: {settle: 3s, lookups: 2, then: hold}
+    verify: {settle: 3s, lookups: 2, then: review}
     rules:
-      - {code: "net:unknown", action: confirm, backoff: &pace {type: constant, base: 1s}, max_attempts: 100}
-      - {code: "body:unreadable", action: confirm, backoff: *pace, max_attempts: 100}
-      - {code: "http:5xx", action: confirm, backoff: *pace, max_attempts: 100}
-      - {code: "http:202", action: confirm, backoff: *pace, max_attempts: 100}
+      - {code: "net:unknown", action: verify, backoff: &pace {type: constant, base: 1s}, max_attempts: 100}
+      - {code: "body:unreadable", action: verify, backoff: *pace, max_attempts: 100}
+      - {code: "http:5xx", action: verify, backoff: *pace, max_attempts: 100}
+      - {code: "http:202", action: verify, backoff: *pace, max_attempts: 100}
   paydia:
-    confirm: {settle: 3s, lookups: 2, then: hold}
+    verify: {settle: 3s, lookups: 2, then: review}
     rules:
-      - {code: "net:unknown", action: confirm, backoff: *pace, max_attempts: 100}
-      - {code: "body:unreadable", action: confirm, backoff: *pace, max_attempts: 100}
-      - {code: "http:5xx", action: confirm, backoff: *pace, max_attempts: 100}
-      - {code: "http:2xx", action: confirm, backoff: *pace, max_attempts: 100}
-      - {code: "202xx00", action: confirm, backoff: *pace, max_attempts: 100}
-      - {code: "500xx01", action: confirm, backoff: *pace, max_attempts: 100}
+      - {code: "net:unknown", action: verify, backoff: *pace, max_attempts: 100}
+      - {code: "body:unreadable", action: verify, backoff: *pace, max_attempts: 100}
+      - {code: "http:5xx", action: verify, backoff: *pace, max_attempts: 100}
+      - {code: "http:2xx", action: verify, backoff: *pace, max_attempts: 100}
+      - {code: "202xx00", action: verify, backoff: *pace, max_attempts: 100}
+      - {code: "500xx01", action: verify, backoff: *pace, max_attempts: 100}
 `
 
 // newStage sets a stage up. The edits change how the gateways behave.

@@ -128,7 +128,7 @@ func TestWrongUse(t *testing.T) {
 	one := samples(t, 2)[1] // Paydia's
 	oneWord := base64.StdEncoding.EncodeToString([]byte("hunter2-hunter2-hunter2"))
 	bad := s.file("bad-policy.yaml", "gateways:\n  paydia:\n    rules:\n      - code: \"5006301\"\n        action: explode\n")
-	worse := s.file("worse-policy.yaml", "gateways:\n  paydia:\n    confirm: {settle: soonish}\n")
+	worse := s.file("worse-policy.yaml", "gateways:\n  paydia:\n    verify: {settle: soonish}\n")
 	const nowhere = "redis://127.0.0.1:1/0"
 	locked := lockedRedis(t)
 	enqueue := func(args ...string) []string { return append([]string{"enqueue"}, args...) }
@@ -177,7 +177,7 @@ func TestWrongUse(t *testing.T) {
 		{"address is taken", worker, "WORKER_HTTP_ADDR=" + s.server.Addr, 2, "WORKER_HTTP_ADDR"},
 		{"policy file is not there", worker, "RETRY_POLICY_FILE=/nowhere.yaml", 2, "RETRY_POLICY_FILE: open /nowhere.yaml"},
 		{"policy file: action", worker, "RETRY_POLICY_FILE=" + bad, 2, bad + `:5: gateways.paydia.rules[0].action: unknown action "explode"`},
-		{"policy file: duration", worker, "RETRY_POLICY_FILE=" + worse, 2, worse + `:3: gateways.paydia.confirm.settle: "soonish"`},
+		{"policy file: duration", worker, "RETRY_POLICY_FILE=" + worse, 2, worse + `:3: gateways.paydia.verify.settle: "soonish"`},
 		{"policies: action", []string{"worker", "policies"}, "RETRY_POLICY_FILE=" + bad, 2, bad + ":5:"},
 		{"unknown argument", []string{"worker", "dance"}, "", 2, "dance"},
 	} {

@@ -108,7 +108,7 @@ func TestKillAtEveryStep(t *testing.T) {
 		ends     payment.Status
 	}{
 		{"before the claim", `"kind":"submit","code":""`, false, 1, payment.Paid},
-		{"before the send", `"kind":"submit","code":""`, true, 0, payment.Attention},
+		{"before the send", `"kind":"submit","code":""`, true, 0, payment.NeedsReview},
 		{"before the record", `"code":"2006300"`, false, 1, payment.Paid},
 		{"after the record", `"code":"2006300"`, true, 1, payment.Paid},
 		{"before the acknowledgement", `asynq:{paydia}:processed`, false, 1, payment.Paid},

@@ -10,7 +10,7 @@ import (
 	"terbayar/internal/payment"
 )
 
-// TestLimits: attempts, or the time for them, run out. The payment is in attention,
+// TestLimits: attempts, or the time for them, run out. The payment is in needs_review,
 // and why is said in words, in its status, in its event and in an error of the log.
 func TestLimits(t *testing.T) {
 	t.Parallel()
@@ -27,13 +27,13 @@ func TestLimits(t *testing.T) {
       - {code: "http:429", action: retry, backoff: {type: constant, base: 100ms}, max_attempts: 2}
   paydia:
     rules:
-      - {code: "net:unknown", action: confirm, backoff: {type: constant, base: 500ms}, max_elapsed: 2s}
+      - {code: "net:unknown", action: verify, backoff: {type: constant, base: 500ms}, max_elapsed: 2s}
 `)
 	w := s.worker()
 	all := samples(t, 2, "PAY")
 	s.create(all, "enqueued")
 	held := s.await(all, 40*time.Second, func(_ sample, at *payment.Payment, _ []gatewaysim.Row) bool {
-		return at.Status == payment.Attention
+		return at.Status == payment.NeedsReview
 	})
 	s.checkEvents(held)
 	logged := map[string]string{} // reasons by transaction id, of the errors
@@ -42,7 +42,7 @@ func TestLimits(t *testing.T) {
 			Level, Msg, Status, Reason string
 			ID                         string `json:"transaction_id"`
 		}
-		if json.Unmarshal([]byte(line), &e) == nil && e.Level == "ERROR" && e.Msg == "attempt" && e.Status == "attention" {
+		if json.Unmarshal([]byte(line), &e) == nil && e.Level == "ERROR" && e.Msg == "attempt" && e.Status == "needs_review" {
 			logged[e.ID] = e.Reason
 		}
 	}

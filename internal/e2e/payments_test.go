@@ -227,7 +227,7 @@ func (p sample) ended(at *payment.Payment, rows []gatewaysim.Row) bool {
 
 // endedOrHeld is what can be asked for where the gateways misbehave.
 func (p sample) endedOrHeld(at *payment.Payment, rows []gatewaysim.Row) bool {
-	return p.ended(at, rows) || at.Status == payment.Attention && at.Reason != ""
+	return p.ended(at, rows) || at.Status == payment.NeedsReview && at.Reason != ""
 }
 
 // await waits until every payment is where it must end, and returns them all.
@@ -340,14 +340,14 @@ func (s *stage) checkStory(p *payment.Payment, story []event) {
 		if err := json.Unmarshal(e.Data, &data); err != nil {
 			s.Fatal(err)
 		}
-		if want := fmt.Sprintf("%s:%d", p.Key(), i+1); e.ID != want {
+		if want := fmt.Sprintf("%s:%d:%s", p.Key(), i+1, data.Status); e.ID != want {
 			s.Errorf("event %q where %q should be", e.ID, want)
 		}
 		if want := "terbayar.payment." + string(data.Status); e.Type != want || !e.Time.Equal(data.UpdatedAt) {
 			s.Errorf("event %s is a %s at %s, its data say %s at %s", e.ID, e.Type, e.Time, want, data.UpdatedAt)
 		}
 		// Between two events the payment may have been where no event tells of.
-		hidden := payment.CanMove(was, payment.Confirming) && payment.CanMove(payment.Confirming, data.Status)
+		hidden := payment.CanMove(was, payment.Verifying) && payment.CanMove(payment.Verifying, data.Status)
 		if data.Status == was || !data.Status.Public() || !payment.CanMove(was, data.Status) && !hidden {
 			s.Errorf("%s moves from %s to %s", e.ID, was, data.Status)
 		}

@@ -27,7 +27,7 @@ func TestMarshal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = `{"specversion":"1.0","id":"amdigipay:INV-1:2","source":"terbayar/amdigipay",` +
+	const want = `{"specversion":"1.0","id":"amdigipay:INV-1:2:paid","source":"terbayar/amdigipay",` +
 		`"type":"terbayar.payment.paid","subject":"INV-1","time":"2026-05-21T11:00:00Z","datacontenttype":"application/json",` +
 		`"data":{"gateway":"amdigipay","transaction_id":"INV-1","status":"paid","gateway_status":"Terbayar",` +
 		`"gateway_reference":"6","amount":13000,"created_at":"2026-05-21T10:59:00Z","updated_at":"2026-05-21T11:00:00Z","qr_code":"000201"}}`

@@ -61,13 +61,13 @@ type stage struct {
 // policy makes minutes into seconds.
 const policy = `gateways:
   amdigipay:
-    confirm: {settle: 3s, lookups: 2, then: hold}
+    verify: {settle: 3s, lookups: 2, then: review}
     rules:
-      - {code: "net:unknown", action: confirm, backoff: {type: constant, base: 1s}, max_attempts: 100}
+      - {code: "net:unknown", action: verify, backoff: {type: constant, base: 1s}, max_attempts: 100}
   paydia:
-    confirm: {settle: 3s, lookups: 2, then: hold}
+    verify: {settle: 3s, lookups: 2, then: review}
     rules:
-      - {code: "net:unknown", action: confirm, backoff: {type: constant, base: 1s}, max_attempts: 100}
+      - {code: "net:unknown", action: verify, backoff: {type: constant, base: 1s}, max_attempts: 100}
 `
 
 // newStage sets a stage up around a Redis. Every request that moves money takes
@@ -392,7 +392,7 @@ func (s *stage) events() map[string][]payment.Status {
 		}
 		key := payment.Key{Gateway: e.Data.Gateway, TransactionID: e.Data.TransactionID}.String()
 		all[key] = append(all[key], e.Data.Status)
-		if want := fmt.Sprintf("%s:%d", key, len(all[key])); e.ID != want {
+		if want := fmt.Sprintf("%s:%d:%s", key, len(all[key]), e.Data.Status); e.ID != want {
 			s.Errorf("event %s, want %s", e.ID, want)
 		}
 		return nil

@@ -123,7 +123,7 @@ func TestOutage(t *testing.T) {
 			q.Sim.ClearFaults()
 			ended := func(key payment.Key) bool {
 				s := q.Read(key).Status
-				return s == payment.OnProcessing || s == payment.Attention
+				return s == payment.OnProcessing || s == payment.NeedsReview
 			}
 			q.until("every payment has come to its end", func() bool {
 				return !slices.ContainsFunc(am, func(key payment.Key) bool { return !ended(key) })
@@ -132,7 +132,7 @@ func TestOutage(t *testing.T) {
 			for _, key := range am {
 				rows := len(q.Sim.RowsOf(gatewaysim.AM, key.TransactionID))
 				status := q.Read(key).Status
-				if status == payment.Attention {
+				if status == payment.NeedsReview {
 					lost++
 				}
 				if (status == payment.OnProcessing) != (rows == 1) || rows > 1 {

@@ -24,7 +24,7 @@ func paymentKey(k payment.Key) string {
 // set of transaction ids by the time (Unix ms) at which each is next due.
 func openKey(g payment.Gateway) string { return slot + ":open:" + string(g) }
 
-// unknownKey holds the payments of a gateway that stand in confirming: a sorted
+// unknownKey holds the payments of a gateway that stand in verifying: a sorted
 // set of transaction ids by the time (Unix ms) since when nobody knows.
 func unknownKey(g payment.Gateway) string { return slot + ":unknown:" + string(g) }
 

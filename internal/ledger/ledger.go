@@ -347,7 +347,7 @@ func (l *Ledger) save(r *Record) (call, error) {
 		number = strconv.Itoa(r.number)
 	}
 	since := ""
-	if r.Status == payment.Confirming {
+	if r.Status == payment.Verifying {
 		since = strconv.FormatInt(r.Since.UnixMilli(), 10)
 	}
 	due := ""

@@ -147,14 +147,14 @@ func TestLateHolderIsFenced(t *testing.T) {
 		c.forward(time.Minute)
 		second := claim(t, l, ledger.Lapsed)
 		second.Since = c.now()
-		move(t, l, second, payment.Confirming, c.now())
+		move(t, l, second, payment.Verifying, c.now())
 
 		first.Status = payment.Rejected
 		if err := l.Save(t.Context(), first); !errors.Is(err, ledger.ErrFenced) {
 			t.Errorf("a late holder saved: %v", err)
 		}
 		r, err := l.Read(t.Context(), inv1)
-		if err != nil || r.Status != payment.Confirming {
+		if err != nil || r.Status != payment.Verifying {
 			t.Errorf("%v, %v", r.Status, err)
 		}
 	})
@@ -194,8 +194,8 @@ func TestChangeAndEventAreOne(t *testing.T) {
 			got = append(got, fmt.Sprint(e.ID, " ", e.Type, " ", e.Source, " ", e.Subject, " ", e.Data["gateway_status"], " ", e.Data["amount"], " ", e.Data["attempts"]))
 		}
 		want := []string{
-			"amdigipay:INV/1 é:1 terbayar.payment.on_processing terbayar/amdigipay INV/1 é On processing 13000 <nil>",
-			"amdigipay:INV/1 é:2 terbayar.payment.paid terbayar/amdigipay INV/1 é Terbayar 13000 <nil>",
+			"amdigipay:INV/1 é:1:on_processing terbayar.payment.on_processing terbayar/amdigipay INV/1 é On processing 13000 <nil>",
+			"amdigipay:INV/1 é:2:paid terbayar.payment.paid terbayar/amdigipay INV/1 é Terbayar 13000 <nil>",
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Error(diff)
@@ -299,7 +299,7 @@ func TestOpenSet(t *testing.T) {
 		r := claim(t, l, ledger.Claimed)
 		r.Since = c.now()
 		r.Doubt = "net:unknown"
-		move(t, l, r, payment.Confirming, c.now().Add(5*time.Second))
+		move(t, l, r, payment.Verifying, c.now().Add(5*time.Second))
 		unknown, err := l.Unknown(ctx, payment.AMDigiPay)
 		if err != nil || len(unknown) != 1 || unknown[0].Doubt != "net:unknown" || unknown[0].Amount != 13000 {
 			t.Errorf("unknown: %+v, %v", unknown, err)
@@ -308,7 +308,7 @@ func TestOpenSet(t *testing.T) {
 		if err != nil || !oldest.Equal(c.now()) {
 			t.Errorf("oldest %v, %v", oldest, err)
 		}
-		if diff := cmp.Diff(map[payment.Status]int64{payment.Queued: 0, payment.Submitting: 0, payment.Confirming: 1}, counts); diff != "" {
+		if diff := cmp.Diff(map[payment.Status]int64{payment.Queued: 0, payment.Submitting: 0, payment.Verifying: 1}, counts); diff != "" {
 			t.Error(diff)
 		}
 		r, _ = l.Read(ctx, inv1)
@@ -329,7 +329,7 @@ func TestNewerRecordIsLeftAlone(t *testing.T) {
 	if err != nil || len(keys) != 1 {
 		t.Fatal(keys, err)
 	}
-	client.HSet(t.Context(), keys[0], "v", "2")
+	client.HSet(t.Context(), keys[0], "v", "3")
 	if _, err := l.Read(t.Context(), inv1); !errors.Is(err, ledger.ErrNewer) {
 		t.Errorf("read: %v", err)
 	}

@@ -183,7 +183,7 @@ func TestForgottenClaim(t *testing.T) {
 			}
 			move(t, l, r, payment.Paid, time.Time{})
 			claim(t, other, ledger.Settled)
-			if got := told(t, client); len(got) != 1 || got[0].ID != inv1.String()+":1" {
+			if got := told(t, client); len(got) != 1 || got[0].ID != inv1.String()+":1:paid" {
 				t.Errorf("events: %+v", got)
 			}
 		})
@@ -226,12 +226,12 @@ func TestForgottenRecord(t *testing.T) {
 	}
 	r := claim(t, l, ledger.Claimed)
 	r.Since = c.t
-	move(t, l, r, payment.Confirming, c.t)
+	move(t, l, r, payment.Verifying, c.t)
 	forget := snapshot(t, client)
 	move(t, l, read(), payment.Queued, c.t) // "resubmit"
 	claim(t, l, ledger.Claimed)
 	forgets(forget, whole(t, l, client))
-	putOff(look(read(), payment.Confirming), 6*time.Second)
+	putOff(look(read(), payment.Verifying), 6*time.Second)
 
 	c.forward(7 * time.Second)
 	tick(t, l)
@@ -277,7 +277,7 @@ func TestPutBackOverNothingTold(t *testing.T) {
 	l, c := house(t, client)
 	r := claim(t, l, ledger.Claimed)
 	r.Since = c.t
-	move(t, l, r, payment.Confirming, c.t)
+	move(t, l, r, payment.Verifying, c.t)
 	forget := snapshot(t, client)
 	r, err := l.Read(t.Context(), inv1)
 	if err != nil {
@@ -450,7 +450,7 @@ func TestSaveThatArrived(t *testing.T) {
 	l, c := house(t, client)
 	r := claim(t, l, ledger.Claimed)
 	r.Since = c.t
-	move(t, l, r, payment.Confirming, c.t)
+	move(t, l, r, payment.Verifying, c.t)
 	r, err := l.Read(t.Context(), inv1)
 	if err != nil {
 		t.Fatal(err)

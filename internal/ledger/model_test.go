@@ -190,7 +190,7 @@ func play(t *rapid.T, client redis.UniversalClient, forgets bool) {
 				t.Fatalf("%d events, want %v (%v)", len(entries), m.events, err)
 			}
 			for i, e := range events(t, entries) {
-				if e.ID != fmt.Sprintf("%s:%d", key, i+1) || e.Type != "terbayar.payment."+string(m.events[i]) {
+				if e.ID != fmt.Sprintf("%s:%d:%s", key, i+1, m.events[i]) || e.Type != "terbayar.payment."+string(m.events[i]) {
 					t.Fatalf("event %d is %s %s, want %s", i+1, e.ID, e.Type, m.events[i])
 				}
 			}

@@ -12,7 +12,7 @@ import (
 
 // version of the records this code writes. A record of a newer version is left
 // alone: ErrNewer.
-const version = 1
+const version = 2
 
 // Record is a payment as the ledger keeps it: what the outside sees, what the
 // worker needs to go on with it, and the revision that fences off whoever read

@@ -110,7 +110,7 @@ var putBackScript = redis.NewScript(`
 local p = redis.call('HMGET', KEYS[1], 'rev', 'status')
 if p[1] then
   if tonumber(p[1]) >= tonumber(ARGV[2]) then return 'known' end
-  if p[2] ~= 'queued' and p[2] ~= 'submitting' and p[2] ~= 'confirming' then return 'known' end
+  if p[2] ~= 'queued' and p[2] ~= 'submitting' and p[2] ~= 'verifying' then return 'known' end
   redis.call('HINCRBY', KEYS[4], p[2], -1)
 end
 redis.call('HINCRBY', KEYS[4], 'submitting', 1)

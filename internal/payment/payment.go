@@ -100,7 +100,7 @@ type Payment struct {
 	Amount           Rupiah    `json:"amount"`
 	CreatedAt        time.Time `json:"created_at"`
 	UpdatedAt        time.Time `json:"updated_at"`
-	Reason           string    `json:"reason,omitempty"`        // why it stands in attention, in words
+	Reason           string    `json:"reason,omitempty"`        // why it stands in review, in words
 	PaymentLinks     string    `json:"payment_links,omitempty"` // where the customer pays, by redirect
 	PaymentCode      string    `json:"payment_code,omitempty"`  // what the customer types at a till or bank
 	QRCode           string    `json:"qr_code,omitempty"`       // the QRIS payload (EMV) the customer scans

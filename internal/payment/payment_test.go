@@ -63,7 +63,7 @@ func TestMoneyRules(t *testing.T) {
 		if payment.CanMove(s, payment.Submitting) && s != payment.Queued && s != payment.Submitting {
 			t.Errorf("%s may be sent without having been queued", s)
 		}
-		if payment.CanMove(s, payment.Queued) && !slices.Contains([]payment.Status{payment.Queued, payment.Submitting, payment.Confirming}, s) {
+		if payment.CanMove(s, payment.Queued) && !slices.Contains([]payment.Status{payment.Queued, payment.Submitting, payment.Verifying}, s) {
 			t.Errorf("%s may be queued again", s)
 		}
 		if s.Final() {
@@ -74,12 +74,12 @@ func TestMoneyRules(t *testing.T) {
 			}
 		}
 	}
-	for _, s := range []payment.Status{payment.OnProcessing, payment.Expired, payment.Confirming, payment.Attention} {
+	for _, s := range []payment.Status{payment.OnProcessing, payment.Expired, payment.Verifying, payment.NeedsReview} {
 		if !payment.CanMove(s, payment.Paid) {
 			t.Errorf("money that comes to a payment in %s is lost", s)
 		}
 	}
-	if payment.CanMove(payment.Confirming, payment.Rejected) || payment.CanMove(payment.Confirming, payment.Expired) {
+	if payment.CanMove(payment.Verifying, payment.Rejected) || payment.CanMove(payment.Verifying, payment.Expired) {
 		t.Error("a payment of unknown outcome may be ended without evidence")
 	}
 	for _, s := range []payment.Status{payment.Paid, payment.Rejected, payment.Failed, payment.Cancelled, payment.Refunded} {

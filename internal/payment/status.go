@@ -9,7 +9,7 @@ type Status string
 const (
 	Queued       Status = "queued"        // recorded; no outcome of a submit is open
 	Submitting   Status = "submitting"    // claimed: a request may be on its way
-	Confirming   Status = "confirming"    // the outcome of a submit is unknown and being looked up
+	Verifying    Status = "verifying"     // the outcome of a submit is unknown and being looked up
 	OnProcessing Status = "on_processing" // at the gateway, not paid yet
 	Paid         Status = "paid"          // "Terbayar": the money is there
 	Rejected     Status = "rejected"      // the gateway refused it for good
@@ -17,30 +17,30 @@ const (
 	Expired      Status = "expired"       // not paid in time; a late "Terbayar" still makes it paid
 	Cancelled    Status = "cancelled"     // cancelled at the gateway
 	Refunded     Status = "refunded"      // paid and given back
-	Attention    Status = "attention"     // a person must look; nothing is guessed
+	NeedsReview  Status = "needs_review"  // a person must look; nothing is guessed
 )
 
 // moves is the one table of legal moves. What is not listed is refused by the
 // ledger, whoever asks for it.
 //
 // The rows carry the money rules. Submitting returns to Queued only on an answer
-// that says "not processed"; a payment whose fate is unknown leaves Confirming
-// only on evidence; Expired and Attention yield to what the gateway positively
+// that says "not processed"; a payment whose fate is unknown leaves Verifying
+// only on evidence; Expired and NeedsReview yield to what the gateway positively
 // says later; and a final status has no row: nothing overwrites it.
 var moves = map[Status][]Status{
 	Queued:       {Submitting},
-	Submitting:   {Queued, Confirming, OnProcessing, Paid, Rejected, Failed, Cancelled, Refunded, Attention},
-	Confirming:   {Queued, OnProcessing, Paid, Failed, Cancelled, Refunded, Attention},
-	OnProcessing: {Paid, Failed, Expired, Cancelled, Refunded, Attention},
-	Expired:      {Paid, Failed, Cancelled, Refunded, Attention},
-	Attention:    {OnProcessing, Paid, Failed, Cancelled, Refunded},
+	Submitting:   {Queued, Verifying, OnProcessing, Paid, Rejected, Failed, Cancelled, Refunded, NeedsReview},
+	Verifying:    {Queued, OnProcessing, Paid, Failed, Cancelled, Refunded, NeedsReview},
+	OnProcessing: {Paid, Failed, Expired, Cancelled, Refunded, NeedsReview},
+	Expired:      {Paid, Failed, Cancelled, Refunded, NeedsReview},
+	NeedsReview:  {OnProcessing, Paid, Failed, Cancelled, Refunded},
 }
 
 // Statuses lists every status, in the order of a payment's life.
 func Statuses() []Status {
 	return []Status{
-		Queued, Submitting, Confirming, OnProcessing, Paid,
-		Rejected, Failed, Expired, Cancelled, Refunded, Attention,
+		Queued, Submitting, Verifying, OnProcessing, Paid,
+		Rejected, Failed, Expired, Cancelled, Refunded, NeedsReview,
 	}
 }
 
@@ -49,10 +49,10 @@ func Statuses() []Status {
 func CanMove(from, to Status) bool { return from == to || slices.Contains(moves[from], to) }
 
 // Public reports whether reaching the status is told to the outside by an
-// event. The ways of the worker itself (queued, submitting, confirming) are not.
-func (s Status) Public() bool { return s != Queued && s != Submitting && s != Confirming }
+// event. The ways of the worker itself (queued, submitting, verifying) are not.
+func (s Status) Public() bool { return s != Queued && s != Submitting && s != Verifying }
 
 // Final reports whether a payment in this status is at its end. Expired and
-// Attention are ends for the order system, but Terbayar keeps an eye on them:
+// NeedsReview are ends for the order system, but Terbayar keeps an eye on them:
 // late money must be noticed.
 func (s Status) Final() bool { return len(moves[s]) == 0 }

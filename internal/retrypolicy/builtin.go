@@ -21,17 +21,17 @@ var (
 // inherited is the schedule of an override that leaves it out, in whole or in
 // part.
 var inherited = map[Action]Schedule{
-	Accept: none, Retry: throttled, RefreshToken: renew, Confirm: look, Reject: none, Hold: none,
+	Accept: none, Retry: throttled, RefreshToken: renew, Verify: look, Reject: none, Review: none,
 }
 
 // unlisted is the rule of every code that no other rule takes in.
-var unlisted = Rule{Code: "unlisted", Action: Confirm, Schedule: look, Meaning: "not in the policy: outcome unknown", Source: BuiltIn}
+var unlisted = Rule{Code: "unlisted", Action: Verify, Schedule: look, Meaning: "not in the policy: outcome unknown", Source: BuiltIn}
 
-// confirmation is the built-in one of both gateways. Holding is the only sound
+// verification is the built-in one of both gateways. Holding is the only sound
 // end: AM does not say what it does with a repeated transaction_id, and Paydia's
 // customer may be charged by a first request that is merely late (gateways.md
 // 1.4, 3.4).
-var confirmation = Confirmation{Settle: 2 * time.Minute, Lookups: 3, Then: Hold, Source: BuiltIn}
+var verification = Verification{Settle: 2 * time.Minute, Lookups: 3, Then: Review, Source: BuiltIn}
 
 type row struct {
 	code    string
@@ -44,16 +44,16 @@ type row struct {
 // by its HTTP status alone.
 var transport = []row{
 	{CodeUnsent, Retry, unsent, "failed before a byte went out"},
-	{CodeUnknown, Confirm, look, "time-out or reset after a byte went out"},
-	{CodeUnreadable, Confirm, look, "an answer that cannot be read"},
-	{"http:3xx", Confirm, look, "redirect, not followed"},
-	{"http:403", Hold, none, "forbidden: access settings, or a firewall"},
-	{"http:404", Hold, none, "no such address: check the base URL"},
-	{"http:405", Hold, none, "method not allowed: check the base URL"},
-	{"http:408", Confirm, look, "the gateway's side timed out"},
-	{"http:409", Confirm, look, "conflict: an earlier request may have reached it"},
+	{CodeUnknown, Verify, look, "time-out or reset after a byte went out"},
+	{CodeUnreadable, Verify, look, "an answer that cannot be read"},
+	{"http:3xx", Verify, look, "redirect, not followed"},
+	{"http:403", Review, none, "forbidden: access settings, or a firewall"},
+	{"http:404", Review, none, "no such address: check the base URL"},
+	{"http:405", Review, none, "method not allowed: check the base URL"},
+	{"http:408", Verify, look, "the gateway's side timed out"},
+	{"http:409", Verify, look, "conflict: an earlier request may have reached it"},
 	{"http:429", Retry, throttled, "too many requests"},
-	{"http:5xx", Confirm, look, "server error: may have been processed"},
+	{"http:5xx", Verify, look, "server error: may have been processed"},
 }
 
 // amdigipay is AM Digital Payment's part (gateways.md 1.4). A Laravel service
@@ -72,21 +72,21 @@ var paydia = []row{
 	{"2006300", Accept, none, "processed"},
 	{"4006301", Reject, none, "invalid field format"},
 	{"4006302", Reject, none, "invalid mandatory field"},
-	{"4016300", Hold, none, "unauthorized: signature or client settings"},
+	{"4016300", Review, none, "unauthorized: signature or client settings"},
 	{"4016301", RefreshToken, renew, "invalid token (B2B)"},
 	{"4036302", Reject, none, "exceeds transaction amount limit"},
 	{"4036314", Reject, none, "insufficient funds"},
 	{"4046308", Reject, none, "invalid merchant"},
-	{"4096300", Confirm, look, "X-EXTERNAL-ID used twice: an earlier request reached it"},
-	{"4096301", Confirm, look, "duplicate reference: an earlier request succeeded"},
-	{"5006301", Confirm, look, "internal server error: may have been processed"},
+	{"4096300", Verify, look, "X-EXTERNAL-ID used twice: an earlier request reached it"},
+	{"4096301", Verify, look, "duplicate reference: an earlier request succeeded"},
+	{"5006301", Verify, look, "internal server error: may have been processed"},
 
 	{"200xx00", Accept, none, "successful"},
-	{"202xx00", Confirm, look, "request in progress"},
+	{"202xx00", Verify, look, "request in progress"},
 	{"400xx00", Reject, none, "bad request"},
 	{"400xx01", Reject, none, "invalid field format"},
 	{"400xx02", Reject, none, "invalid or missing mandatory field"},
-	{"401xx00", Hold, none, "unauthorized: signature or client settings"},
+	{"401xx00", Review, none, "unauthorized: signature or client settings"},
 	{"401xx01", RefreshToken, renew, "B2B token invalid"},
 	{"401xx02", Reject, none, "customer token invalid: customer must bind again"},
 	{"401xx03", RefreshToken, renew, "B2B token not found"},
@@ -116,7 +116,7 @@ var paydia = []row{
 	{"403xx22", Reject, none, "token limit invalid"},
 	{"403xx23", Reject, none, "account limit exceeded"},
 	{"404xx00", Reject, none, "invalid transaction status"},
-	{"404xx01", Confirm, look, "transaction not found: no answer to a submit"},
+	{"404xx01", Verify, look, "transaction not found: no answer to a submit"},
 	{"404xx02", Reject, none, "invalid routing"},
 	{"404xx03", Reject, none, "bank not supported by switch"},
 	{"404xx04", Reject, none, "cancelled by customer"},
@@ -133,26 +133,26 @@ var paydia = []row{
 	{"404xx15", Reject, none, "invalid OTP"},
 	{"404xx16", Reject, none, "partner not found"},
 	{"404xx17", Reject, none, "invalid terminal"},
-	{"404xx18", Confirm, look, "same reference, different content: an earlier request reached it"},
+	{"404xx18", Verify, look, "same reference, different content: an earlier request reached it"},
 	{"404xx19", Reject, none, "expired bill"},
 	{"405xx00", Reject, none, "function not supported"},
 	{"405xx01", Reject, none, "operation not allowed"},
-	{"409xx00", Confirm, look, "X-EXTERNAL-ID used twice: an earlier request reached it"},
-	{"409xx01", Confirm, look, "duplicate reference: an earlier request succeeded"},
+	{"409xx00", Verify, look, "X-EXTERNAL-ID used twice: an earlier request reached it"},
+	{"409xx01", Verify, look, "duplicate reference: an earlier request succeeded"},
 	{"429xx00", Retry, throttled, "too many requests"},
-	{"500xx00", Confirm, look, "general error: may have been processed"},
-	{"500xx01", Confirm, look, "internal server error: may have been processed"},
-	{"500xx02", Confirm, look, "external server error: may have been processed"},
-	{"504xx00", Confirm, look, "time-out at the issuer"},
+	{"500xx00", Verify, look, "general error: may have been processed"},
+	{"500xx01", Verify, look, "internal server error: may have been processed"},
+	{"500xx02", Verify, look, "external server error: may have been processed"},
+	{"504xx00", Verify, look, "time-out at the issuer"},
 
-	{"http:401", Hold, none, "unauthorized, without a code: signature or client settings"},
+	{"http:401", Review, none, "unauthorized, without a code: signature or client settings"},
 }
 
 // Builtin is the policy without any override.
 func Builtin() *Policy {
 	p := &Policy{
 		rules:         make(map[payment.Gateway][]Rule),
-		confirmations: make(map[payment.Gateway]Confirmation),
+		verifications: make(map[payment.Gateway]Verification),
 	}
 	for g, rows := range map[payment.Gateway][]row{
 		payment.AMDigiPay: slices.Concat(amdigipay, transport),
@@ -164,7 +164,7 @@ func Builtin() *Policy {
 			})
 		}
 		order(p.rules[g])
-		p.confirmations[g] = confirmation
+		p.verifications[g] = verification
 	}
 	return p
 }

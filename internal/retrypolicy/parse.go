@@ -40,7 +40,7 @@ func Load(path string) (*Policy, error) {
 //
 // What an override leaves out is that of its action: max_attempts and each field
 // of backoff are those of the built-in rules for throttling (retry), a void token
-// (refresh_token) and unknown outcomes (confirm).
+// (refresh_token) and unknown outcomes (verify).
 // The cap is never below the base: it follows a base set higher, and a constant
 // backoff needs none.
 func Parse(name string, doc []byte) (*Policy, error) {
@@ -147,16 +147,16 @@ func (f file) value(n *yaml.Node, path string) (string, error) {
 
 func (f file) gateway(policy *Policy, g payment.Gateway, n *yaml.Node) error {
 	path := "gateways." + string(g)
-	fields, err := f.fields(n, path, "confirm", "rules")
+	fields, err := f.fields(n, path, "verify", "rules")
 	if err != nil {
 		return err
 	}
-	if n := fields["confirm"]; n != nil {
-		c, err := f.confirmation(n, path+".confirm")
+	if n := fields["verify"]; n != nil {
+		c, err := f.verification(n, path+".verify")
 		if err != nil {
 			return err
 		}
-		policy.confirmations[g] = c
+		policy.verifications[g] = c
 	}
 	list := fields["rules"]
 	if list == nil {
@@ -190,8 +190,8 @@ func (f file) gateway(policy *Policy, g payment.Gateway, n *yaml.Node) error {
 	return nil
 }
 
-func (f file) confirmation(n *yaml.Node, path string) (Confirmation, error) {
-	c := confirmation
+func (f file) verification(n *yaml.Node, path string) (Verification, error) {
+	c := verification
 	c.Source = f.source(n)
 	fields, err := f.fields(n, path, "settle", "lookups", "then")
 	if err != nil {
@@ -208,7 +208,7 @@ func (f file) confirmation(n *yaml.Node, path string) (Confirmation, error) {
 		}
 	}
 	if n := fields["then"]; n != nil {
-		if c.Then, err = choice(f, n, path+".then", "action", Retry, Hold); err != nil {
+		if c.Then, err = choice(f, n, path+".then", "action", Retry, Review); err != nil {
 			return c, err
 		}
 	}

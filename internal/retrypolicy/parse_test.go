@@ -17,16 +17,16 @@ import (
 // The example of interface.md, word for word.
 const example = `gateways:
   paydia:
-    confirm: {settle: 2m, lookups: 3, then: hold}
+    verify: {settle: 2m, lookups: 3, then: review}
     rules:
       - code: "5006301"          # exact, or x for any digit: "5xxxx0x"
-        action: confirm
+        action: verify
         backoff: {type: exponential, base: 5s, cap: 10m, jitter: 10%}
         max_attempts: 12
   amdigipay:
     rules:
       - code: "http:500"
-        action: confirm
+        action: verify
 `
 
 func TestExample(t *testing.T) {
@@ -39,9 +39,9 @@ func TestExample(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []Rule{
-		{am, "http:500", Confirm, look, "server error: may have been processed", path + ":11"},
+		{am, "http:500", Verify, look, "server error: may have been processed", path + ":11"},
 		{
-			paydia63, "5006301", Confirm,
+			paydia63, "5006301", Verify,
 			Schedule{Backoff: Backoff{Exponential, 5 * time.Second, 10 * time.Minute, 10}, MaxAttempts: 12},
 			"internal server error: may have been processed", path + ":5",
 		},
@@ -55,7 +55,7 @@ func TestExample(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff(Confirmation{2 * time.Minute, 3, Hold, path + ":3"}, p.Confirm(paydia63)); diff != "" {
+	if diff := cmp.Diff(Verification{2 * time.Minute, 3, Review, path + ":3"}, p.Verify(paydia63)); diff != "" {
 		t.Error(diff)
 	}
 	// 5006301 is replaced, http:500 stands before http:5xx, which stays.
@@ -71,14 +71,14 @@ func TestInherited(t *testing.T) {
 		want string
 	}{
 		{`action: retry`, "exponential 2s..2m +/-20%, 100"},
-		{`action: confirm`, "exponential 5s..10m +/-10%, 24"},
+		{`action: verify`, "exponential 5s..10m +/-10%, 24"},
 		{`action: refresh_token`, "exponential 1s..1m +/-20%, 8"},
-		{`action: hold`, "at once, 0"},
+		{`action: review`, "at once, 0"},
 		{`action: retry, max_attempts: 3`, "exponential 2s..2m +/-20%, 3"},
 		{`action: retry, backoff: {base: 5m}`, "exponential 5m..5m +/-20%, 100"},
 		{`action: retry, backoff: {cap: 3s, jitter: 0%}`, "exponential 2s..3s, 100"},
-		{`action: confirm, backoff: {type: constant, base: 1m}`, "constant 1m +/-10%, 24"},
-		{`action: confirm, backoff: {type: fibonacci, base: 1500ms, cap: 1h, jitter: 100%}`, "fibonacci 1.5s..1h +/-100%, 24"},
+		{`action: verify, backoff: {type: constant, base: 1m}`, "constant 1m +/-10%, 24"},
+		{`action: verify, backoff: {type: fibonacci, base: 1500ms, cap: 1h, jitter: 100%}`, "fibonacci 1.5s..1h +/-100%, 24"},
 		{`action: refresh_token, backoff: {base: 1s}, max_attempts: 4`, "exponential 1s..1m +/-20%, 4"},
 	} {
 		p, err := Parse("p.yaml", []byte("gateways: {paydia: {rules: [{code: 5006301, "+row.rule+"}]}}"))
@@ -94,14 +94,14 @@ func TestInherited(t *testing.T) {
 }
 
 func TestConfirmOverride(t *testing.T) {
-	p, err := Parse("p.yaml", []byte("gateways: {amdigipay: {confirm: {then: retry, lookups: 5}}}"))
+	p, err := Parse("p.yaml", []byte("gateways: {amdigipay: {verify: {then: retry, lookups: 5}}}"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(Confirmation{2 * time.Minute, 5, Retry, "p.yaml:1"}, p.Confirm(am)); diff != "" {
+	if diff := cmp.Diff(Verification{2 * time.Minute, 5, Retry, "p.yaml:1"}, p.Verify(am)); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff(Builtin().Confirm(paydia63), p.Confirm(paydia63)); diff != "" {
+	if diff := cmp.Diff(Builtin().Verify(paydia63), p.Verify(paydia63)); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -123,25 +123,25 @@ func TestEmptyDocuments(t *testing.T) {
 func TestParseErrors(t *testing.T) {
 	const paydia = "gateways:\n  paydia:\n    rules:\n      - "
 	for _, row := range []struct{ doc, want string }{
-		{paydia + "code: '4006301'\n        action: confrim", `p.yaml:5: gateways.paydia.rules[0].action: unknown action "confrim" (want accept, retry, refresh_token, confirm, reject, hold)`},
-		{paydia + "code: '40063'\n        action: hold", `p.yaml:4: gateways.paydia.rules[0].code: malformed code "40063" (want 7 digits or http:NNN, both with x for any digit, net:unsent, net:unknown or body:unreadable)`},
-		{paydia + "{code: '400630X', action: hold}", `p.yaml:4: gateways.paydia.rules[0].code: malformed code "400630X" (want 7 digits`},
-		{paydia + "{code: 'error:true', action: hold}", `p.yaml:4: gateways.paydia.rules[0].code: malformed code "error:true"`},
-		{paydia + "{code: 'net:odd', action: hold}", `p.yaml:4: gateways.paydia.rules[0].code: malformed code "net:odd"`},
-		{"gateways: {amdigipay: {rules: [{code: 4006301, action: hold}]}}", `p.yaml:1: gateways.amdigipay.rules[0].code: malformed code "4006301" (want http:NNN with x`},
-		{paydia + "{code: '4006301', action: hold}\n      - {code: '4006301', action: retry}", `p.yaml:5: gateways.paydia.rules[1].code: "4006301" stands twice (p.yaml:4)`},
-		{paydia + "{action: hold}", `p.yaml:4: gateways.paydia.rules[0]: code is missing`},
+		{paydia + "code: '4006301'\n        action: verfiy", `p.yaml:5: gateways.paydia.rules[0].action: unknown action "verfiy" (want accept, retry, refresh_token, verify, reject, review)`},
+		{paydia + "code: '40063'\n        action: review", `p.yaml:4: gateways.paydia.rules[0].code: malformed code "40063" (want 7 digits or http:NNN, both with x for any digit, net:unsent, net:unknown or body:unreadable)`},
+		{paydia + "{code: '400630X', action: review}", `p.yaml:4: gateways.paydia.rules[0].code: malformed code "400630X" (want 7 digits`},
+		{paydia + "{code: 'error:true', action: review}", `p.yaml:4: gateways.paydia.rules[0].code: malformed code "error:true"`},
+		{paydia + "{code: 'net:odd', action: review}", `p.yaml:4: gateways.paydia.rules[0].code: malformed code "net:odd"`},
+		{"gateways: {amdigipay: {rules: [{code: 4006301, action: review}]}}", `p.yaml:1: gateways.amdigipay.rules[0].code: malformed code "4006301" (want http:NNN with x`},
+		{paydia + "{code: '4006301', action: review}\n      - {code: '4006301', action: retry}", `p.yaml:5: gateways.paydia.rules[1].code: "4006301" stands twice (p.yaml:4)`},
+		{paydia + "{action: review}", `p.yaml:4: gateways.paydia.rules[0]: code is missing`},
 		{paydia + "{code: '4006301'}", `p.yaml:4: gateways.paydia.rules[0]: action is missing`},
-		{paydia + "{code: '4006301', action: hold, bakcoff: 3}", `p.yaml:4: gateways.paydia.rules[0]: unknown key "bakcoff" (want code, action, backoff, max_attempts, max_elapsed)`},
-		{paydia + "{code: '4006301', action: hold, action: hold}", `p.yaml:4: gateways.paydia.rules[0]: "action" stands twice`},
-		{paydia + "{code: [1], action: hold}", `p.yaml:4: gateways.paydia.rules[0].code: want a single value`},
+		{paydia + "{code: '4006301', action: review, bakcoff: 3}", `p.yaml:4: gateways.paydia.rules[0]: unknown key "bakcoff" (want code, action, backoff, max_attempts, max_elapsed)`},
+		{paydia + "{code: '4006301', action: review, action: review}", `p.yaml:4: gateways.paydia.rules[0]: "action" stands twice`},
+		{paydia + "{code: [1], action: review}", `p.yaml:4: gateways.paydia.rules[0].code: want a single value`},
 		{paydia + "just text", `p.yaml:4: gateways.paydia.rules[0]: want a mapping with code, action`},
 		{paydia + "{code: '4006301', action: retry, max_attempts: -1}", `p.yaml:4: gateways.paydia.rules[0].max_attempts: "-1" is not a whole number from 1 to 10000`},
 		{paydia + "{code: '4006301', action: retry, max_attempts: 0}", `p.yaml:4: gateways.paydia.rules[0].max_attempts: "0" is not a whole number`},
 		{paydia + "{code: '4006301', action: retry, max_attempts: many}", `p.yaml:4: gateways.paydia.rules[0].max_attempts: "many" is not a whole number`},
 		{paydia + "{code: '4006301', action: retry, max_elapsed: soon}", `p.yaml:4: gateways.paydia.rules[0].max_elapsed: "soon" is not a positive duration`},
 		{paydia + "{code: '4006301', action: accept, max_elapsed: 1h}", `p.yaml:4: gateways.paydia.rules[0].max_elapsed: action accept is not repeated`},
-		{paydia + "{code: '4006301', action: hold, max_attempts: 3}", `p.yaml:4: gateways.paydia.rules[0].max_attempts: action hold is not repeated`},
+		{paydia + "{code: '4006301', action: review, max_attempts: 3}", `p.yaml:4: gateways.paydia.rules[0].max_attempts: action review is not repeated`},
 		{paydia + "{code: '4006301', action: accept, backoff: {base: 3s}}", `p.yaml:4: gateways.paydia.rules[0].backoff: action accept is not repeated`},
 		{paydia + "{code: '4006301', action: retry, backoff: 3s}", `p.yaml:4: gateways.paydia.rules[0].backoff: want a mapping with type, base, cap, jitter`},
 		{paydia + "{code: '4006301', action: retry, backoff: {typ: constant}}", `p.yaml:4: gateways.paydia.rules[0].backoff: unknown key "typ"`},
@@ -155,15 +155,15 @@ func TestParseErrors(t *testing.T) {
 		{paydia + "{code: '4006301', action: retry, backoff: {jitter: 101%}}", `p.yaml:4: gateways.paydia.rules[0].backoff.jitter: "101%" is not a percentage`},
 		{paydia + "{code: '4006301', action: retry, backoff: {jitter: -1%}}", `p.yaml:4: gateways.paydia.rules[0].backoff.jitter: "-1%" is not a percentage`},
 		{"gateways: {paydia: {rules: {}}}", `p.yaml:1: gateways.paydia.rules: want a list of rules`},
-		{"gateways: {paydia: {rulez: []}}", `p.yaml:1: gateways.paydia: unknown key "rulez" (want confirm, rules)`},
+		{"gateways: {paydia: {rulez: []}}", `p.yaml:1: gateways.paydia: unknown key "rulez" (want verify, rules)`},
 		{"gateways:\n  dana: {}", `p.yaml:2: gateways: unknown key "dana" (want amdigipay, paydia)`},
 		{"gateways: 3", `p.yaml:1: gateways: want a mapping with amdigipay, paydia`},
 		{"gatways: {}", `p.yaml:1: unknown key "gatways" (want gateways)`},
 		{"[]", `p.yaml:1: want a mapping with gateways`},
-		{"gateways: {paydia: {confirm: {settle: soon}}}", `p.yaml:1: gateways.paydia.confirm.settle: "soon" is not a positive duration`},
-		{"gateways: {paydia: {confirm: {lookups: 0}}}", `p.yaml:1: gateways.paydia.confirm.lookups: "0" is not a whole number from 1 to 10000`},
-		{"gateways: {paydia: {confirm: {then: reject}}}", `p.yaml:1: gateways.paydia.confirm.then: unknown action "reject" (want retry, hold)`},
-		{"gateways: {paydia: {confirm: {after: 3}}}", `p.yaml:1: gateways.paydia.confirm: unknown key "after" (want settle, lookups, then)`},
+		{"gateways: {paydia: {verify: {settle: soon}}}", `p.yaml:1: gateways.paydia.verify.settle: "soon" is not a positive duration`},
+		{"gateways: {paydia: {verify: {lookups: 0}}}", `p.yaml:1: gateways.paydia.verify.lookups: "0" is not a whole number from 1 to 10000`},
+		{"gateways: {paydia: {verify: {then: reject}}}", `p.yaml:1: gateways.paydia.verify.then: unknown action "reject" (want retry, review)`},
+		{"gateways: {paydia: {verify: {after: 3}}}", `p.yaml:1: gateways.paydia.verify: unknown key "after" (want settle, lookups, then)`},
 		{"gateways: {}\n---\ngateways: {}", `p.yaml:2: a second document: only the first would count`},
 		{"gateways: {}\nother", `p.yaml:`},
 		{"\x00", `p.yaml: yaml: control characters are not allowed`},
@@ -203,13 +203,13 @@ func TestWriteTable(t *testing.T) {
 	for _, want := range []string{
 		"| GATEWAY | CODE | ACTION | BACKOFF | MAX ATTEMPTS | SOURCE | MEANING |",
 		"| amdigipay | http:200 | accept | | | built-in | success |",
-		"| amdigipay | http:500 | confirm | exponential 5s..10m +/-10% | 24 | retry-policy.yaml:11 | server error: may have been processed |",
-		"| paydia | 5006301 | confirm | exponential 5s..10m +/-10% | 12 | retry-policy.yaml:5 | internal server error: may have been processed |",
+		"| amdigipay | http:500 | verify | exponential 5s..10m +/-10% | 24 | retry-policy.yaml:11 | server error: may have been processed |",
+		"| paydia | 5006301 | verify | exponential 5s..10m +/-10% | 12 | retry-policy.yaml:5 | internal server error: may have been processed |",
 		"| paydia | 4016301 | refresh_token | exponential 1s..1m +/-20% | 8 | built-in | invalid token (B2B) |",
 		"| paydia | net:unsent | retry | exponential 1s..5m +/-20% | 100 | built-in | failed before a byte went out |",
-		"| amdigipay | 2m | 3 | hold | built-in |",
-		"| paydia | 2m | 3 | hold | retry-policy.yaml:3 |",
-		"confirm (exponential 5s..10m +/-10%, max attempts 24): what is not known to have failed has not failed.",
+		"| amdigipay | 2m | 3 | review | built-in |",
+		"| paydia | 2m | 3 | review | retry-policy.yaml:3 |",
+		"verify (exponential 5s..10m +/-10%, max attempts 24): what is not known to have failed has not failed.",
 	} {
 		if !lines[want] {
 			t.Errorf("no line %s in\n%s", want, &out)
@@ -222,8 +222,8 @@ func TestWriteTable(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(example))
-	f.Add([]byte("gateways: {paydia: {confirm: {settle: 1s, then: retry}}}"))
-	f.Add([]byte("gateways: &g {paydia: &p {rules: [{code: http:5xx, action: hold}]}, amdigipay: *p}"))
+	f.Add([]byte("gateways: {paydia: {verify: {settle: 1s, then: retry}}}"))
+	f.Add([]byte("gateways: &g {paydia: &p {rules: [{code: http:5xx, action: review}]}, amdigipay: *p}"))
 	f.Add([]byte("gateways: {paydia: {rules: [{code: 5xxxxxx, action: retry, backoff: {type: fibonacci, base: 2562047h, cap: 2562047h, jitter: 100%}, max_attempts: 10000}]}}"))
 	f.Add([]byte("gateways: *g"))
 	f.Add([]byte("{"))
@@ -242,7 +242,7 @@ func FuzzParse(f *testing.F) {
 					t.Errorf("%s: %+v", code, d)
 				}
 			}
-			if c := p.Confirm(g); c.Lookups < 1 || c.Settle <= 0 || (c.Then != Retry && c.Then != Hold) {
+			if c := p.Verify(g); c.Lookups < 1 || c.Settle <= 0 || (c.Then != Retry && c.Then != Review) {
 				t.Errorf("%+v", c)
 			}
 		}

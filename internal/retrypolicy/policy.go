@@ -4,7 +4,7 @@
 //
 // A policy is a list of rules per gateway. Overrides (a YAML file, see
 // interface.md, "Retry policy file") come before the built-in rules, and among
-// either the most exact rule wins. A code that no rule lists is Confirm: what is
+// either the most exact rule wins. A code that no rule lists is Verify: what is
 // not known to have failed has not failed.
 package retrypolicy
 
@@ -26,16 +26,16 @@ const (
 	Accept       Action = "accept"        // it went through
 	Retry        Action = "retry"         // certainly not processed: send again, same payment reference
 	RefreshToken Action = "refresh_token" // drop the access token, take a new one, send again
-	Confirm      Action = "confirm"       // outcome unknown: look it up before anything else
+	Verify       Action = "verify"        // outcome unknown: look it up before anything else
 	Reject       Action = "reject"        // refused for good
-	Hold         Action = "hold"          // stop and wait for a person
+	Review       Action = "review"        // stop and wait for a person
 )
 
 // actions lists every action, in the order in which errors name them.
-var actions = []Action{Accept, Retry, RefreshToken, Confirm, Reject, Hold}
+var actions = []Action{Accept, Retry, RefreshToken, Verify, Reject, Review}
 
 // Schedule says how often something may be done and how long to wait before
-// doing it again. For Retry and RefreshToken it is about submits, for Confirm
+// doing it again. For Retry and RefreshToken it is about submits, for Verify
 // about look-ups; the other actions have none.
 type Schedule struct {
 	Backoff     Backoff
@@ -62,12 +62,12 @@ type Rule struct {
 	Source  string // BuiltIn, or file:line of the override
 }
 
-// Confirmation says when the answer "no such payment" to the look-ups of an
+// Verification says when the answer "no such payment" to the look-ups of an
 // unknown outcome is believed, and what follows then.
-type Confirmation struct {
+type Verification struct {
 	Settle  time.Duration // counted from the end of the attempt
 	Lookups int           // how many look-ups must have said "not found"
-	Then    Action        // Retry or Hold
+	Then    Action        // Retry or Review
 	Source  string        // BuiltIn, or file:line of the override
 }
 
@@ -75,37 +75,37 @@ type Confirmation struct {
 // for concurrent use.
 type Policy struct {
 	rules         map[payment.Gateway][]Rule // in order of precedence
-	confirmations map[payment.Gateway]Confirmation
+	verifications map[payment.Gateway]Verification
 }
 
 // Decision is what follows a submit.
 type Decision struct {
 	Action    Action
-	Delay     time.Duration // until the next submit (Retry, RefreshToken) or the first look-up (Confirm)
+	Delay     time.Duration // until the next submit (Retry, RefreshToken) or the first look-up (Verify)
 	Rule      Rule          // the rule that the code fell under
-	Exhausted bool          // Action is Hold because the rule's attempts are used up
-	Reason    string        // of a Hold: why a person must look, in words
+	Exhausted bool          // Action is Review because the rule's attempts are used up
+	Reason    string        // of a Review: why a person must look, in words
 }
 
 // Decide says what follows a submit that came to the given code. The attempt, at
 // least 1, is how many submits of the payment have come to the same action, this
 // one included; whoever counts all its submits together only gives up sooner.
-// When a rule that sends again has used up its attempts, the decision is Hold.
+// When a rule that sends again has used up its attempts, the decision is Review.
 // The age is how long ago the first submit was made.
 func (p *Policy) Decide(g payment.Gateway, code string, attempt int, age time.Duration) Decision {
 	r := p.rule(g, code)
 	d := Decision{Action: r.Action, Rule: r}
 	switch r.Action {
-	case Confirm:
+	case Verify:
 		d.Delay = r.Backoff.Delay(1)
 	case Retry, RefreshToken:
 		if !r.exhausted(attempt, age) {
 			d.Delay = r.Backoff.Delay(attempt)
 			break
 		}
-		d.Action, d.Exhausted = Hold, true
+		d.Action, d.Exhausted = Review, true
 		d.Reason = fmt.Sprintf("%s (%s): given up after %d submits in %s", code, r.Meaning, attempt, short(age.Round(time.Second)))
-	case Hold:
+	case Review:
 		d.Reason = fmt.Sprintf("%s: %s", code, r.Meaning)
 	case Accept, Reject:
 	}
@@ -116,11 +116,11 @@ func (p *Policy) Decide(g payment.Gateway, code string, attempt int, age time.Du
 // outcome: the time to wait before the next one when some have been made, and
 // whether the rule has no more of them. The code is that of the submit; one that
 // is empty (the worker died before it knew) or that an edited policy no longer
-// confirms is looked up as an unlisted one. The age is since when the outcome is
+// verifies is looked up as an unlisted one. The age is since when the outcome is
 // unknown.
 func (p *Policy) Lookup(g payment.Gateway, submitCode string, lookups int, age time.Duration) (delay time.Duration, exhausted bool) {
 	r := p.rule(g, submitCode)
-	if r.Action != Confirm {
+	if r.Action != Verify {
 		r = unlisted
 	}
 	if r.exhausted(lookups, age) {
@@ -129,8 +129,8 @@ func (p *Policy) Lookup(g payment.Gateway, submitCode string, lookups int, age t
 	return r.Backoff.Delay(lookups + 1), false
 }
 
-// Confirm says when a gateway's "no such payment" is believed.
-func (p *Policy) Confirm(g payment.Gateway) Confirmation { return p.confirmations[g] }
+// Verify says when a gateway's "no such payment" is believed.
+func (p *Policy) Verify(g payment.Gateway) Verification { return p.verifications[g] }
 
 // Rules lists the rules in force, per gateway in order of precedence. A built-in
 // rule whose every code an override decides is not among them.

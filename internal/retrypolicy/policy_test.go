@@ -24,19 +24,19 @@ func TestBuiltinActions(t *testing.T) {
 		// The eleven of Paydia's Auth Payment page.
 		{paydia63, Accept, "2006300"},
 		{paydia63, Reject, "4006301 4006302 4036302 4036314 4046308"},
-		{paydia63, Hold, "4016300"},
+		{paydia63, Review, "4016300"},
 		{paydia63, RefreshToken, "4016301"},
-		{paydia63, Confirm, "4096300 4096301 5006301"},
+		{paydia63, Verify, "4096300 4096301 5006301"},
 		// "Expect, though not listed".
-		{paydia63, Confirm, "2026300 4046318 5006300 5006302 5046300"},
+		{paydia63, Verify, "2026300 4046318 5006300 5006302 5046300"},
 		{paydia63, Reject, "4006300 4016302 4016304 4036305 4036315 4036318 4036323"},
 		{paydia63, RefreshToken, "4016303"},
 		{paydia63, Retry, "4296300"},
 		// SNAP in general, other services.
 		{paydia63, Accept, "2007300"},
-		{paydia63, Confirm, "2027400 4047401 4047418 4097400 4097401 5007400 5007401 5007402 5047400"},
+		{paydia63, Verify, "2027400 4047401 4047418 4097400 4097401 5007400 5007401 5007402 5047400"},
 		{paydia63, Reject, "4007400 4007401 4007402"},
-		{paydia63, Hold, "4017400"},
+		{paydia63, Review, "4017400"},
 		{paydia63, RefreshToken, "4017401 4017403"},
 		{paydia63, Reject, "4017402 4017404"},
 		{paydia63, Reject, "4037400 4037401 4037402 4037403 4037405 4037407 4037408 4037409 4037410 4037411 4037412 4037413"},
@@ -45,23 +45,23 @@ func TestBuiltinActions(t *testing.T) {
 		{paydia63, Reject, "4047400 4047402 4047403 4047404 4047405 4047406 4047407 4047408 4047409 4047410 4047411"},
 		{paydia63, Reject, "4047412 4047413 4047414 4047415 4047416 4047417 4047419 4057400 4057401"},
 		// Paydia without a code in the body.
-		{paydia63, Hold, "http:401 http:403 http:404 http:405"},
+		{paydia63, Review, "http:401 http:403 http:404 http:405"},
 		{paydia63, Retry, "http:429 net:unsent"},
-		{paydia63, Confirm, "http:200 http:302 http:400 http:408 http:409 http:422 http:500 http:502 http:503 http:504"},
-		{paydia63, Confirm, "net:unknown body:unreadable"},
+		{paydia63, Verify, "http:200 http:302 http:400 http:408 http:409 http:422 http:500 http:502 http:503 http:504"},
+		{paydia63, Verify, "net:unknown body:unreadable"},
 		// Unlisted: never failed, never sent again.
-		{paydia63, Confirm, "2006301 2016300 4006303 4016305 4036324 4056302 4096302 4296301 5006303 5036300 9999999"},
-		{paydia63, Confirm, "error:true xxxxxxx 401xx01 200630 20063000 nonsense"},
-		{paydia63, Confirm, ""},
+		{paydia63, Verify, "2006301 2016300 4006303 4016305 4036324 4056302 4096302 4296301 5006303 5036300 9999999"},
+		{paydia63, Verify, "error:true xxxxxxx 401xx01 200630 20063000 nonsense"},
+		{paydia63, Verify, ""},
 		// AM.
 		{am, Accept, "http:200"},
 		{am, Reject, "error:true http:400 http:422"},
 		{am, RefreshToken, "http:401"},
-		{am, Hold, "http:403 http:404 http:405"},
+		{am, Review, "http:403 http:404 http:405"},
 		{am, Retry, "http:429 net:unsent"},
-		{am, Confirm, "http:301 http:302 http:307 http:408 http:409 http:500 http:502 http:503 http:504 http:599"},
-		{am, Confirm, "net:unknown body:unreadable"},
-		{am, Confirm, "http:100 http:201 http:202 http:204 http:402 http:410 http:418 2006300 nonsense"},
+		{am, Verify, "http:301 http:302 http:307 http:408 http:409 http:500 http:502 http:503 http:504 http:599"},
+		{am, Verify, "net:unknown body:unreadable"},
+		{am, Verify, "http:100 http:201 http:202 http:204 http:402 http:410 http:418 2006300 nonsense"},
 	} {
 		for _, code := range strings.Fields(row.codes) {
 			if d := Builtin().Decide(row.gateway, code, 1, 0); d.Action != row.action {
@@ -69,8 +69,8 @@ func TestBuiltinActions(t *testing.T) {
 			}
 		}
 	}
-	if d := Builtin().Decide(paydia63, "", 1, 0); d.Action != Confirm {
-		t.Errorf("no code: %s, want confirm", d.Action)
+	if d := Builtin().Decide(paydia63, "", 1, 0); d.Action != Verify {
+		t.Errorf("no code: %s, want verify", d.Action)
 	}
 }
 
@@ -81,7 +81,7 @@ func TestBuiltinSchedules(t *testing.T) {
 		schedule Schedule
 		want     string
 	}{
-		{"confirm: look-ups", look, "5s 10s 20s 40s 1m20s 2m40s 5m20s 10m*17 (24)"},
+		{"verify: look-ups", look, "5s 10s 20s 40s 1m20s 2m40s 5m20s 10m*17 (24)"},
 		{"retry: throttled", throttled, "2s 4s 8s 16s 32s 1m4s 2m*94 (100)"},
 		{"retry: unsent", unsent, "1s 2s 4s 8s 16s 32s 1m4s 2m8s 4m16s 5m*91 (100)"},
 		{"retry: later", later, "1m 2m 4m 8m 16m 30m*5 (10)"},
@@ -151,16 +151,16 @@ func TestAttemptsRunOut(t *testing.T) {
 		want    string // action and reason
 	}{
 		{paydia63, "4016301", 7, "refresh_token: "},
-		{paydia63, "4016301", 8, "hold: 4016301 (invalid token (B2B)): given up after 8 submits in 0s"},
+		{paydia63, "4016301", 8, "review: 4016301 (invalid token (B2B)): given up after 8 submits in 0s"},
 		{paydia63, "4296300", 99, "retry: "},
-		{paydia63, "4296300", 100, "hold: 4296300 (too many requests): given up after 100 submits in 0s"},
+		{paydia63, "4296300", 100, "review: 4296300 (too many requests): given up after 100 submits in 0s"},
 		{am, "net:unsent", 99, "retry: "},
-		{am, "net:unsent", 100, "hold: net:unsent (failed before a byte went out): given up after 100 submits in 0s"},
+		{am, "net:unsent", 100, "review: net:unsent (failed before a byte went out): given up after 100 submits in 0s"},
 		// The other actions do not depend on the number of submits.
 		{paydia63, "2006300", 500, "accept: "},
-		{paydia63, "5006301", 500, "confirm: "},
+		{paydia63, "5006301", 500, "verify: "},
 		{paydia63, "4036314", 500, "reject: "},
-		{paydia63, "4016300", 1, "hold: 4016300: unauthorized: signature or client settings"},
+		{paydia63, "4016300", 1, "review: 4016300: unauthorized: signature or client settings"},
 	} {
 		d := Builtin().Decide(row.gateway, row.code, row.attempt, 0)
 		if got := fmt.Sprintf("%s: %s", d.Action, d.Reason); got != row.want {
@@ -199,7 +199,7 @@ func TestLookup(t *testing.T) {
 gateways:
   paydia:
     rules:
-      - {code: "5006301", action: confirm, backoff: {type: constant, base: 7s, jitter: 0%}, max_attempts: 3}
+      - {code: "5006301", action: verify, backoff: {type: constant, base: 7s, jitter: 0%}, max_attempts: 3}
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -216,7 +216,7 @@ gateways:
 		{"net:unknown", 1, 9 * time.Second, 11 * time.Second, false},
 		{"net:unknown", 24, 0, 0, true},
 		{"", 0, 4500 * time.Millisecond, 5500 * time.Millisecond, false},        // died before it knew
-		{"4296300", 0, 4500 * time.Millisecond, 5500 * time.Millisecond, false}, // confirm no more
+		{"4296300", 0, 4500 * time.Millisecond, 5500 * time.Millisecond, false}, // verify no more
 	} {
 		d, exhausted := p.Lookup(paydia63, row.code, row.lookups, 0)
 		if d < row.min || d > row.max || exhausted != row.want {
@@ -230,11 +230,11 @@ func TestPrecedence(t *testing.T) {
 gateways:
   paydia:
     rules:
-      - {code: "5xxxx0x", action: hold}
+      - {code: "5xxxx0x", action: review}
       - {code: "500xx0x", action: reject}
       - {code: "5006xxx", action: retry}
-      - {code: "40963xx", action: hold}
-      - {code: "http:5xx", action: hold}
+      - {code: "40963xx", action: review}
+      - {code: "http:5xx", action: review}
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -243,21 +243,21 @@ gateways:
 		code string
 		want string // action, and the rule's code
 	}{
-		{"5006301", "reject 500xx0x"},  // three x each: first listed; before the exact built-in
-		{"5006311", "retry 5006xxx"},   // only one fits
-		{"5046300", "hold 5xxxx0x"},    // before the built-in 504xx00
-		{"4096301", "hold 40963xx"},    //
-		{"4097401", "confirm 409xx01"}, // no override fits
-		{"http:503", "hold http:5xx"},  //
-		{"5006399", "retry 5006xxx"},   //
-		{"5106399", "confirm unlisted"},
+		{"5006301", "reject 500xx0x"},   // three x each: first listed; before the exact built-in
+		{"5006311", "retry 5006xxx"},    // only one fits
+		{"5046300", "review 5xxxx0x"},   // before the built-in 504xx00
+		{"4096301", "review 40963xx"},   //
+		{"4097401", "verify 409xx01"},   // no override fits
+		{"http:503", "review http:5xx"}, //
+		{"5006399", "retry 5006xxx"},    //
+		{"5106399", "verify unlisted"},
 	} {
 		d := p.Decide(paydia63, row.code, 1, 0)
 		if got := fmt.Sprintf("%s %s", d.Action, d.Rule.Code); got != row.want {
 			t.Errorf("%s: %s, want %s", row.code, got, row.want)
 		}
 	}
-	if d := p.Decide(am, "http:503", 1, 0); d.Action != Confirm {
+	if d := p.Decide(am, "http:503", 1, 0); d.Action != Verify {
 		t.Errorf("an override of one gateway reached the other: %s", d.Action)
 	}
 }
@@ -279,9 +279,9 @@ func TestEveryBuiltinRuleIsReached(t *testing.T) {
 }
 
 func TestBuiltinConfirmation(t *testing.T) {
-	want := Confirmation{Settle: 2 * time.Minute, Lookups: 3, Then: Hold, Source: BuiltIn}
+	want := Verification{Settle: 2 * time.Minute, Lookups: 3, Then: Review, Source: BuiltIn}
 	for _, g := range payment.Gateways() {
-		if diff := cmp.Diff(want, Builtin().Confirm(g)); diff != "" {
+		if diff := cmp.Diff(want, Builtin().Verify(g)); diff != "" {
 			t.Errorf("%s: %s", g, diff)
 		}
 	}

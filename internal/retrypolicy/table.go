@@ -24,22 +24,22 @@ func WriteTable(w io.Writer, p *Policy) error {
 		}
 		rules.AppendRow(table.Row{r.Gateway, r.Code, r.Action, backoff, attempts, r.Source, r.Meaning})
 	}
-	confirmations := table.NewWriter()
-	confirmations.AppendHeader(table.Row{"gateway", "settle", "lookups", "then", "source"})
+	verifications := table.NewWriter()
+	verifications.AppendHeader(table.Row{"gateway", "settle", "lookups", "then", "source"})
 	for _, g := range payment.Gateways() {
-		c := p.Confirm(g)
-		confirmations.AppendRow(table.Row{g, short(c.Settle), c.Lookups, c.Then, c.Source})
+		c := p.Verify(g)
+		verifications.AppendRow(table.Row{g, short(c.Settle), c.Lookups, c.Then, c.Source})
 	}
 	_, err := fmt.Fprintf(w, `%s
 
 The first row that fits a code decides; x is any digit. A code in no row is
 %s (%s, max attempts %d): what is not known to have failed has not failed.
-When the attempts run out: hold.
+When the attempts run out: review.
 
 An unknown outcome is looked up; "no such payment" is believed once it was
 answered to so many lookups, over at least settle from the end of the attempt:
 
 %s
-`, rules.Render(), unlisted.Action, unlisted.Backoff, unlisted.MaxAttempts, confirmations.Render())
+`, rules.Render(), unlisted.Action, unlisted.Backoff, unlisted.MaxAttempts, verifications.Render())
 	return err
 }

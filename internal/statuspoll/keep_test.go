@@ -56,7 +56,7 @@ func TestKeptWhileAskedAbout(t *testing.T) {
 		if err != nil || verdict != ledger.Claimed {
 			t.Fatal(verdict, err)
 		}
-		r.Status, r.Since, r.Due = payment.Confirming, time.Now(), time.Now()
+		r.Status, r.Since, r.Due = payment.Verifying, time.Now(), time.Now()
 		r.Doubt, r.Doubts = retrypolicy.CodeUnknown, 1
 		if err := book.Save(t.Context(), r); err != nil {
 			t.Fatal(err)

@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	// watchInterval is how often a payment in attention whose outcome is still
+	// watchInterval is how often a payment in review whose outcome is still
 	// unknown is looked for. Late evidence spares the person who would look.
 	watchInterval = 10 * time.Minute
 	// maxDoubts is how often a payment may be sent with an outcome nobody knew
@@ -35,7 +35,7 @@ func (p *Poller) settle(r *ledger.Record, f Finding) (c change, ok bool) {
 	switch {
 	case f.Answer.Receipt != nil:
 		action = p.found(r, f)
-	case before.Status == payment.Confirming:
+	case before.Status == payment.Verifying:
 		action = p.notFound(r, f)
 	default: // known to be there, or being watched for: not to see it says nothing
 		p.keepWatch(r)
@@ -61,7 +61,7 @@ func (p *Poller) found(r *ledger.Record, f Finding) retrypolicy.Action {
 	before := r.Status
 	f.Answer.Receipt.Apply(&r.Payment)
 	if f.Twice != "" {
-		r.Status, r.Reason = payment.Attention, f.Twice
+		r.Status, r.Reason = payment.NeedsReview, f.Twice
 	}
 	if before == payment.Expired && r.Status == payment.OnProcessing {
 		r.Status = payment.Expired // still unpaid; only money brings it back
@@ -70,7 +70,7 @@ func (p *Poller) found(r *ledger.Record, f Finding) retrypolicy.Action {
 		r.Status = payment.Expired
 	}
 	r.Due = submit.DueAfter(r.Status, p.Now(), p.Interval)
-	if r.Status == payment.Expired || r.Status == payment.Attention && before == payment.Attention {
+	if r.Status == payment.Expired || r.Status == payment.NeedsReview && before == payment.NeedsReview {
 		p.keepWatch(r)
 	}
 	if r.Status == before {
@@ -94,11 +94,11 @@ func (p *Poller) notFound(r *ledger.Record, f Finding) retrypolicy.Action {
 	if f.Answer.Absent {
 		r.NotFound++
 	}
-	confirm := p.Policy.Confirm(r.Gateway)
-	believed := f.Proven && enough(r, confirm, f.Answer.At)
+	verify := p.Policy.Verify(r.Gateway)
+	believed := f.Proven && enough(r, verify, f.Answer.At)
 	delay, exhausted := p.Policy.Lookup(r.Gateway, r.Doubt, r.Lookups, now.Sub(r.Since))
 	switch {
-	case believed && confirm.Then == retrypolicy.Retry && r.Doubts < maxDoubts:
+	case believed && verify.Then == retrypolicy.Retry && r.Doubts < maxDoubts:
 		r.Status, r.Due = payment.Queued, now.Add(ledger.TaskGrace)
 		return retrypolicy.Retry
 	case believed:
@@ -109,27 +109,27 @@ func (p *Poller) notFound(r *ledger.Record, f Finding) retrypolicy.Action {
 			r.Doubt, r.Lookups, now.Sub(r.Since).Round(time.Second))
 	default:
 		r.Due = now.Add(delay)
-		return retrypolicy.Confirm
+		return retrypolicy.Verify
 	}
-	r.Status, r.GatewayStatus = payment.Attention, r.Doubt
+	r.Status, r.GatewayStatus = payment.NeedsReview, r.Doubt
 	p.keepWatch(r)
-	return retrypolicy.Hold
+	return retrypolicy.Review
 }
 
 // ripe reports whether one more "no such payment", said at that time, would be believed.
 func (p *Poller) ripe(r *ledger.Record, at time.Time) bool {
 	once := *r
 	once.NotFound++
-	return r.Status == payment.Confirming && enough(&once, p.Policy.Confirm(r.Gateway), at)
+	return r.Status == payment.Verifying && enough(&once, p.Policy.Verify(r.Gateway), at)
 }
 
 // enough reports whether "no such payment", last said at that time, was said often
 // enough, for long enough.
-func enough(r *ledger.Record, c retrypolicy.Confirmation, at time.Time) bool {
+func enough(r *ledger.Record, c retrypolicy.Verification, at time.Time) bool {
 	return r.NotFound >= c.Lookups && at.Sub(r.Since) >= c.Settle
 }
 
-// keepWatch says when an expired payment, or one in attention, is next looked
+// keepWatch says when an expired payment, or one in review, is next looked
 // for; once its time is up, never again.
 func (p *Poller) keepWatch(r *ledger.Record) {
 	now := p.Now()
@@ -137,7 +137,7 @@ func (p *Poller) keepWatch(r *ledger.Record) {
 	case r.Status == payment.Expired && now.Before(r.ExpiresAt.Add(p.LateWindow)),
 		r.Status == payment.OnProcessing:
 		r.Due = submit.DueAfter(payment.OnProcessing, now, p.Interval)
-	case r.Status == payment.Attention && r.Doubts > 0 && now.Before(r.Since.Add(p.LateWindow)):
+	case r.Status == payment.NeedsReview && r.Doubts > 0 && now.Before(r.Since.Add(p.LateWindow)):
 		r.Due = now.Add(watchInterval)
 	default:
 		r.Due = time.Time{}

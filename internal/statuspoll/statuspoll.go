@@ -225,7 +225,7 @@ func (p *Poller) abandonHeld(ctx context.Context, wanted []*ledger.Record) error
 		if err == nil {
 			r, err = p.Ledger.Read(ctx, r.Key())
 		}
-		if err == nil && r.Status == payment.Confirming && r.Since.Equal(wanted[i].LeaseEnd()) {
+		if err == nil && r.Status == payment.Verifying && r.Since.Equal(wanted[i].LeaseEnd()) {
 			wanted[i] = r
 		}
 		errs = append(errs, err)

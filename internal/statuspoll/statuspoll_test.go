@@ -102,8 +102,8 @@ func TestUnknownIsFoundAndAdopted(t *testing.T) {
 		r.Forward(6 * time.Second) // the first look-up is due after 5 s, not with the poll
 		r.Poll(payment.AMDigiPay)
 		r.Poll(payment.Paydia)
-		story(t, r, inv, "submit net:unknown > confirm", "lookup http:200 > accept", "on_processing")
-		story(t, r, ord, "submit net:unknown > confirm", "lookup 2006400 > accept", "paid")
+		story(t, r, inv, "submit net:unknown > verify", "lookup http:200 > accept", "on_processing")
+		story(t, r, ord, "submit net:unknown > verify", "lookup 2006400 > accept", "paid")
 		a := r.Read(ord).Attempts
 		if a[1].ExternalID == "" || a[1].ExternalID == a[0].ExternalID {
 			t.Errorf("X-EXTERNAL-IDs %q, %q", a[0].ExternalID, a[1].ExternalID)
@@ -124,28 +124,28 @@ func TestNotFoundIsBelievedSlowly(t *testing.T) {
 			r.Take(rig.AMOrder("INV/1"), rig.PaydiaOrder("ORD-1"))
 			r.Submit(key)
 			lookups := 0
-			for r.Read(key).Status == payment.Confirming && lookups < 20 {
+			for r.Read(key).Status == payment.Verifying && lookups < 20 {
 				r.Forward(time.Second)
 				before := len(r.Attempts)
 				r.Poll(key.Gateway)
 				lookups += len(r.Attempts) - before
-				if end := r.Now().Sub(rig.Start); r.Read(key).Status != payment.Confirming && end < 2*time.Minute {
+				if end := r.Now().Sub(rig.Start); r.Read(key).Status != payment.Verifying && end < 2*time.Minute {
 					t.Errorf("settled after %s", end)
 				}
 			}
 			got := r.Read(key)
-			if got.Status != payment.Attention || got.Reason == "" || lookups != 5 {
+			if got.Status != payment.NeedsReview || got.Reason == "" || lookups != 5 {
 				t.Errorf("%s after %d look-ups: %s", got.Status, lookups, got.Reason)
 			}
 			last := got.Attempts[len(got.Attempts)-1]
-			if last.Action != "hold" || got.Attempts[1].Action != "confirm" {
+			if last.Action != "review" || got.Attempts[1].Action != "verify" {
 				t.Errorf("%+v", got.Attempts)
 			}
 		})
 	}
 }
 
-// TestLateCommitIsNoticed: believed lost, in attention, and then it turns up.
+// TestLateCommitIsNoticed: believed lost, in needs_review, and then it turns up.
 func TestLateCommitIsNoticed(t *testing.T) {
 	for _, key := range []payment.Key{inv, ord} {
 		t.Run(string(key.Gateway), func(t *testing.T) {
@@ -158,8 +158,8 @@ func TestLateCommitIsNoticed(t *testing.T) {
 				r.Forward(time.Minute)
 				r.Poll(key.Gateway)
 			}
-			if s := r.Read(key).Status; s != payment.Attention {
-				t.Fatalf("%s, want attention", s)
+			if s := r.Read(key).Status; s != payment.NeedsReview {
+				t.Fatalf("%s, want needs_review", s)
 			}
 			r.Forward(time.Hour)
 			r.Poll(key.Gateway)
@@ -190,7 +190,7 @@ func TestWatchEnds(t *testing.T) {
 	if n := len(r.Sim.Journal()) - before; n != 0 {
 		t.Errorf("%d requests after the watch was over", n)
 	}
-	if s := r.Read(ord).Status; s != payment.Attention {
+	if s := r.Read(ord).Status; s != payment.NeedsReview {
 		t.Errorf("%s", s)
 	}
 }
@@ -199,12 +199,12 @@ func TestWatchEnds(t *testing.T) {
 // even then not for ever.
 func TestThenRetry(t *testing.T) {
 	r := rig.New(t, redistest.Mini(t))
-	r.SetPolicy(`gateways: {paydia: {confirm: {settle: 10s, lookups: 2, then: retry}}}`)
+	r.SetPolicy(`gateways: {paydia: {verify: {settle: 10s, lookups: 2, then: retry}}}`)
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostBefore, Operation: gatewaysim.PaydiaPayment})
 	r.Take(rig.PaydiaOrder("ORD-1"))
 	for sends := 1; sends <= 3; sends++ {
 		r.Submit(ord)
-		for r.Read(ord).Status == payment.Confirming {
+		for r.Read(ord).Status == payment.Verifying {
 			r.Forward(time.Second)
 			r.Poll(payment.Paydia)
 		}
@@ -212,7 +212,7 @@ func TestThenRetry(t *testing.T) {
 			t.Errorf("after send %d in the queue: %v", sends, queue)
 		}
 	}
-	if got := r.Read(ord); got.Status != payment.Attention || r.Sim.Requests(gatewaysim.PaydiaPayment) != 3 {
+	if got := r.Read(ord); got.Status != payment.NeedsReview || r.Sim.Requests(gatewaysim.PaydiaPayment) != 3 {
 		t.Errorf("%s after %d sends", got.Status, r.Sim.Requests(gatewaysim.PaydiaPayment))
 	}
 }
@@ -221,17 +221,17 @@ func TestThenRetry(t *testing.T) {
 // refused; that does not reject the payment.
 func TestRefusedResendSaysNothing(t *testing.T) {
 	r := rig.New(t, redistest.Mini(t))
-	r.SetPolicy(`gateways: {paydia: {confirm: {settle: 10s, lookups: 2, then: retry}}}`)
+	r.SetPolicy(`gateways: {paydia: {verify: {settle: 10s, lookups: 2, then: retry}}}`)
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLateLost, Operation: gatewaysim.PaydiaPayment, Count: 1, Delay: time.Minute})
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultRefuse, Operation: gatewaysim.PaydiaPayment, Count: 1})
 	r.Take(rig.PaydiaOrder("ORD-1"))
 	r.Submit(ord)
-	for r.Read(ord).Status == payment.Confirming {
+	for r.Read(ord).Status == payment.Verifying {
 		r.Forward(time.Second)
 		r.Poll(payment.Paydia)
 	}
 	r.Submit(ord) // refused
-	if s := r.Read(ord).Status; s != payment.Confirming {
+	if s := r.Read(ord).Status; s != payment.Verifying {
 		t.Fatalf("a refused second send made it %s", s)
 	}
 	r.Forward(time.Minute)
@@ -245,18 +245,18 @@ func TestRefusedResendSaysNothing(t *testing.T) {
 // payment before a person; the first one's money is noticed all the same.
 func TestHeldResendIsWatched(t *testing.T) {
 	r := rig.New(t, redistest.Mini(t))
-	r.SetPolicy(`gateways: {paydia: {confirm: {settle: 10s, lookups: 2, then: retry}}}`)
+	r.SetPolicy(`gateways: {paydia: {verify: {settle: 10s, lookups: 2, then: retry}}}`)
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLateLost, Operation: gatewaysim.PaydiaPayment, Count: 1, Delay: time.Hour})
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultRefuse, Operation: gatewaysim.PaydiaPayment, Count: 1, Code: "4016300"})
 	r.Take(rig.PaydiaOrder("ORD-1"))
 	r.Submit(ord)
-	for r.Read(ord).Status == payment.Confirming {
+	for r.Read(ord).Status == payment.Verifying {
 		r.Forward(time.Second)
 		r.Poll(payment.Paydia)
 	}
 	r.Submit(ord)
-	if s := r.Read(ord).Status; s != payment.Attention {
-		t.Fatalf("%s, want attention", s)
+	if s := r.Read(ord).Status; s != payment.NeedsReview {
+		t.Fatalf("%s, want needs_review", s)
 	}
 	for range 8 {
 		r.Forward(10 * time.Minute)
@@ -294,7 +294,7 @@ func TestErrorsChangeNothing(t *testing.T) {
 // did not get to comes first in the next one.
 func TestNobodyWaitsForever(t *testing.T) {
 	r := rig.New(t, redistest.Mini(t))
-	r.SetPolicy(`gateways: {paydia: {rules: [{code: "net:unknown", action: confirm, backoff: {type: constant, base: 1s, jitter: 0%}}]}}`)
+	r.SetPolicy(`gateways: {paydia: {rules: [{code: "net:unknown", action: verify, backoff: {type: constant, base: 1s, jitter: 0%}}]}}`)
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostAfter, Operation: gatewaysim.PaydiaPayment})
 	var keys []payment.Key
 	for i := range 48 {
@@ -333,7 +333,7 @@ func TestNobodyWaitsForever(t *testing.T) {
 
 func TestLookupsRunOut(t *testing.T) {
 	r := rig.New(t, redistest.Mini(t))
-	r.SetPolicy(`gateways: {paydia: {rules: [{code: "net:unknown", action: confirm, max_attempts: 4, backoff: {type: constant, base: 7s, jitter: 0%}}]}}`)
+	r.SetPolicy(`gateways: {paydia: {rules: [{code: "net:unknown", action: verify, max_attempts: 4, backoff: {type: constant, base: 7s, jitter: 0%}}]}}`)
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostAfter, Operation: gatewaysim.PaydiaPayment})
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.Fault500Before, Operation: gatewaysim.PaydiaQuery})
 	r.Take(rig.PaydiaOrder("ORD-1"))
@@ -350,23 +350,23 @@ func TestLookupsRunOut(t *testing.T) {
 	if diff := cmp.Diff([]time.Duration{7 * time.Second, 14 * time.Second, 21 * time.Second, 28 * time.Second}, at); diff != "" {
 		t.Error(diff)
 	}
-	if got.Status != payment.Attention || got.Reason == "" {
+	if got.Status != payment.NeedsReview || got.Reason == "" {
 		t.Errorf("%s: %s", got.Status, got.Reason)
 	}
 }
 
 func TestTimeForLookupsRunsOut(t *testing.T) {
 	r := rig.New(t, redistest.Mini(t))
-	r.SetPolicy(`gateways: {paydia: {rules: [{code: "net:unknown", action: confirm, max_elapsed: 1m}]}}`)
+	r.SetPolicy(`gateways: {paydia: {rules: [{code: "net:unknown", action: verify, max_elapsed: 1m}]}}`)
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostAfter, Operation: gatewaysim.PaydiaPayment})
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.Fault500Before, Operation: gatewaysim.PaydiaQuery})
 	r.Take(rig.PaydiaOrder("ORD-1"))
 	r.Submit(ord)
-	for r.Read(ord).Status == payment.Confirming && r.Now().Before(rig.Start.Add(time.Hour)) {
+	for r.Read(ord).Status == payment.Verifying && r.Now().Before(rig.Start.Add(time.Hour)) {
 		r.Forward(time.Second)
 		r.Poll(payment.Paydia)
 	}
-	if got, after := r.Read(ord), r.Now().Sub(rig.Start); got.Status != payment.Attention || after < time.Minute || after > 2*time.Minute {
+	if got, after := r.Read(ord), r.Now().Sub(rig.Start); got.Status != payment.NeedsReview || after < time.Minute || after > 2*time.Minute {
 		t.Errorf("%s after %s: %s", got.Status, after, got.Reason)
 	}
 }
@@ -423,12 +423,12 @@ func TestAbandonedClaimIsLookedUp(t *testing.T) {
 			t.Fatalf("due: %v, %v", due, err)
 		}
 		r.Poll(payment.Paydia)
-		story(t, r, ord, "submit net:unknown > confirm", "confirming")
+		story(t, r, ord, "submit net:unknown > verify", "verifying")
 		if a := r.Read(ord).Attempts[0]; a.ExternalID != "1" || a.DurationMS != rig.Lease.Milliseconds() {
 			t.Errorf("%+v", a)
 		}
 		r.Poll(payment.Paydia) // with nothing to wait for: the request ended long before the claim
-		story(t, r, ord, "submit net:unknown > confirm", "lookup 4046401 > confirm", "confirming")
+		story(t, r, ord, "submit net:unknown > verify", "lookup 4046401 > verify", "verifying")
 	})
 }
 
@@ -537,7 +537,7 @@ func TestOutageIsOneWalk(t *testing.T) {
 	for i, key := range all {
 		want := payment.OnProcessing
 		if i%4 == 0 {
-			want = payment.Confirming
+			want = payment.Verifying
 		}
 		if got := r.Read(key).Status; got != want {
 			t.Errorf("%s: %s, want %s", key, got, want)
@@ -564,7 +564,7 @@ func TestLookupsReadNoFurtherThanNeeded(t *testing.T) {
 			r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostBefore, Operation: gatewaysim.AMCreate})
 			r.Submit(inv)
 			var requests []int
-			for r.Read(inv).Status == payment.Confirming && r.Now().Before(rig.Start.Add(time.Hour)) {
+			for r.Read(inv).Status == payment.Verifying && r.Now().Before(rig.Start.Add(time.Hour)) {
 				r.Forward(time.Second)
 				before, lookups := r.Sim.Requests(gatewaysim.AMList), len(r.Attempts)
 				r.Poll(payment.AMDigiPay)
@@ -572,7 +572,7 @@ func TestLookupsReadNoFurtherThanNeeded(t *testing.T) {
 					requests = append(requests, r.Sim.Requests(gatewaysim.AMList)-before)
 				}
 			}
-			if s := r.Read(inv).Status; s != payment.Attention {
+			if s := r.Read(inv).Status; s != payment.NeedsReview {
 				t.Errorf("%s", s)
 			}
 			for i := range c.want {
@@ -603,7 +603,7 @@ func TestShortCutIsNeverBelieved(t *testing.T) {
 	if got := r.Read(inv); got.Status != payment.OnProcessing {
 		t.Errorf("%s: %s", got.Status, got.Reason)
 	}
-	if a := r.Read(inv).Attempts; len(a) < 3 || a[1].Action != "confirm" {
+	if a := r.Read(inv).Attempts; len(a) < 3 || a[1].Action != "verify" {
 		t.Errorf("the short cut was not taken: %+v", a)
 	}
 }
@@ -738,7 +738,7 @@ func TestLongQueue(t *testing.T) {
 		r.Poller.Requeue = requeue
 		r.Forward(time.Second)
 		r.Poll(payment.AMDigiPay)
-		story(t, r, inv, "submit net:unknown > confirm", "confirming")
+		story(t, r, inv, "submit net:unknown > verify", "verifying")
 		r.Forward(ledger.TaskGrace)
 		r.Poll(payment.AMDigiPay)
 		if n := len(r.Queue()); n != 299 {
@@ -762,7 +762,7 @@ func (a lateAsker) Ask(ctx context.Context, wanted []*ledger.Record, prove bool)
 // when that was recorded.
 func TestSettleIsTheAnswers(t *testing.T) {
 	r := rig.New(t, redistest.Mini(t))
-	r.SetPolicy(`gateways: {paydia: {confirm: {settle: 1m, lookups: 1, then: hold}}}`)
+	r.SetPolicy(`gateways: {paydia: {verify: {settle: 1m, lookups: 1, then: review}}}`)
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostBefore, Operation: gatewaysim.PaydiaPayment})
 	r.Take(rig.PaydiaOrder("ORD-1"))
 	r.Submit(ord)
@@ -770,10 +770,10 @@ func TestSettleIsTheAnswers(t *testing.T) {
 	asker := r.Poller.Askers[payment.Paydia]
 	r.Poller.Askers[payment.Paydia] = lateAsker{asker, func() { r.Forward(time.Hour) }}
 	r.Poll(payment.Paydia)
-	story(t, r, ord, "submit net:unknown > confirm", "lookup 4046401 > confirm", "confirming")
+	story(t, r, ord, "submit net:unknown > verify", "lookup 4046401 > verify", "verifying")
 	r.Forward(time.Hour)
 	r.Poll(payment.Paydia)
-	story(t, r, ord, "submit net:unknown > confirm", "lookup 4046401 > confirm", "lookup 4046401 > hold", "attention")
+	story(t, r, ord, "submit net:unknown > verify", "lookup 4046401 > verify", "lookup 4046401 > review", "needs_review")
 }
 
 // TestRedisHasComeBack: a poll asks at once, and records what it found when everybody
@@ -820,11 +820,11 @@ func TestRedisHasComeBack(t *testing.T) {
 		if n := r.Sim.Requests(gatewaysim.PaydiaQuery) - asked; n != 3 {
 			t.Errorf("asked %d times", n)
 		}
-		story(t, r, ord, "submit net:unknown > confirm", "confirming")
+		story(t, r, ord, "submit net:unknown > verify", "verifying")
 		story(t, r, left, "submit  > ", "submitting")
 		r.Forward(d)
 		if len(slept) == 1 {
-			comesBack.Status, comesBack.Since, comesBack.Due = payment.Confirming, r.Now(), r.Now().Add(time.Hour)
+			comesBack.Status, comesBack.Since, comesBack.Due = payment.Verifying, r.Now(), r.Now().Add(time.Hour)
 			if err := r.Ledger.Save(t.Context(), comesBack); err != nil {
 				t.Error(err)
 			}
@@ -836,9 +836,9 @@ func TestRedisHasComeBack(t *testing.T) {
 	if diff := cmp.Diff([]time.Duration{6 * time.Second, 6 * time.Second}, slept); diff != "" {
 		t.Error(diff)
 	}
-	story(t, r, ord, "submit net:unknown > confirm", "lookup 2006400 > accept", "paid")
-	story(t, r, left, "submit net:unknown > confirm", "lookup 4046401 > confirm", "confirming")
-	story(t, r, late, "submit  > ", "confirming") // a look-up made before Since says nothing
+	story(t, r, ord, "submit net:unknown > verify", "lookup 2006400 > accept", "paid")
+	story(t, r, left, "submit net:unknown > verify", "lookup 4046401 > verify", "verifying")
+	story(t, r, late, "submit  > ", "verifying") // a look-up made before Since says nothing
 }
 
 // TestTwiceAtTheGateway goes to a person: somebody else has sent the same id.
@@ -853,7 +853,7 @@ func TestTwiceAtTheGateway(t *testing.T) {
 	other.Submit(inv)
 	r.Forward(6 * time.Second)
 	r.Poll(payment.AMDigiPay)
-	if got := r.Read(inv); got.Status != payment.Attention || got.Reason == "" {
+	if got := r.Read(inv); got.Status != payment.NeedsReview || got.Reason == "" {
 		t.Errorf("%s: %s", got.Status, got.Reason)
 	}
 }

@@ -159,7 +159,7 @@ func (s *Submitter) decide(r *ledger.Record, code string) retrypolicy.Decision {
 	case d.Action == retrypolicy.Reject && r.Doubts > 0:
 		// A refusal of this send says nothing about the earlier one that was never
 		// accounted for (gateways.md 3.1).
-		d.Action = retrypolicy.Confirm
+		d.Action = retrypolicy.Verify
 	}
 	return d
 }
@@ -189,8 +189,8 @@ func (s *Submitter) apply(gateway clients.Gateway, r *ledger.Record, a payment.A
 	case retrypolicy.Reject:
 		r.Status, r.GatewayStatus, r.Due = payment.Rejected, answer.Code, time.Time{}
 		return Next{}
-	case retrypolicy.Hold:
-		r.Status, r.GatewayStatus, r.Due = payment.Attention, answer.Code, time.Time{}
+	case retrypolicy.Review:
+		r.Status, r.GatewayStatus, r.Due = payment.NeedsReview, answer.Code, time.Time{}
 		r.Reason = d.Reason
 		if r.Doubts > 0 { // an earlier send is still unaccounted for: the poll keeps an eye on it
 			r.Due = now
@@ -205,7 +205,7 @@ func (s *Submitter) apply(gateway clients.Gateway, r *ledger.Record, a payment.A
 // doubt puts a payment whose outcome is unknown up for looking up.
 func (s *Submitter) doubt(r *ledger.Record, code string, since time.Time) {
 	first, _ := s.Policy.Lookup(r.Gateway, code, 0, 0)
-	r.Status, r.Due = payment.Confirming, since.Add(first)
+	r.Status, r.Due = payment.Verifying, since.Add(first)
 	r.Doubts++
 	r.Doubt, r.Since, r.Lookups, r.NotFound = code, since, 0, 0
 }
@@ -222,7 +222,7 @@ func (s *Submitter) Abandon(ctx context.Context, key payment.Key) error {
 		return nil
 	}
 	attempt := r.Attempts[len(r.Attempts)-1]
-	attempt.Code, attempt.Action = retrypolicy.CodeUnknown, string(retrypolicy.Confirm)
+	attempt.Code, attempt.Action = retrypolicy.CodeUnknown, string(retrypolicy.Verify)
 	attempt.DurationMS = r.LeaseEnd().Sub(attempt.At).Milliseconds()
 	s.doubt(r, attempt.Code, r.LeaseEnd())
 	r.Due = s.Now() // its request has ended long before the claim: there is nothing to wait for
@@ -247,7 +247,7 @@ func (s *Submitter) adopt(ctx context.Context, key payment.Key, answer clients.A
 		return nil
 	}
 	r, err := s.Ledger.Read(ctx, key)
-	if err != nil || r.Status != payment.Confirming {
+	if err != nil || r.Status != payment.Verifying {
 		return err
 	}
 	answer.Receipt.Apply(&r.Payment)

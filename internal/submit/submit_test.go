@@ -33,30 +33,30 @@ func TestEveryAnswer(t *testing.T) {
 		exists int
 	}{
 		{"AM", inv, gatewaysim.FaultRule{}, []string{"submit http:200 > accept", "on_processing"}, 1},
-		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultLostBefore}, []string{"submit net:unknown > confirm", "confirming"}, 0},
-		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultLostAfter}, []string{"submit net:unknown > confirm", "confirming"}, 1},
-		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultCutShort}, []string{"submit net:unknown > confirm", "confirming"}, 1},
-		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultSlow, Delay: 2 * rig.Timeout}, []string{"submit net:unknown > confirm", "confirming"}, 1},
-		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.Fault500Before}, []string{"submit http:500 > confirm", "confirming"}, 0},
-		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.Fault500After}, []string{"submit http:500 > confirm", "confirming"}, 1},
-		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultHTMLAfter}, []string{"submit http:500 > confirm", "confirming"}, 1},
-		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultHTMLAfter, Status: 200}, []string{"submit body:unreadable > confirm", "confirming"}, 1},
-		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultEmpty}, []string{"submit body:unreadable > confirm", "confirming"}, 1},
-		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultPending}, []string{"submit body:unreadable > confirm", "confirming"}, 1},
-		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultDisagree}, []string{"submit http:500 > confirm", "confirming"}, 1},
+		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultLostBefore}, []string{"submit net:unknown > verify", "verifying"}, 0},
+		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultLostAfter}, []string{"submit net:unknown > verify", "verifying"}, 1},
+		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultCutShort}, []string{"submit net:unknown > verify", "verifying"}, 1},
+		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultSlow, Delay: 2 * rig.Timeout}, []string{"submit net:unknown > verify", "verifying"}, 1},
+		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.Fault500Before}, []string{"submit http:500 > verify", "verifying"}, 0},
+		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.Fault500After}, []string{"submit http:500 > verify", "verifying"}, 1},
+		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultHTMLAfter}, []string{"submit http:500 > verify", "verifying"}, 1},
+		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultHTMLAfter, Status: 200}, []string{"submit body:unreadable > verify", "verifying"}, 1},
+		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultEmpty}, []string{"submit body:unreadable > verify", "verifying"}, 1},
+		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultPending}, []string{"submit body:unreadable > verify", "verifying"}, 1},
+		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultDisagree}, []string{"submit http:500 > verify", "verifying"}, 1},
 		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultBusy}, []string{"submit http:429 > retry", "queued"}, 0},
 		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultRefuse}, []string{"submit error:true > reject", "rejected"}, 0},
 		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultTokenLost}, []string{"submit http:401 > refresh_token", "queued"}, 0},
 		{"Paydia", ord, gatewaysim.FaultRule{}, []string{"submit 2006300 > accept", "paid"}, 1},
-		{"Paydia", ord, gatewaysim.FaultRule{Fault: gatewaysim.FaultLostAfter}, []string{"submit net:unknown > confirm", "confirming"}, 1},
-		{"Paydia", ord, gatewaysim.FaultRule{Fault: gatewaysim.Fault500After}, []string{"submit 5006301 > confirm", "confirming"}, 1},
-		{"Paydia", ord, gatewaysim.FaultRule{Fault: gatewaysim.FaultHTMLBefore, Status: 502}, []string{"submit http:502 > confirm", "confirming"}, 0},
-		{"Paydia", ord, gatewaysim.FaultRule{Fault: gatewaysim.FaultPending}, []string{"submit 2026300 > confirm", "confirming"}, 1},
-		{"Paydia", ord, gatewaysim.FaultRule{Fault: gatewaysim.FaultDisagree}, []string{"submit http:500 > confirm", "confirming"}, 1},
+		{"Paydia", ord, gatewaysim.FaultRule{Fault: gatewaysim.FaultLostAfter}, []string{"submit net:unknown > verify", "verifying"}, 1},
+		{"Paydia", ord, gatewaysim.FaultRule{Fault: gatewaysim.Fault500After}, []string{"submit 5006301 > verify", "verifying"}, 1},
+		{"Paydia", ord, gatewaysim.FaultRule{Fault: gatewaysim.FaultHTMLBefore, Status: 502}, []string{"submit http:502 > verify", "verifying"}, 0},
+		{"Paydia", ord, gatewaysim.FaultRule{Fault: gatewaysim.FaultPending}, []string{"submit 2026300 > verify", "verifying"}, 1},
+		{"Paydia", ord, gatewaysim.FaultRule{Fault: gatewaysim.FaultDisagree}, []string{"submit http:500 > verify", "verifying"}, 1},
 		{"Paydia", ord, gatewaysim.FaultRule{Fault: gatewaysim.FaultBusy}, []string{"submit 4296300 > retry", "queued"}, 0},
 		{"Paydia", ord, gatewaysim.FaultRule{Fault: gatewaysim.FaultRefuse}, []string{"submit 4036314 > reject", "rejected"}, 0},
-		{"Paydia", ord, gatewaysim.FaultRule{Fault: gatewaysim.FaultRefuse, Code: "4016300"}, []string{"submit 4016300 > hold", "attention"}, 0},
-		{"Paydia", ord, gatewaysim.FaultRule{Fault: gatewaysim.FaultRefuse, Code: "4999999"}, []string{"submit 4999999 > confirm", "confirming"}, 0},
+		{"Paydia", ord, gatewaysim.FaultRule{Fault: gatewaysim.FaultRefuse, Code: "4016300"}, []string{"submit 4016300 > review", "needs_review"}, 0},
+		{"Paydia", ord, gatewaysim.FaultRule{Fault: gatewaysim.FaultRefuse, Code: "4999999"}, []string{"submit 4999999 > verify", "verifying"}, 0},
 		{"Paydia", ord, gatewaysim.FaultRule{Fault: gatewaysim.FaultTokenLost}, []string{"submit 4016301 > refresh_token", "queued"}, 0},
 	} {
 		t.Run(c.name+" "+string(c.fault.Fault)+c.fault.Code, func(t *testing.T) {
@@ -81,8 +81,8 @@ func TestEveryAnswer(t *testing.T) {
 			if record.Status.Final() != (record.Due.IsZero() && record.SealedToken == "" && record.Status.Final()) {
 				t.Error("a final payment keeps its customer token")
 			}
-			if record.Status == payment.Attention && record.Reason == "" {
-				t.Error("in attention without a reason")
+			if record.Status == payment.NeedsReview && record.Reason == "" {
+				t.Error("in needs_review without a reason")
 			}
 			if v := r.Sim.Violations(); len(v) > 0 {
 				t.Errorf("violations: %+v", v)
@@ -122,7 +122,7 @@ func TestAttemptsRunOut(t *testing.T) {
 	for range 3 {
 		r.Forward(r.Submit(inv).In)
 	}
-	want := []string{"submit http:429 > retry", "submit http:429 > retry", "submit http:429 > hold", "attention"}
+	want := []string{"submit http:429 > retry", "submit http:429 > retry", "submit http:429 > review", "needs_review"}
 	if diff := cmp.Diff(want, r.Story(inv)); diff != "" {
 		t.Error(diff)
 	}
@@ -171,7 +171,7 @@ func TestLapsedInAVigil(t *testing.T) {
 		t.Errorf("%+v, %s", next, r.Read(inv).Status)
 	}
 	r.Forward(next.In)
-	if next := r.Submit(inv); next.In != 0 || r.Read(inv).Status != payment.Confirming {
+	if next := r.Submit(inv); next.In != 0 || r.Read(inv).Status != payment.Verifying {
 		t.Errorf("%+v, %s", next, r.Read(inv).Status)
 	}
 }
@@ -186,7 +186,7 @@ func TestTimeRunsOut(t *testing.T) {
 		r.Submit(inv)
 		r.Forward(30 * time.Second)
 	}
-	want := []string{"submit http:429 > retry", "submit http:429 > retry", "submit http:429 > retry", "submit http:429 > hold", "attention"}
+	want := []string{"submit http:429 > retry", "submit http:429 > retry", "submit http:429 > retry", "submit http:429 > review", "needs_review"}
 	if diff := cmp.Diff(want, r.Story(inv)); diff != "" {
 		t.Error(diff)
 	}
@@ -228,7 +228,7 @@ func TestContradictionGoesToAPerson(t *testing.T) {
 	other.Take(cheaper)
 	other.Submit(inv)
 	record := other.Read(inv)
-	if record.Status != payment.Attention || record.Reason != "ordered 23000 rupiah, the gateway has 13000" {
+	if record.Status != payment.NeedsReview || record.Reason != "ordered 23000 rupiah, the gateway has 13000" {
 		t.Errorf("%s: %s", record.Status, record.Reason)
 	}
 }
@@ -249,7 +249,7 @@ func TestLateAnswerIsAdopted(t *testing.T) {
 		if err := r.Submitter.Abandon(t.Context(), inv); err != nil {
 			t.Fatal(err)
 		}
-		if s := r.Read(inv).Status; s != payment.Confirming {
+		if s := r.Read(inv).Status; s != payment.Verifying {
 			t.Errorf("abandoned: %s", s)
 		}
 		sending.Wait()

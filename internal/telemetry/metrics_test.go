@@ -65,14 +65,14 @@ func TestLint(t *testing.T) {
 func TestCounters(t *testing.T) {
 	m := newMetrics(t, empty)
 	for _, code := range []string{"5006301", "http:503", "5046300"} {
-		m.Attempt(payment.Paydia, payment.Attempt{Kind: payment.KindSubmit, Code: code, Action: "confirm"})
+		m.Attempt(payment.Paydia, payment.Attempt{Kind: payment.KindSubmit, Code: code, Action: "verify"})
 	}
 	m.Attempt(payment.AMDigiPay, payment.Attempt{Kind: payment.KindLookup, Code: "http:200", Action: "accept"})
 	m.Poll(payment.AMDigiPay)
 	m.Poll(payment.AMDigiPay)
 	m.Breaker(payment.Paydia, 2)
 	for _, want := range []string{
-		`terbayar_attempts_total{action="confirm",code_class="5xx",gateway="paydia",kind="submit"} 3`,
+		`terbayar_attempts_total{action="verify",code_class="5xx",gateway="paydia",kind="submit"} 3`,
 		`terbayar_attempts_total{action="accept",code_class="2xx",gateway="amdigipay",kind="lookup"} 1`,
 		`terbayar_polls_total{gateway="amdigipay"} 2`,
 		`terbayar_polls_total{gateway="paydia"} 0`,
@@ -168,13 +168,13 @@ func TestCensus(t *testing.T) {
 		if g == payment.Paydia {
 			return nil, time.Time{}, errors.New("Redis is away")
 		}
-		return map[payment.Status]int64{payment.Confirming: 2, payment.Paid: 7}, begun.Add(-90 * time.Second), nil
+		return map[payment.Status]int64{payment.Verifying: 2, payment.Paid: 7}, begun.Add(-90 * time.Second), nil
 	})
 	page := scrape(t, m)
 	for _, want := range []string{
 		`terbayar_payments{gateway="amdigipay",status="paid"} 7`,
-		`terbayar_payments{gateway="amdigipay",status="confirming"} 2`,
-		`terbayar_payments{gateway="amdigipay",status="attention"} 0`,
+		`terbayar_payments{gateway="amdigipay",status="verifying"} 2`,
+		`terbayar_payments{gateway="amdigipay",status="needs_review"} 0`,
 		`terbayar_polls_total{gateway="paydia"} 0`,
 	} {
 		if !strings.Contains(page, want+"\n") {

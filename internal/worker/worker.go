@@ -368,7 +368,7 @@ func observer(log *slog.Logger, metrics *telemetry.Metrics) func(*ledger.Record,
 	return func(r *ledger.Record, a payment.Attempt, detail error) {
 		metrics.Attempt(r.Gateway, a)
 		level := slog.LevelInfo
-		if r.Status == payment.Attention {
+		if r.Status == payment.NeedsReview {
 			level = slog.LevelError
 		}
 		args := []any{

@@ -270,7 +270,7 @@ func TestChecksums(t *testing.T) {
 	}{
 		{"worker.concurrency=51", true, false},
 		{"paydia.merchantId=2", true, false},
-		{"retryPolicy.gateways.paydia.confirm.lookups=7", false, true},
+		{"retryPolicy.gateways.paydia.verify.lookups=7", false, true},
 		{"service.port=80", false, false},
 		{"autoscaling.maxReplicas=20", false, false},
 	} {

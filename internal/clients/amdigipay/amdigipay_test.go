@@ -360,7 +360,7 @@ func TestParseStatusMap(t *testing.T) {
 		{"3", nil},
 		{"x=paid", nil},
 		{"3=terbayar", nil},
-		{"3=attention", nil},
+		{"3=needs_review", nil},
 		{"3=queued", nil},
 		{"3=paid,3=failed", nil},
 		{"3=paid,", nil},
