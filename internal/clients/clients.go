@@ -46,6 +46,7 @@ type TokenGeneration int64
 type Answer struct {
 	Code       string        // what the retry policy is asked about
 	HTTPStatus int           // 0 when no answer came
+	Message    string        // the gateway's own words, cut and masked: fit to be kept and shown; "" when it gave none
 	RetryAfter time.Duration // from a Retry-After header; 0 when there was none
 	Receipt    *Receipt      // set only when the gateway positively said where the payment stands
 	Absent     bool          // a look-up: the gateway positively said that it knows no such payment

@@ -126,6 +126,7 @@ type Attempt struct {
 	At         time.Time `json:"at"`
 	Kind       Kind      `json:"kind"`
 	Code       string    `json:"code"`        // Paydia's 7 digits, http:NNN, net:unknown, ...
+	Message    string    `json:"message"`     // the gateway's own words, cut and masked; "" when it gave none
 	HTTPStatus int       `json:"http_status"` // 0: no answer came
 	Action     string    `json:"action"`      // what the retry policy made of Code
 	DurationMS int64     `json:"duration_ms"`

@@ -86,7 +86,7 @@ func TestInherited(t *testing.T) {
 			t.Errorf("%s: %v", row.rule, err)
 			continue
 		}
-		r := p.rule(paydia63, "5006301")
+		r := p.rule(paydia63, "5006301", "")
 		if got := r.Backoff.String() + ", " + strconv.Itoa(r.MaxAttempts); got != row.want {
 			t.Errorf("%s: %s, want %s", row.rule, got, row.want)
 		}
@@ -238,7 +238,7 @@ func FuzzParse(f *testing.F) {
 		// Whatever was accepted must decide without a panic and wait a sane time.
 		for _, g := range payment.Gateways() {
 			for _, code := range []string{"2006300", "5006301", "http:500", CodeUnsent, CodeRefused} {
-				if d := p.Decide(g, code, 3, 0); d.Action == "" || d.Delay < 0 {
+				if d := p.Decide(g, code, "", 3, 0); d.Action == "" || d.Delay < 0 {
 					t.Errorf("%s: %+v", code, d)
 				}
 			}

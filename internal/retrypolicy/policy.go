@@ -92,8 +92,8 @@ type Decision struct {
 // one included; whoever counts all its submits together only gives up sooner.
 // When a rule that sends again has used up its attempts, the decision is Review.
 // The age is how long ago the first submit was made.
-func (p *Policy) Decide(g payment.Gateway, code string, attempt int, age time.Duration) Decision {
-	r := p.rule(g, code)
+func (p *Policy) Decide(g payment.Gateway, code, message string, attempt int, age time.Duration) Decision {
+	r := p.rule(g, code, message)
 	d := Decision{Action: r.Action, Rule: r}
 	switch r.Action {
 	case Verify:
@@ -119,7 +119,7 @@ func (p *Policy) Decide(g payment.Gateway, code string, attempt int, age time.Du
 // verifies is looked up as an unlisted one. The age is since when the outcome is
 // unknown.
 func (p *Policy) Lookup(g payment.Gateway, submitCode string, lookups int, age time.Duration) (delay time.Duration, exhausted bool) {
-	r := p.rule(g, submitCode)
+	r := p.rule(g, submitCode, "")
 	if r.Action != Verify {
 		r = unlisted
 	}
@@ -142,7 +142,7 @@ func (p *Policy) Rules() []Rule {
 	return all
 }
 
-func (p *Policy) rule(g payment.Gateway, code string) Rule {
+func (p *Policy) rule(g payment.Gateway, code, _ string) Rule {
 	for _, r := range p.rules[g] {
 		if fits(r.Code, code) {
 			return r

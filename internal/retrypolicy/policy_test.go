@@ -64,12 +64,12 @@ func TestBuiltinActions(t *testing.T) {
 		{am, Verify, "http:100 http:201 http:202 http:204 http:402 http:410 http:418 2006300 nonsense"},
 	} {
 		for _, code := range strings.Fields(row.codes) {
-			if d := Builtin().Decide(row.gateway, code, 1, 0); d.Action != row.action {
+			if d := Builtin().Decide(row.gateway, code, "", 1, 0); d.Action != row.action {
 				t.Errorf("%s %s: %s by rule %s, want %s", row.gateway, code, d.Action, d.Rule.Code, row.action)
 			}
 		}
 	}
-	if d := Builtin().Decide(paydia63, "", 1, 0); d.Action != Verify {
+	if d := Builtin().Decide(paydia63, "", "", 1, 0); d.Action != Verify {
 		t.Errorf("no code: %s, want verify", d.Action)
 	}
 }
@@ -162,7 +162,7 @@ func TestAttemptsRunOut(t *testing.T) {
 		{paydia63, "4036314", 500, "reject: "},
 		{paydia63, "4016300", 1, "review: 4016300: unauthorized: signature or client settings"},
 	} {
-		d := Builtin().Decide(row.gateway, row.code, row.attempt, 0)
+		d := Builtin().Decide(row.gateway, row.code, "", row.attempt, 0)
 		if got := fmt.Sprintf("%s: %s", d.Action, d.Reason); got != row.want {
 			t.Errorf("%s, attempt %d:\n got %s\nwant %s", row.code, row.attempt, got, row.want)
 		}
@@ -188,7 +188,7 @@ func TestDelayOfDecisions(t *testing.T) {
 		{"4016300", 1, 0, 0},
 		{"4296300", 100, 0, 0},
 	} {
-		if d := Builtin().Decide(paydia63, row.code, row.attempt, 0); d.Delay < row.min || d.Delay > row.max {
+		if d := Builtin().Decide(paydia63, row.code, "", row.attempt, 0); d.Delay < row.min || d.Delay > row.max {
 			t.Errorf("%s, attempt %d: %s, want %s to %s", row.code, row.attempt, d.Delay, row.min, row.max)
 		}
 	}
@@ -252,12 +252,12 @@ gateways:
 		{"5006399", "retry 5006xxx"},    //
 		{"5106399", "verify unlisted"},
 	} {
-		d := p.Decide(paydia63, row.code, 1, 0)
+		d := p.Decide(paydia63, row.code, "", 1, 0)
 		if got := fmt.Sprintf("%s %s", d.Action, d.Rule.Code); got != row.want {
 			t.Errorf("%s: %s, want %s", row.code, got, row.want)
 		}
 	}
-	if d := p.Decide(am, "http:503", 1, 0); d.Action != Verify {
+	if d := p.Decide(am, "http:503", "", 1, 0); d.Action != Verify {
 		t.Errorf("an override of one gateway reached the other: %s", d.Action)
 	}
 }
@@ -266,7 +266,7 @@ gateways:
 func TestEveryBuiltinRuleIsReached(t *testing.T) {
 	for _, r := range Builtin().Rules() {
 		code := strings.ReplaceAll(r.Code, "x", "9")
-		if got := Builtin().Decide(r.Gateway, code, 1, 0).Rule.Code; got != r.Code {
+		if got := Builtin().Decide(r.Gateway, code, "", 1, 0).Rule.Code; got != r.Code {
 			t.Errorf("%s %s is decided by %s", r.Gateway, code, got)
 		}
 		if !patterns[r.Gateway].MatchString(r.Code) {
@@ -293,7 +293,7 @@ func BenchmarkDecide(b *testing.B) {
 		b.Run(code, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				p.Decide(paydia63, code, 3, 0)
+				p.Decide(paydia63, code, "", 3, 0)
 			}
 		})
 	}

@@ -187,7 +187,7 @@ func (w *walk) page(ctx context.Context, q amdigipay.ListQuery) (p amdigipay.Pag
 		return answer
 	}
 	answer, err = w.asker.Gate.Ask(ctx, w.asker.Client, list)
-	if err == nil && w.asker.Policy.Decide(payment.AMDigiPay, answer.Code, 1, 0).Action == retrypolicy.RefreshToken {
+	if err == nil && w.asker.Policy.Decide(payment.AMDigiPay, answer.Code, answer.Message, 1, 0).Action == retrypolicy.RefreshToken {
 		w.asker.Client.DropToken(answer.Token)
 		answer, err = w.asker.Gate.Ask(ctx, w.asker.Client, list)
 	}

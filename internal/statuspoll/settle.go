@@ -44,7 +44,7 @@ func (p *Poller) settle(r *ledger.Record, f Finding) (c change, ok bool) {
 	if action != "" {
 		c.attempt = &payment.Attempt{
 			At: f.Answer.At.UTC().Truncate(time.Millisecond), Kind: payment.KindLookup,
-			Code: f.Answer.Code, HTTPStatus: f.Answer.HTTPStatus, Action: string(action),
+			Code: f.Answer.Code, Message: f.Answer.Message, HTTPStatus: f.Answer.HTTPStatus, Action: string(action),
 			DurationMS: f.Answer.Duration.Milliseconds(), ExternalID: f.ExternalID,
 		}
 		r.Append(*c.attempt)

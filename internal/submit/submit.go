@@ -110,8 +110,8 @@ func (s *Submitter) send(ctx context.Context, gateway clients.Gateway, pass *gat
 
 	answer := s.attempt(ctx, gateway, r, attempt.ExternalID)
 	pass.Report(answer)
-	decision := s.decide(r, answer.Code)
-	attempt.Code, attempt.HTTPStatus = answer.Code, answer.HTTPStatus
+	decision := s.decide(r, answer)
+	attempt.Code, attempt.Message, attempt.HTTPStatus = answer.Code, answer.Message, answer.HTTPStatus
 	attempt.Action = string(decision.Action)
 	attempt.DurationMS = answer.Duration.Milliseconds()
 
@@ -146,16 +146,16 @@ func (s *Submitter) attempt(ctx context.Context, gateway clients.Gateway, r *led
 
 // decide asks the policy what follows. A rule's attempts are those that fell
 // under its action: a void token is no sign that the gateway is busy.
-func (s *Submitter) decide(r *ledger.Record, code string) retrypolicy.Decision {
-	d := s.Policy.Decide(r.Gateway, code, 1, 0)
+func (s *Submitter) decide(r *ledger.Record, answer clients.Answer) retrypolicy.Decision {
+	d := s.Policy.Decide(r.Gateway, answer.Code, answer.Message, 1, 0)
 	age := s.Now().Sub(r.Attempts[0].At) // the first attempt of a payment is a submit
 	switch {
 	case d.Action == retrypolicy.Retry:
 		r.Retries++
-		d = s.Policy.Decide(r.Gateway, code, r.Retries, age)
+		d = s.Policy.Decide(r.Gateway, answer.Code, answer.Message, r.Retries, age)
 	case d.Action == retrypolicy.RefreshToken:
 		r.Refreshes++
-		d = s.Policy.Decide(r.Gateway, code, r.Refreshes, age)
+		d = s.Policy.Decide(r.Gateway, answer.Code, answer.Message, r.Refreshes, age)
 	case d.Action == retrypolicy.Reject && r.Doubts > 0:
 		// A refusal of this send says nothing about the earlier one that was never
 		// accounted for (gateways.md 3.1).

@@ -51,7 +51,7 @@ func FuzzAnswer(f *testing.F) {
 			t.Fatal(err)
 		}
 		answer := c.Submit(t.Context(), clients.Submission{Order: &order.Order{Gateway: payment.AMDigiPay, AMDigiPay: asked}})
-		action := retrypolicy.Builtin().Decide(payment.AMDigiPay, answer.Code, 1, 0).Action
+		action := retrypolicy.Builtin().Decide(payment.AMDigiPay, answer.Code, answer.Message, 1, 0).Action
 		if answer.Code == "" || (action == retrypolicy.Accept) != (answer.Receipt != nil && status == 200) {
 			t.Errorf("%d: code %q, %s, receipt %+v", status, answer.Code, action, answer.Receipt)
 		}

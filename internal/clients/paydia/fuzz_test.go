@@ -49,7 +49,7 @@ func FuzzAnswer(f *testing.F) {
 			t.Fatal(err)
 		}
 		answer := c.Submit(t.Context(), submission)
-		action := retrypolicy.Builtin().Decide(payment.Paydia, answer.Code, 1, 0).Action
+		action := retrypolicy.Builtin().Decide(payment.Paydia, answer.Code, answer.Message, 1, 0).Action
 		if answer.Code == "" || answer.Absent || (action == retrypolicy.Accept) != (answer.Receipt != nil) || answer.Receipt != nil && status != 200 {
 			t.Errorf("%d: code %q, %s, receipt %+v", status, answer.Code, action, answer.Receipt)
 		}
