@@ -127,7 +127,7 @@ func (s *stage) set(ctx context.Context) error {
 		"GATEWAY_TIMEOUT=" + gatewayTimeout.String(), "GATEWAY_BREAKER_PAUSE=1s", "STATUS_POLL_INTERVAL=1s",
 	}
 	s.client = redis.NewClient(&redis.Options{Addr: s.redisAt, ReadTimeout: 20 * time.Second})
-	s.book = ledger.New(s.client, ledger.DefaultStream, time.Now)
+	s.book = ledger.NewReader(s.client)
 	if err := s.startRedis(ctx); err != nil {
 		return err
 	}

@@ -36,6 +36,9 @@ type Submission struct {
 	Order         *order.Order
 	CustomerToken secret.Text // Paydia: Authorization-Customer
 	ExternalID    string      // Paydia: X-EXTERNAL-ID, from NewExternalID
+	// MayLeave is asked right before the first byte leaves; an error keeps the request
+	// from leaving (net:unsent). Nil: it may.
+	MayLeave func() error
 }
 
 // TokenGeneration numbers the access tokens a client has had, from 1.

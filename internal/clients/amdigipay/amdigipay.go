@@ -126,7 +126,7 @@ func (c *Client) Submit(ctx context.Context, s clients.Submission) clients.Answe
 		return c.sender.Unsent(opCreate, "the body cannot be encoded")
 	}
 	answer, content := c.call(ctx, opCreate, clients.Request{
-		Method: http.MethodPost, Path: "/payment/transaction", Body: body,
+		Method: http.MethodPost, Path: "/payment/transaction", Body: body, MayLeave: s.MayLeave,
 	})
 	data := c.read(&answer, opCreate, content)
 	if data == nil {

@@ -126,7 +126,7 @@ func (c *Client) Submit(ctx context.Context, s clients.Submission) clients.Answe
 	if err != nil {
 		return c.sender.Unsent(opSubmit, "the body cannot be encoded")
 	}
-	answer, content := c.call(ctx, opSubmit, "/auth/payment", body, s.CustomerToken, s.ExternalID)
+	answer, content := c.call(ctx, opSubmit, clients.Request{Path: "/auth/payment", Body: body, MayLeave: s.MayLeave}, s.CustomerToken, s.ExternalID)
 	var paid struct {
 		ReferenceNo        clients.Scalar `json:"referenceNo"`
 		PartnerReferenceNo clients.Scalar `json:"partnerReferenceNo"`
@@ -180,7 +180,7 @@ func (c *Client) Query(ctx context.Context, q Query) clients.Answer {
 	if err != nil {
 		return c.sender.Unsent(opQuery, "the body cannot be encoded")
 	}
-	answer, content := c.call(ctx, opQuery, "/auth/query", body, q.CustomerToken, q.ExternalID)
+	answer, content := c.call(ctx, opQuery, clients.Request{Path: "/auth/query", Body: body}, q.CustomerToken, q.ExternalID)
 	var found struct {
 		// ASPI's own sample spells this key originalpartnerReferenceNo; encoding/json
 		// does not mind.
@@ -217,11 +217,12 @@ func (c *Client) Query(ctx context.Context, q Query) clients.Answer {
 }
 
 // call makes one signed request with the access token.
-func (c *Client) call(ctx context.Context, operation, path string, body []byte, customer secret.Text, externalID string) (clients.Answer, []byte) {
+func (c *Client) call(ctx context.Context, operation string, r clients.Request, customer secret.Text, externalID string) (clients.Answer, []byte) {
+	r.Method = http.MethodPost
 	return c.session.Call(ctx, operation, func(token clients.Token) clients.Request {
 		timestamp := c.timestamp()
 		// The eight headers of Paydia's Auth Payment page, and Accept.
-		return clients.Request{Method: http.MethodPost, Path: path, Body: body, Header: http.Header{
+		r.Header = http.Header{
 			"Accept":                 {"application/json"},
 			"Content-Type":           {"application/json"},
 			"Authorization":          {"Bearer " + token.Text.Reveal()},
@@ -230,8 +231,9 @@ func (c *Client) call(ctx context.Context, operation, path string, body []byte, 
 			"X-PARTNER-ID":           {c.options.ClientID},
 			"X-EXTERNAL-ID":          {externalID},
 			"CHANNEL-ID":             {c.options.ChannelID},
-			"X-SIGNATURE":            {Sign(c.options.ClientSecret, http.MethodPost, c.sender.Path(path), token.Text, body, timestamp)},
-		}}
+			"X-SIGNATURE":            {Sign(c.options.ClientSecret, r.Method, c.sender.Path(r.Path), token.Text, r.Body, timestamp)},
+		}
+		return r
 	})
 }
 
