@@ -114,6 +114,7 @@ func TestNotFoundIsBelievedSlowly(t *testing.T) {
 	for _, key := range []payment.Key{inv, ord} {
 		t.Run(string(key.Gateway), func(t *testing.T) {
 			r := rig.New(t, redistest.Mini(t))
+			r.Sim.AddStrangers(3, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays}) // an empty list proves nothing
 			r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostBefore, Reference: key.TransactionID, Count: 1})
 			r.Take(rig.AMOrder("INV/1"), rig.PaydiaOrder("ORD-1"))
 			r.Submit(key)
@@ -144,6 +145,7 @@ func TestLateCommitIsNoticed(t *testing.T) {
 	for _, key := range []payment.Key{inv, ord} {
 		t.Run(string(key.Gateway), func(t *testing.T) {
 			r := rig.New(t, redistest.Mini(t))
+			r.Sim.AddStrangers(3, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays}) // an empty list proves nothing
 			r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLateLost, Reference: key.TransactionID, Count: 1, Delay: time.Hour})
 			r.Sim.SetCustomer(gatewaysim.AM, "INV/1", gatewaysim.Customer{Behaviour: gatewaysim.Pays})
 			r.Take(rig.AMOrder("INV/1"), rig.PaydiaOrder("ORD-1"))

@@ -128,9 +128,9 @@ func (c *Client) Submit(ctx context.Context, s clients.Submission) clients.Answe
 	}
 	answer, content := c.call(ctx, opSubmit, clients.Request{Path: "/auth/payment", Body: body, MayLeave: s.MayLeave}, s.CustomerToken, s.ExternalID)
 	var paid struct {
-		ReferenceNo        clients.Scalar `json:"referenceNo"`
-		PartnerReferenceNo clients.Scalar `json:"partnerReferenceNo"`
-		Amount             amount         `json:"amount"`
+		ReferenceNo        clients.Identifier `json:"referenceNo"`
+		PartnerReferenceNo clients.Identifier `json:"partnerReferenceNo"`
+		Amount             money              `json:"amount"`
 		// paidTime is not read: its sample has the wrong sign, and nothing hangs on it.
 	}
 	if !c.read(&answer, opSubmit, serviceSubmit, content, &paid) {
@@ -140,12 +140,16 @@ func (c *Client) Submit(ctx context.Context, s clients.Submission) clients.Answe
 		c.sender.Unreadable(&answer, opSubmit, "the answer speaks of another transaction")
 		return answer
 	}
+	if why := illegible(paid.ReferenceNo, paid.Amount); why != "" {
+		c.sender.Unreadable(&answer, opSubmit, why)
+		return answer
+	}
 	answer.Receipt = &clients.Receipt{
-		TransactionID: string(paid.PartnerReferenceNo),
-		Reference:     string(paid.ReferenceNo),
+		TransactionID: paid.PartnerReferenceNo.Text,
+		Reference:     paid.ReferenceNo.Text,
 		GatewayStatus: answer.Code,
 		Status:        payment.Paid,
-		Amount:        paid.Amount.rupiah,
+		Amount:        paid.Amount.value,
 		Currency:      paid.Amount.currency,
 	}
 	return answer
@@ -184,10 +188,10 @@ func (c *Client) Query(ctx context.Context, q Query) clients.Answer {
 	var found struct {
 		// ASPI's own sample spells this key originalpartnerReferenceNo; encoding/json
 		// does not mind.
-		OriginalPartnerReferenceNo clients.Scalar `json:"originalPartnerReferenceNo"`
-		OriginalReferenceNo        clients.Scalar `json:"originalReferenceNo"`
-		LatestTransactionStatus    clients.Scalar `json:"latestTransactionStatus"`
-		Amount                     amount         `json:"amount"`
+		OriginalPartnerReferenceNo clients.Identifier `json:"originalPartnerReferenceNo"`
+		OriginalReferenceNo        clients.Identifier `json:"originalReferenceNo"`
+		LatestTransactionStatus    clients.Scalar     `json:"latestTransactionStatus"`
+		Amount                     money              `json:"amount"`
 	}
 	ok := c.read(&answer, opQuery, serviceQuery, content, &found)
 	switch {
@@ -205,12 +209,16 @@ func (c *Client) Query(ctx context.Context, q Query) clients.Answer {
 		c.sender.Unreadable(&answer, opQuery, "the latestTransactionStatus is none of SNAP's")
 		return answer
 	}
+	if why := illegible(found.OriginalReferenceNo, found.Amount); why != "" {
+		c.sender.Unreadable(&answer, opQuery, why)
+		return answer
+	}
 	answer.Receipt = &clients.Receipt{
-		TransactionID: string(found.OriginalPartnerReferenceNo),
-		Reference:     string(found.OriginalReferenceNo),
+		TransactionID: found.OriginalPartnerReferenceNo.Text,
+		Reference:     found.OriginalReferenceNo.Text,
 		GatewayStatus: string(found.LatestTransactionStatus),
 		Status:        status,
-		Amount:        found.Amount.rupiah,
+		Amount:        found.Amount.value,
 		Currency:      found.Amount.currency,
 	}
 	return answer
