@@ -63,11 +63,12 @@ func (p *Poller) settle(r *ledger.Record, f Finding) (c change, ok bool) {
 // stays as it was.
 func (p *Poller) found(r *ledger.Record, f Finding) retrypolicy.Action {
 	before, reason := r.Status, r.Reason
-	f.Answer.Receipt.Apply(&r.Payment)
+	why := f.Answer.Receipt.Apply(&r.Payment)
 	if f.Twice != "" {
-		r.Status, r.Reason = payment.NeedsReview, f.Twice
+		why = f.Twice
+		r.Status, r.Reason = payment.Next(before, payment.NeedsReview), why
 	}
-	r.Contradicted = r.Status == payment.NeedsReview
+	r.Contradicted = why != ""
 	if before == payment.OnProcessing && r.Status == payment.OnProcessing && p.late(r, f.Answer.At) {
 		r.Status = payment.Expired
 	}

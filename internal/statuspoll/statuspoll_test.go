@@ -321,9 +321,7 @@ func TestNobodyWaitsForever(t *testing.T) {
 		r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.Fault500Before, Operation: gatewaysim.PaydiaQuery, Count: 16})
 		r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultTokenLost, Operation: gatewaysim.PaydiaQuery})
 		r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.Fault500Before, Operation: gatewaysim.PaydiaToken})
-		if err := r.Poller.Poll(t.Context(), payment.Paydia); err == nil {
-			t.Fatal("the poll was not cut short")
-		}
+		r.Poll(payment.Paydia)
 	}
 }
 
@@ -418,12 +416,11 @@ func TestAbandonedClaimIsLookedUp(t *testing.T) {
 		t.Fatalf("due: %v, %v", due, err)
 	}
 	r.Poll(payment.Paydia)
-	story(t, r, ord, "submit net:unknown > verify", "verifying")
+	// It is looked up at once: the request ended long before the claim.
+	story(t, r, ord, "submit net:unknown > verify", "lookup 4046401 > verify", "verifying")
 	if a := r.Read(ord).Attempts[0]; a.ExternalID != "1" || a.DurationMS != rig.Times.Lease.Milliseconds() {
 		t.Errorf("%+v", a)
 	}
-	r.Poll(payment.Paydia) // with nothing to wait for: the request ended long before the claim
-	story(t, r, ord, "submit net:unknown > verify", "lookup 4046401 > verify", "verifying")
 }
 
 // TestLostTaskIsBroughtBack: the payment stands in the ledger, its task nowhere.
@@ -583,7 +580,7 @@ func TestLookupsReadNoFurtherThanNeeded(t *testing.T) {
 func TestShortCutIsNeverBelieved(t *testing.T) {
 	client := redistest.Mini(t)
 	r := rig.New(t, client)
-	if err := client.Set(t.Context(), "{"+ledger.DefaultStream+"}:newest:amdigipay", 1_000_000, 0).Err(); err != nil {
+	if err := client.Set(t.Context(), "{"+ledger.DefaultStream+"}:highest:amdigipay", 1_000_000, 0).Err(); err != nil {
 		t.Fatal(err)
 	}
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostAfter, Operation: gatewaysim.AMCreate})
@@ -716,7 +713,7 @@ func TestLongQueue(t *testing.T) {
 	r.Forward(ledger.TaskGrace)
 	requeue := r.Poller.Requeue
 	r.Poller.Requeue = func(ctx context.Context, payments []*payment.Payment) error {
-		if _, verdict, err := r.Ledger.Claim(ctx, inv, ledger.Claim{Lease: time.Second, Patience: time.Second}); verdict != ledger.Claimed {
+		if _, verdict, err := r.Ledger.Claim(ctx, inv, ledger.Claim{Attempt: payment.Attempt{Kind: payment.KindSubmit}, Lease: time.Second, Patience: time.Second}); verdict != ledger.Claimed {
 			t.Error(verdict, err)
 		}
 		return requeue(ctx, payments)
@@ -731,7 +728,7 @@ func TestLongQueue(t *testing.T) {
 	r.Poller.Requeue = requeue
 	r.Forward(time.Second)
 	r.Poll(payment.AMDigiPay)
-	story(t, r, inv, "submit net:unknown > verify", "verifying")
+	story(t, r, inv, "submit net:unknown > verify", "lookup http:200 > verify", "verifying")
 	r.Forward(ledger.TaskGrace)
 	r.Poll(payment.AMDigiPay)
 	if n := len(r.Queue()); n != 299 {

@@ -170,6 +170,9 @@ func (s *Submitter) send(ctx context.Context, gateway clients.Gateway, pass *gat
 	answer := s.attempt(ctx, gateway, r, attempt.ExternalID)
 	pass.Report(answer)
 	decision := s.decide(r, answer)
+	if answer.Receipt != nil && decision.Action == retrypolicy.Accept && answer.Receipt.Contradiction(&r.Payment) != "" {
+		decision.Action = retrypolicy.Review
+	}
 	attempt.Code, attempt.Message, attempt.HTTPStatus = answer.Code, answer.Message, answer.HTTPStatus
 	attempt.Action = string(decision.Action)
 	attempt.DurationMS = answer.Duration.Milliseconds()
@@ -239,11 +242,11 @@ func (s *Submitter) apply(gateway clients.Gateway, r *ledger.Record, answer clie
 	switch d.Action {
 	case retrypolicy.Accept:
 		if answer.Receipt != nil {
-			answer.Receipt.Apply(&r.Payment)
-		} else { // an override says so; its status is for the poll to find out
-			r.Status, r.GatewayStatus = payment.OnProcessing, answer.Code
+			s.adoptReceipt(r, answer.Receipt)
+			return Next{}
 		}
-		r.Due = DueAfter(r.Status, s.PollInterval)
+		// An override says so; its status is for the poll to find out.
+		r.Status, r.GatewayStatus, r.Due = payment.OnProcessing, answer.Code, ledger.OnGrid(s.PollInterval)
 		return Next{}
 	case retrypolicy.Retry, retrypolicy.RefreshToken:
 		if d.Action == retrypolicy.RefreshToken {
@@ -259,6 +262,12 @@ func (s *Submitter) apply(gateway clients.Gateway, r *ledger.Record, answer clie
 		r.Status, r.GatewayStatus, r.Due = payment.Rejected, answer.Code, ledger.Due{}
 		return Next{}
 	case retrypolicy.Review:
+		if answer.Receipt != nil { // it contradicts the order, or the policy wants a person to look
+			s.adoptReceipt(r, answer.Receipt)
+			if r.Contradicted {
+				return Next{}
+			}
+		}
 		r.Status, r.GatewayStatus, r.Due = payment.NeedsReview, answer.Code, ledger.Due{}
 		r.Reason = d.Reason
 		if r.Unknowns > 0 { // the outcome of an earlier send is still unknown: it is looked for
@@ -270,6 +279,16 @@ func (s *Submitter) apply(gateway clients.Gateway, r *ledger.Record, answer clie
 		r.Unknown(answer.Code)
 		r.Due = ledger.In(first)
 		return Next{}
+	}
+}
+
+// adoptReceipt takes over what the gateway says of a payment. What contradicts the order
+// is for a person, and is looked up again: it may change.
+func (s *Submitter) adoptReceipt(r *ledger.Record, receipt *clients.Receipt) {
+	r.Contradicted = receipt.Apply(&r.Payment) != ""
+	r.Due = DueAfter(r.Status, s.PollInterval)
+	if r.Contradicted {
+		r.Due = ledger.OnGrid(s.PollInterval)
 	}
 }
 
@@ -315,8 +334,7 @@ func (s *Submitter) adopt(ctx context.Context, claimed *ledger.Record, attempt p
 	onlyOne := r.Unknowns == 1 && number <= len(r.Attempts) && r.Attempts[number-1].Code == retrypolicy.CodeUnknown
 	switch {
 	case answer.Receipt != nil:
-		answer.Receipt.Apply(&r.Payment)
-		r.Due = DueAfter(r.Status, s.PollInterval)
+		s.adoptReceipt(r, answer.Receipt)
 	case onlyOne && (d.Action == retrypolicy.Reject || d.Action == retrypolicy.Review):
 		r.Status, r.GatewayStatus, r.Reason, r.Due = payment.Rejected, answer.Code, "", ledger.Due{}
 		if d.Action == retrypolicy.Review {

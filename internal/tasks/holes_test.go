@@ -29,6 +29,8 @@ import (
 var (
 	one     = payment.Key{Gateway: payment.AMDigiPay, TransactionID: "INV/1"}
 	oneTask = "amdigipay:INV%2F1"
+	// standbyTask is the standby task of the time at which a desk's clock stands.
+	standbyTask = "standby:0:" + oneTask
 )
 
 // heldGateway sends nothing until it is let go: its requests are under way.
@@ -68,7 +70,7 @@ func newDesk(t *testing.T, client redis.UniversalClient) *desk {
 	}
 	d.gateway = &heldGateway{Gateway: d.AM, letGo: make(chan struct{})}
 	d.Submitter.Gateways[payment.AMDigiPay] = d.gateway
-	d.Poller.Requeue = tasks.NewEnqueuer(client, time.Now).Requeue
+	d.Poller.Requeue = tasks.NewEnqueuer(client, func() time.Time { return time.Unix(0, 0) }).Requeue
 	d.Take(rig.AMOrder(one.TransactionID))
 	return d
 }
@@ -276,6 +278,15 @@ func TestLostTask(t *testing.T) {
 				d.eventually("it is sent", func() bool { return d.Read(one).Status == payment.OnProcessing })
 			})
 		})
+	}
+}
+
+// taskIsLate lets the time pass at which a queued payment's task is taken for lost; a
+// real Redis' clock cannot be moved, so the time is.
+func (d *desk) taskIsLate() {
+	d.Forward(ledger.TaskGrace)
+	if err := d.client.ZAddXX(d.Context(), "{terbayar:events}:sending:amdigipay", redis.Z{Score: 1, Member: one.TransactionID}).Err(); err != nil {
+		d.Fatal(err)
 	}
 }
 
