@@ -114,8 +114,8 @@ func (r *Receipt) contradiction(p *payment.Payment) string {
 }
 
 // Error is what went wrong with one request, fit for logs: it holds no URL, no
-// header, no body and no text of the gateway's, so nothing secret and nothing of
-// a customer's.
+// header, no body, and of the gateway's own words only what Answer.Message keeps
+// of them, so nothing secret and nothing of a customer's.
 type Error struct {
 	Gateway    payment.Gateway
 	Operation  string // e.g. "login", "create-transaction", "auth-payment"
@@ -123,6 +123,7 @@ type Error struct {
 	HTTPStatus int
 	RetryAfter time.Duration // as in Answer
 	Detail     string        // in our own words, e.g. "dial: connection refused"
+	Message    string        // as in Answer
 }
 
 func (e *Error) Error() string {
@@ -130,5 +131,5 @@ func (e *Error) Error() string {
 	if e.Detail != "" {
 		s += ": " + e.Detail
 	}
-	return s
+	return s + quoted(e.Message)
 }
