@@ -273,6 +273,7 @@ gateways:
 		{paydia63, "4016300", "Session expired", "verify 401xx00"},
 		{paydia63, "4016300", "Token expired", "refresh_token 401xx00"},
 		{paydia63, "4016300", "Unauthorized. Signature", "retry 401xx0x"},
+		{paydia63, "4016300", "Unauthorized", "retry 401xx0x"},
 		// What a file says of error:true as such is not said of what the message makes
 		// more of: our own settings would reject orders.
 		{am, "error:true", "saldo tidak cukup", "reject error:true"},
@@ -327,7 +328,7 @@ func TestNewLogin(t *testing.T) {
 // No built-in rule may stand in the shadow of another, nor twice.
 func TestEveryBuiltinRuleIsReached(t *testing.T) {
 	messages := map[string]string{
-		"repeated": "duplicate", "token": "token expired", "settings": "invalid signature",
+		"repeated": "duplicate", "token": "token expired", "unauthorized": "Unauthorized", "settings": "invalid signature",
 		"credentials": "invalid password", "doubtful": "time-out", "headers": "X-TIMESTAMP",
 	}
 	for _, r := range Builtin().Rules() {

@@ -44,9 +44,14 @@ var (
 		`unauthenticated|not[ _](authenticated|logged[ _-]?in)|belum[ _]log[ _-]?in|tidak[ _]terautentikasi`,
 		`(please|silakan|silahkan|harap|mohon|must|harus)[ _](re)?-?log[ _-]?in|log[ _-]?in[ _](again|kembali|ulang)|re-?login`,
 		`authori[sz]ation[ _](header|required|failed|is missing|not found)`,
+	}, RefreshToken, renew, "the access token is void, in words"}
+
+	// unauthorized: nothing more than that. At SNAP it is the text of a code, which
+	// says more.
+	unauthorized = wording{"unauthorized", []string{
 		`^\W*(authentication|otentikasi|autentikasi)[ _](is )?(required|failed|expired|gagal)`,
 		`^\W*(401\W+)?unauthori[sz]ed([ _](access|request|user))?\W*$`,
-	}, RefreshToken, renew, "the access token is void, in words"}
+	}, RefreshToken, renew, "not logged in: perhaps the access token is void"}
 
 	// settings: what only our own settings can be wrong about.
 	settings = wording{"settings", []string{
@@ -80,7 +85,7 @@ var (
 )
 
 // wordings are all of them, in the order in which they are asked.
-var wordings = []wording{repeated, voidToken, settings, credentials, doubtful, headers}
+var wordings = []wording{repeated, voidToken, unauthorized, settings, credentials, doubtful, headers}
 
 // compiled has the pattern of each wording, as the policy has those of a file.
 var compiled = func() map[string]*regexp.Regexp {
@@ -91,13 +96,12 @@ var compiled = func() map[string]*regexp.Regexp {
 	return m
 }()
 
-var saysVoid, saysRepeated = compiled[voidToken.pattern()], compiled[repeated.pattern()]
-
 // VoidToken reports whether a message says that our access token is void, or that
 // we are not logged in. It is how a client reads an answer that says so under a
 // status that says something else, or nothing.
 func VoidToken(message string) bool {
-	return saysVoid.MatchString(message) && !saysRepeated.MatchString(message)
+	says := func(w wording) bool { return compiled[w.pattern()].MatchString(message) }
+	return (says(voidToken) || says(unauthorized)) && !says(repeated)
 }
 
 // Vocabulary reports whether a word is one that a built-in rule looks for. Such a
