@@ -74,9 +74,9 @@ var amdigipay = slices.Concat(
 		{"http:400", "", Reject, none, "bad request"},
 		{"http:422", "", Reject, none, "refused by validation"},
 	},
-	worded(CodeRefused, repeated, voidToken, unauthorized, settings, credentials, doubtful),
-	worded("http:400", repeated, voidToken, unauthorized, settings, credentials, doubtful),
-	worded("http:422", repeated, voidToken, unauthorized, settings, credentials, doubtful),
+	worded(CodeRefused, repeated, voidToken, unauthorized, trouble, settings, credentials, already),
+	worded("http:400", repeated, voidToken, unauthorized, trouble, settings, credentials, already),
+	worded("http:422", repeated, voidToken, unauthorized, trouble, settings, credentials, already),
 )
 
 // paydia is Paydia's part: first the eleven codes of its Auth Payment page, then

@@ -329,7 +329,7 @@ func TestNewLogin(t *testing.T) {
 func TestEveryBuiltinRuleIsReached(t *testing.T) {
 	messages := map[string]string{
 		"repeated": "duplicate", "token": "token expired", "unauthorized": "Unauthorized", "settings": "invalid signature",
-		"credentials": "invalid password", "doubtful": "time-out", "headers": "X-TIMESTAMP",
+		"credentials": "invalid password", "trouble": "time-out", "already": "sudah", "headers": "X-TIMESTAMP",
 	}
 	for _, r := range Builtin().Rules() {
 		code := strings.ReplaceAll(r.Code, "x", "9")
