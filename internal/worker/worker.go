@@ -381,6 +381,9 @@ func observer(log *slog.Logger, metrics *telemetry.Metrics) func(*ledger.Record,
 		if a.ExternalID != "" {
 			args = append(args, "external_id", a.ExternalID)
 		}
+		if a.Message != "" {
+			args = append(args, "message", a.Message)
+		}
 		if r.Reason != "" {
 			args = append(args, "reason", r.Reason)
 		}
