@@ -167,6 +167,9 @@ func TestAttemptsRunOut(t *testing.T) {
 		if got := fmt.Sprintf("%s: %s", d.Action, d.Reason); got != row.want {
 			t.Errorf("%s, attempt %d:\n got %s\nwant %s", row.code, row.attempt, got, row.want)
 		}
+		if d := Builtin().Decide(row.gateway, row.code, "not \"now\"", row.attempt, 0); d.Reason != "" && !strings.HasSuffix(d.Reason, `: "not \"now\""`) {
+			t.Errorf("%s: the reason %s leaves the gateway's words out", row.code, d.Reason)
+		}
 		if want := strings.Contains(row.want, "given up"); d.Exhausted != want {
 			t.Errorf("%s, attempt %d: exhausted is %t", row.code, row.attempt, d.Exhausted)
 		}
