@@ -188,15 +188,19 @@ func replace(text, hide string, allows func(before, behind rune) bool) string {
 	if !strings.Contains(strings.ToLower(text), strings.ToLower(hide)) { // nearly always
 		return text
 	}
-	places := regexp.MustCompile("(?i)"+regexp.QuoteMeta(hide)).FindAllStringIndex(text, -1)
-	for _, at := range slices.Backward(places) {
+	var out strings.Builder
+	done := 0
+	for _, at := range regexp.MustCompile("(?i)"+regexp.QuoteMeta(hide)).FindAllStringIndex(text, -1) {
 		before, _ := utf8.DecodeLastRuneInString(text[:at[0]])
 		behind, _ := utf8.DecodeRuneInString(text[at[1]:])
 		if allows(before, behind) {
-			text = text[:at[0]] + veil + text[at[1]:]
+			out.WriteString(text[done:at[0]])
+			out.WriteString(veil)
+			done = at[1]
 		}
 	}
-	return text
+	out.WriteString(text[done:])
+	return out.String()
 }
 
 func betweenWords(before, behind rune) bool {
