@@ -136,8 +136,8 @@ func (r *Receipt) ofAnother(p *payment.Payment) bool {
 }
 
 // Error is what went wrong with one request, fit for logs: it holds no URL, no
-// header, no body and no text of the gateway's, so nothing secret and nothing of
-// a customer's.
+// header, no body, and of the gateway's own words only what Answer.Message keeps
+// of them, so nothing secret and nothing of a customer's.
 type Error struct {
 	Gateway    payment.Gateway
 	Operation  string // e.g. "login", "create-transaction", "auth-payment"
@@ -145,6 +145,7 @@ type Error struct {
 	HTTPStatus int
 	RetryAfter time.Duration // as in Answer
 	Detail     string        // in our own words, e.g. "dial: connection refused"
+	Message    string        // as in Answer
 }
 
 func (e *Error) Error() string {
@@ -152,5 +153,5 @@ func (e *Error) Error() string {
 	if e.Detail != "" {
 		s += ": " + e.Detail
 	}
-	return s
+	return s + quoted(e.Message)
 }

@@ -210,15 +210,10 @@ func (s *scan) catchUp(ctx context.Context, list *listing) bool {
 // the missing is noted.
 func (s *scan) page(ctx context.Context, list *listing, statusID, number int) (p amdigipay.Page, answer clients.Answer, ok bool) {
 	query := amdigipay.ListQuery{StatusID: statusID, Limit: s.asker.Limit, Page: number}
-	ask := func() (answer clients.Answer) {
+	answer, err := s.ask(ctx, func() (answer clients.Answer) {
 		p, answer = s.asker.Client.List(ctx, query)
 		return answer
-	}
-	answer, err := s.asker.Gate.Ask(ctx, s.asker.Client, ask)
-	if err == nil && s.asker.Policy.Decide(payment.AMDigiPay, answer.Code, answer.Message, 1, 0).Action == retrypolicy.RefreshToken {
-		s.asker.Client.DropToken(answer.Token)
-		answer, err = s.asker.Gate.Ask(ctx, s.asker.Client, ask)
-	}
+	})
 	switch {
 	case err != nil:
 		s.err = err
@@ -305,7 +300,7 @@ func (s *scan) askEach(ctx context.Context) bool {
 		if s.done(i) {
 			continue
 		}
-		answer, err := s.asker.Gate.Ask(ctx, s.asker.Client, func() clients.Answer {
+		answer, err := s.ask(ctx, func() clients.Answer {
 			return s.asker.Client.Detail(ctx, r.GatewayReference)
 		})
 		if err != nil || answer.Receipt == nil || answer.Receipt.TransactionID != "" && answer.Receipt.TransactionID != r.TransactionID {
@@ -316,6 +311,17 @@ func (s *scan) askEach(ctx context.Context) bool {
 		s.missing--
 	}
 	return true
+}
+
+// ask asks AM, and once more with a new token where it does not take us for who we
+// are, in whatever words.
+func (s *scan) ask(ctx context.Context, question func() clients.Answer) (clients.Answer, error) {
+	answer, err := s.asker.Gate.Ask(ctx, s.asker.Client, question)
+	if err == nil && s.asker.Policy.Decide(payment.AMDigiPay, answer.Code, answer.Message, 1, 0).NewLogin {
+		s.asker.Client.DropToken(answer.Token)
+		answer, err = s.asker.Gate.Ask(ctx, s.asker.Client, question)
+	}
+	return answer, err
 }
 
 // allNewerThan reports whether every missing payment's row must be newer than the

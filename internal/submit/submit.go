@@ -239,6 +239,9 @@ func (s *Submitter) decide(r *ledger.Record, answer clients.Answer) retrypolicy.
 
 // apply brings the record to where the decision puts it.
 func (s *Submitter) apply(gateway clients.Gateway, r *ledger.Record, answer clients.Answer, d retrypolicy.Decision) Next {
+	if d.NewLogin {
+		gateway.DropToken(answer.Token)
+	}
 	switch d.Action {
 	case retrypolicy.Accept:
 		if answer.Receipt != nil {
@@ -249,9 +252,6 @@ func (s *Submitter) apply(gateway clients.Gateway, r *ledger.Record, answer clie
 		r.Status, r.GatewayStatus, r.Due = payment.OnProcessing, answer.Code, ledger.OnGrid(s.PollInterval)
 		return Next{}
 	case retrypolicy.Retry, retrypolicy.RefreshToken:
-		if d.Action == retrypolicy.RefreshToken {
-			gateway.DropToken(answer.Token)
-		}
 		// The policy's own wait comes after what the gateway asked for: its jitter
 		// keeps all that were sent away from coming back in the same instant.
 		next := Next{In: max(answer.RetryAfter+d.Delay, soon), Reason: answer.Code}
