@@ -43,7 +43,8 @@ func TestMessage(t *testing.T) {
 		{`["a"]`, ""},
 		{`{"message":7}`, ""},
 		{"\xff", ""},
-		{`<html><body>Forbidden</body></html>`, ""}, {`{"error":true,"message":"x"}trailing`, ""},
+		{`<html><body>Forbidden</body></html>`, ""},
+		{`{"error":true,"message":"x"}trailing`, ""},
 		{`{"errors":{"a":{"b":{"c":{"d":{"e":{"f":"deep"}}}}}}}`, ""},
 		{strings.Repeat("a ", 600), ""}, // a page
 
