@@ -332,6 +332,9 @@ func notAnObject(doc []byte) FieldError {
 	if err := dec.SkipValue(); err != nil {
 		return brokenJSON(doc, err)
 	}
+	if dec.PeekKind() == 0 && bytes.HasPrefix(bytes.TrimSpace(doc), []byte("[")) {
+		return FieldError{"", "a JSON array and not a JSON object: write one payment a line (NDJSON), for example with jq -c '.[]'"}
+	}
 	return FieldError{"", "not a JSON object: write one payment a line, each an object"}
 }
 

@@ -105,7 +105,7 @@ func New(t testing.TB, client redis.UniversalClient, edits ...func(*gatewaysim.C
 		t.Fatal(err)
 	}
 	r.Ledger = ledger.New(client, ledger.DefaultStream, r.Now)
-	r.Intake = &intake.Intake{Ledger: r.Ledger, Sealer: sealer, Enqueue: r.enqueue}
+	r.Intake = &intake.Intake{Ledger: r.Ledger, Sealer: sealer, Enqueue: r.enqueue, Now: r.Now}
 	r.Submitter = &submit.Submitter{
 		Ledger: r.Ledger, Policy: r.Policy, Sealer: sealer, Lease: Lease, PollInterval: 30 * time.Second, Now: r.Now,
 		Gateways:  map[payment.Gateway]clients.Gateway{payment.AMDigiPay: r.AM, payment.Paydia: r.Paydia},
