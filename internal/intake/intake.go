@@ -210,7 +210,7 @@ func (a *Answer) conflict(first payment.Status) {
 // fail notes what Redis, or the way to it, had against a payment.
 func (a *Answer) fail(err error) {
 	a.Result, a.Cause, a.Errors = Failed, err, nil
-	if !errors.As(err, new(redis.Error)) {
+	if !errors.As(err, new(redis.Error)) && !errors.Is(err, context.Canceled) {
 		a.Cause = fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
 	a.Error = again + ": " + err.Error()
