@@ -73,7 +73,7 @@ func (c *createCmd) run(ctx context.Context, all *cli, client redis.UniversalCli
 			return err
 		}
 	}
-	if !input.ended {
+	if !input.isAtEnd() {
 		return sum.interrupted()
 	}
 	switch err := <-reading; {
@@ -134,6 +134,16 @@ func (f *feed) batches(ctx context.Context) func(yield func([]intake.Line) bool)
 				return
 			}
 		}
+	}
+}
+
+// isAtEnd reports whether there are no more lines, without waiting for any.
+func (f *feed) isAtEnd() bool {
+	select {
+	case _, ok := <-f.lines:
+		return !ok
+	default:
+		return false
 	}
 }
 
