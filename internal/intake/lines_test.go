@@ -14,6 +14,7 @@ import (
 	"unicode/utf16"
 
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 
 	"terbayar/internal/intake"
 )
@@ -247,9 +248,63 @@ func TestReadErrors(t *testing.T) {
 	}
 }
 
-// FuzzRead: each line that is a payment by itself is sent once, in order; unless it
-// stands in something larger that is sent or refused as a whole, or the rest of the
-// input is refused.
+// checkRead: each line that is a payment by itself is sent once, in order; unless it
+// stands in something larger that is sent as a whole, or in a list that is refused as a
+// whole, or the rest of the input is refused.
+func checkRead(t testing.TB, in []byte) {
+	lines := make(chan intake.Line)
+	done := make(chan error, 1)
+	go func() { done <- intake.Read(context.Background(), bytes.NewReader(in), lines) }()
+	var all []intake.Line
+	sent := map[int]bool{}
+	last := 0
+	for l := range lines {
+		if l.Number <= last || l.Last < l.Number || (l.Err == nil) == (l.Text == nil) {
+			t.Errorf("%+v behind line %d", l, last)
+		}
+		all, last, sent[l.Number] = append(all, l), l.Last, true
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	texts := bytes.Split(in, []byte("\n"))
+	answered := func(n int) bool {
+		for _, l := range all {
+			if n < l.Number {
+				continue
+			}
+			rest := l.Err != nil && strings.Contains(l.Err.Error(), "Nothing")
+			listed := bytes.Contains(bytes.Join(texts[l.Number-1:n-1], nil), []byte("["))
+			if rest || n <= l.Last && (l.Err == nil || listed) {
+				return true
+			}
+		}
+		return sent[n]
+	}
+	for i, text := range texts {
+		var p map[string]json.RawMessage
+		text = bytes.TrimPrefix(text, []byte("\ufeff"))
+		if json.Unmarshal(text, &p) == nil && p["gateway"] != nil && !answered(i+1) {
+			t.Errorf("line %d is lost: %q gave %+v", i+1, in, all)
+		}
+	}
+}
+
+// TestReadAnyLines puts payments among pieces of everything that they can stand in.
+func TestReadAnyLines(t *testing.T) {
+	pieces := []string{
+		p1, p2, p3, p1 + ",", "[", "[" + p1 + ",", "]", "{", "}", "},", `"a":1,`, `"a":1`, `{"a":`, `{"a":[`, `"a":[`, `]}`, `],`, `{"a":[1,`, "1", "1,", "hello",
+		`{"gateway":"x","payment":{"item_details":[`, `{"payment":{"item_details":[{"a":1},`, `{"gateway":"x`, `{"payments":[` + p1, "", " ", "\ufeff", "[INFO]",
+	}
+	rapid.Check(t, func(r *rapid.T) {
+		in := strings.Join(rapid.SliceOfN(rapid.SampledFrom(pieces), 0, 12).Draw(r, "lines"), "\n")
+		checkRead(t, []byte(in))
+		if t.Failed() {
+			r.FailNow()
+		}
+	})
+}
+
 func FuzzRead(f *testing.F) {
 	for _, seed := range []string{
 		p1 + "\n" + p2, "{\n" + p1 + "\n" + p2, "{\"a\":\n" + p1 + "\n" + p2, "[\n" + p1 + ",\n" + p2 + "]", "{\"a\":[\n" + p1 + "\n]}\n" + p2,
@@ -257,31 +312,5 @@ func FuzzRead(f *testing.F) {
 	} {
 		f.Add([]byte(seed))
 	}
-	f.Fuzz(func(t *testing.T, in []byte) {
-		_, all := read(t, bytes.NewReader(in))
-		sent := map[int]bool{}
-		inside := func(n int) bool { // of a whole, or behind the refusal of the rest
-			for _, l := range all {
-				refused := l.Err != nil && strings.Contains(l.Err.Error(), "Nothing")
-				if n >= l.Number && (refused || n <= l.Last && l.Err == nil) {
-					return true
-				}
-			}
-			return false
-		}
-		last := 0
-		for _, l := range all {
-			if l.Number <= last || l.Last < l.Number || (l.Err == nil) == (l.Text == nil) {
-				t.Fatalf("%+v behind line %d", l, last)
-			}
-			last, sent[l.Number] = l.Last, true
-		}
-		for i, text := range bytes.Split(in, []byte("\n")) {
-			var p struct{ Gateway json.RawMessage }
-			text = bytes.TrimPrefix(text, []byte("\ufeff"))
-			if json.Unmarshal(text, &p) == nil && bytes.Contains(text, []byte(`"gateway"`)) && len(p.Gateway) > 0 && !sent[i+1] && !inside(i+1) {
-				t.Fatalf("line %d is lost: %q gave %+v", i+1, in, all)
-			}
-		}
-	})
+	f.Fuzz(func(t *testing.T, in []byte) { checkRead(t, in) })
 }
