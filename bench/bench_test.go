@@ -20,7 +20,7 @@ func BenchmarkParse(b *testing.B) {
 			b.ReportAllocs()
 			b.SetBytes(int64(len(doc)))
 			for b.Loop() {
-				if _, err := order.Parse(doc, order.Defaults{}); err != nil {
+				if _, err := order.Parse(doc, time.Unix(0, 0), order.Defaults{}); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -7,6 +7,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"terbayar/internal/events"
+	"terbayar/internal/terminal"
 )
 
 type eventsCmd struct {
@@ -17,11 +18,15 @@ type eventsCmd struct {
 func (c *eventsCmd) run(ctx context.Context, all *cli, client redis.UniversalClient, out io.Writer) error {
 	var written error
 	err := events.NewStream(client, all.Events.Stream).Each(ctx, c.From, c.Follow, func(event []byte) error {
-		_, written = out.Write(append(event, '\n'))
+		_, written = out.Write(append(terminal.JSON(event), '\n'))
 		return written
 	})
-	if written != nil {
+	switch {
+	case written != nil:
 		return written
+	case c.Follow && ctx.Err() != nil: // nothing else ends it
+		return nil
+	default:
+		return reached(err)
 	}
-	return reached(err)
 }

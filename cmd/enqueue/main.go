@@ -2,7 +2,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +19,7 @@ import (
 	"terbayar/internal/events"
 	"terbayar/internal/intake"
 	"terbayar/internal/ledger"
+	"terbayar/internal/terminal"
 )
 
 // The exit codes of interface.md.
@@ -32,19 +35,35 @@ var errRefused = errors.New("not every payment was taken")
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	err := run(ctx, os.Args[1:], os.Stdin, os.Stdout)
+	context.AfterFunc(ctx, stop) // a second Ctrl-C does not wait for anything
+	err := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	code := exitCode(err)
 	if code != 0 {
-		fmt.Fprintln(os.Stderr, "enqueue:", err)
+		note(os.Stderr, err.Error())
 	}
 	stop()
 	os.Exit(code)
 }
 
+// note writes a line for the person at the terminal, who may have been given an id or a
+// file by somebody else.
+func note(to io.Writer, text string) { fmt.Fprintln(to, "enqueue:", terminal.Safe(text)) }
+
+// writeJSON writes a value as one line of JSON that a terminal can show.
+func writeJSON(out io.Writer, value any) error {
+	var text bytes.Buffer
+	enc := json.NewEncoder(&text)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(value); err != nil {
+		return err
+	}
+	_, err := out.Write(append(terminal.JSON(text.Bytes()), '\n'))
+	return err
+}
+
 func exitCode(err error) int {
 	switch {
-	case err == nil, errors.Is(err, config.ErrHelp), errors.Is(err, context.Canceled):
+	case err == nil, errors.Is(err, config.ErrHelp):
 		return 0
 	case errors.As(err, new(*config.Error)):
 		return exitUsage
@@ -70,7 +89,7 @@ type cli struct {
 	Stream eventsCmd `cmd:"" name:"events" help:"Print the result events, one CloudEvent a line."`
 }
 
-func run(ctx context.Context, args []string, in io.Reader, out io.Writer) error {
+func run(ctx context.Context, args []string, in io.Reader, out, notes io.Writer) error {
 	var c cli
 	command, err := config.Parse("enqueue", "Hands payments in, and tells what became of them.", &c, args, out)
 	if err != nil {
@@ -86,7 +105,7 @@ func run(ctx context.Context, args []string, in io.Reader, out io.Writer) error 
 	}
 	switch command.Selected().Name {
 	case "create":
-		return c.Create.run(ctx, &c, client, in, out)
+		return c.Create.run(ctx, &c, client, in, out, notes)
 	case "status":
 		return c.Status.run(ctx, client, out)
 	default:

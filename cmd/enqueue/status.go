@@ -2,17 +2,18 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
-	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/redis/go-redis/v9"
 
 	"terbayar/internal/config"
 	"terbayar/internal/ledger"
 	"terbayar/internal/payment"
+	"terbayar/internal/terminal"
 )
 
 type statusCmd struct {
@@ -31,44 +32,119 @@ func (c *statusCmd) run(ctx context.Context, client redis.UniversalClient, out i
 		return reached(err)
 	}
 	if c.JSON {
-		enc := json.NewEncoder(out)
-		enc.SetEscapeHTML(false)
-		return enc.Encode(r.Payment)
+		return writeJSON(out, r.Payment)
 	}
-	return writeStatus(out, &r.Payment)
+	_, err = io.WriteString(out, statusTable(&r.Payment))
+	return err
 }
 
-func writeStatus(out io.Writer, p *payment.Payment) error {
-	// Without a frame: a QR code is long, and wants to be copied whole.
-	head := table.NewWriter()
-	head.SetStyle(table.StyleLight)
-	head.Style().Options = table.OptionsNoBordersAndSeparators
-	for _, row := range [][2]string{
-		{"gateway", string(p.Gateway)},
-		{"transaction id", p.TransactionID},
-		{"status", string(p.Status)},
-		{"reason", p.Reason},
-		{"gateway status", p.GatewayStatus},
-		{"gateway reference", p.GatewayReference},
-		{"amount", fmt.Sprintf("Rp %d", p.Amount)},
-		{"created at", p.CreatedAt.Format(time.RFC3339)},
-		{"updated at", p.UpdatedAt.Format(time.RFC3339)},
-		{"payment links", p.PaymentLinks},
-		{"payment code", p.PaymentCode},
-		{"QR code", p.QRCode},
+// lineWidth is what every terminal has.
+const lineWidth = 80
+
+// row is a line of the table: what is copied from it is never broken, what is read is
+// wrapped.
+type row struct {
+	label, value string
+	copied       bool
+}
+
+func statusTable(p *payment.Payment) string {
+	var table strings.Builder
+	for _, r := range []row{
+		{"gateway", string(p.Gateway), false},
+		{"transaction id", p.TransactionID, true},
+		{"status", string(p.Status), false},
+		{"reason", p.Reason, false},
+		{"gateway status", p.GatewayStatus, false},
+		{"gateway reference", p.GatewayReference, true},
+		{"amount", fmt.Sprintf("Rp %d", p.Amount), false},
+		{"created at", moment(p.CreatedAt), false},
+		{"updated at", moment(p.UpdatedAt), false},
+		{"payment links", p.PaymentLinks, true},
+		{"payment code", p.PaymentCode, true},
+		{"QR code", p.QRCode, true},
 	} {
-		if row[1] != "" {
-			head.AppendRow(table.Row{row[0], row[1]})
+		r.write(&table, "", 17)
+	}
+	if len(p.Attempts) == 0 {
+		return table.String()
+	}
+	// What a gateway wrote stands below the attempt: its words may be long.
+	const line = "%3v %-20s %-8s %-15s %4s %-13s %7s\n"
+	fmt.Fprintf(&table, "\n"+line, "#", "at", "kind", "code", "http", "action", "ms")
+	for i, a := range p.Attempts {
+		status := ""
+		if a.HTTPStatus != 0 {
+			status = fmt.Sprint(a.HTTPStatus)
+		}
+		fmt.Fprintf(&table, line, i+1, moment(a.At), cell(string(a.Kind), 8), cell(a.Code, 15), status,
+			cell(a.Action, 13), fmt.Sprint(a.DurationMS))
+		for _, r := range []row{
+			{"external id", a.ExternalID, true},
+			{"message", a.Message, false},
+		} {
+			r.write(&table, "    ", 11)
 		}
 	}
-	attempts := table.NewWriter()
-	attempts.SetStyle(table.StyleLight)
-	attempts.AppendHeader(table.Row{"#", "at", "kind", "code", "http", "action", "ms", "external id"})
-	for i, a := range p.Attempts {
-		attempts.AppendRow(table.Row{
-			i + 1, a.At.Format(time.RFC3339), a.Kind, a.Code, a.HTTPStatus, a.Action, a.DurationMS, a.ExternalID,
-		})
+	return table.String()
+}
+
+// moment writes a time; the zero time is nothing.
+func moment(t time.Time) string {
+	if t.IsZero() {
+		return ""
 	}
-	_, err := fmt.Fprintf(out, "%s\n%s\n", head.Render(), attempts.Render())
-	return err
+	return t.UTC().Format(time.RFC3339)
+}
+
+// cell is a short text cut to the width of its column.
+func cell(value string, width int) string { return text.Snip(terminal.Safe(value), width, "~") }
+
+// write writes the row, unless there is nothing to say. A value that is to be copied and
+// does not fit beside its label has a line of its own, from its first column on.
+func (r row) write(table *strings.Builder, indent string, labels int) {
+	value := terminal.Safe(r.value)
+	if value == "" {
+		return
+	}
+	label := fmt.Sprintf("%s%-*s  ", indent, labels, r.label)
+	room := lineWidth - len(label)
+	switch {
+	case text.StringWidth(value) <= room:
+		table.WriteString(label + value + "\n")
+	case r.copied:
+		table.WriteString(strings.TrimRight(label, " ") + "\n" + value + "\n")
+	default:
+		for i, part := range wrap(value, room) {
+			if i == 1 {
+				label = strings.Repeat(" ", len(label))
+			}
+			table.WriteString(label + part + "\n")
+		}
+	}
+}
+
+// wrap breaks a text into lines, at its spaces where it can.
+func wrap(value string, width int) []string {
+	var lines []string
+	line, used := "", 0
+	for word := range strings.FieldsSeq(value) {
+		if used > 0 && used+1+text.StringWidth(word) <= width {
+			line, used = line+" "+word, used+1+text.StringWidth(word)
+			continue
+		}
+		if used > 0 {
+			lines = append(lines, line)
+			line, used = "", 0
+		}
+		for _, r := range word {
+			if w := text.RuneWidth(r); used+w > width {
+				lines = append(lines, line)
+				line, used = string(r), w
+			} else {
+				line, used = line+string(r), used+w
+			}
+		}
+	}
+	return append(lines, line)
 }

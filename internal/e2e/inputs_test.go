@@ -4,6 +4,8 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -44,7 +46,7 @@ func TestBadInputs(t *testing.T) {
 	}{
 		{"broken JSON", `{"gateway":"amdigipay","payment":{`, "invalid", "broken JSON"},
 		{"not an object", `[1]`, "invalid", "JSON object"},
-		{"two objects", am("X", `"n"`, `"n"`) + `{}`, "invalid", "broken JSON"},
+		{"two objects", am("X", `"n"`, `"n"`) + `{}`, "invalid", "more than one JSON value"},
 		{"unknown field", am("X", `"nominal"`, `"colour":"red","nominal"`), "invalid", "payment.colour: unknown field"},
 		{"unknown field outside", paydia("X", `"customer_token"`, `"token":"","customer_token"`), "invalid", "token: unknown field"},
 		{"field in another case", paydia("X", `"title"`, `"Title"`), "invalid", "payment.Title: unknown field"},
@@ -62,7 +64,13 @@ func TestBadInputs(t *testing.T) {
 		{"title too long", paydia("X", `"t"`, `"`+strings.Repeat("é", 257)+`"`), "invalid", "payment.title: is longer than 256"},
 		{"no date", am("X", `2099-05-21 18:23:10`, `tomorrow`), "invalid", "payment.expired_date"},
 		{"control character in the id", paydia("X\\n", `"t"`, `"t"`), "invalid", "payment.partnerReferenceNo"},
-		{"unknown gateway", paydia("X", `"gateway":"paydia"`, `"gateway":"paypal"`), "invalid", `gateway: unknown gateway "paypal"`},
+		{"invisible character in the id", am(`X\u200b`, `"n"`, `"n"`), "invalid", "payment.transaction_id"},
+		{"override in a name", am("X", `"n"`, `"n\u202e"`), "invalid", "payment.customer_name"},
+		{"fraction of a second", am("X", `18:23:10`, `18:23:10.5`), "invalid", "payment.expired_date"},
+		{"one digit for the hour", am("X", `18:23:10`, `8:23:10`), "invalid", "payment.expired_date"},
+		{"date has passed", am("X", `2099-`, `2025-`), "invalid", "payment.expired_date"},
+		{"leading zero", paydia("X", `10000.00`, `010000.00`), "invalid", "payment.amount.value"},
+		{"unknown gateway", paydia("X", `"gateway":"paydia"`, `"gateway":"paypal"`), "invalid", "gateway: unknown gateway"},
 		{"missing gateway", paydia("X", `"gateway":"paydia",`, ``), "invalid", "gateway: is missing"},
 		{"missing payment", `{"gateway":"paydia","customer_token":"x"}`, "invalid", "payment"},
 		{"missing customer token", paydia("X", `"customer_token":"`+tokenMark+`",`, ``), "invalid", "customer_token"},
@@ -96,6 +104,9 @@ func TestBadInputs(t *testing.T) {
 				case a.Line != n+1:
 					t.Errorf("answer %d is of line %d", n+1, a.Line)
 				case n == 6:
+					if (a.Result == "invalid") != (len(a.Errors) > 0) || (a.Result == "conflict") != (a.Status != "") {
+						t.Errorf("%+v", a)
+					}
 					if a.Result != c.result || !strings.Contains(a.Error, c.wrong) {
 						t.Errorf("%+v, want %s: %s", a, c.result, c.wrong)
 					}
@@ -105,12 +116,35 @@ func TestBadInputs(t *testing.T) {
 			}
 		})
 	}
-	t.Run("one object over many lines", func(t *testing.T) {
-		r := s.enqueue(strings.ReplaceAll(paydia("multi", `"t"`, `"t"`), ",", ",\n  "), "create")
-		if answers := lines[answer](s, r.stdout); r.code != 0 || len(answers) != 1 || answers[0].Line != 1 {
-			t.Errorf("%d %s%s", r.code, r.stdout, r.stderr)
-		}
-	})
+	for name, c := range map[string]struct {
+		in    string
+		lines []int // of the payments that are taken
+		wrong string
+	}{
+		"one object over many lines":   {strings.ReplaceAll(paydia("multi-1", `"t"`, `"t"`), ",", ",\n  "), []int{1}, ""},
+		"behind blank lines":           {"\n\n" + strings.ReplaceAll(paydia("multi-2", `"t"`, `"t"`), ",", ",\n  "), []int{3}, ""},
+		"array over lines":             {"[\n" + paydia("array-1", `"t"`, `"t"`) + ",\n" + paydia("array-2", `"t"`, `"t"`) + "\n]\n", nil, "a JSON array"},
+		"compressed":                   {"\x1f\x8b\x08" + paydia("gzip", `"t"`, `"t"`) + "\n" + paydia("gzip", `"t"`, `"t"`), nil, "zcat"},
+		"UTF-16":                       {"\xff\xfe{\x00\n\x00" + paydia("utf-16", `"t"`, `"t"`), nil, "iconv"},
+		"cut off, and a payment":       {`{"gateway":` + "\n" + paydia("cut", `"t"`, `"t"`), []int{2}, "no end before the next payment"},
+		"every wrong field of several": {am("X ", `"nominal":10000`, `"colour":"red","nominal":10001`), nil, "payment.colour: unknown field; payment.transaction_id"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := s.enqueue(c.in, "create")
+			var taken []int
+			wrong := ""
+			for _, a := range lines[answer](s, r.stdout) {
+				if a.Result == "enqueued" {
+					taken = append(taken, a.Line)
+				} else {
+					wrong += a.Error
+				}
+			}
+			if !slices.Equal(taken, c.lines) || !strings.Contains(wrong, c.wrong) || (c.wrong == "") != (wrong == "") || (r.code == 0) != (wrong == "") {
+				t.Errorf("%d %s%s", r.code, r.stdout, r.stderr)
+			}
+		})
+	}
 	t.Run("from a file", func(t *testing.T) {
 		path := s.file("payments.ndjson", paydia("from a file", `"t"`, `"t"`))
 		if r := s.enqueue("", "create", path); r.code != 0 || !strings.Contains(r.stdout, `"transaction_id":"from a file","result":"enqueued"`) {
@@ -268,6 +302,26 @@ func TestRedisGoesAwayUnderEnqueue(t *testing.T) {
 	if r.code != 0 || strings.Join(results, " ")+" " != want {
 		t.Errorf("exit %d, %v", r.code, results)
 	}
+}
+
+// TestInterrupted: Ctrl-C is no failure of Redis. What was answered is told, and handing
+// everything in again does the rest.
+func TestInterrupted(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	all := samples(t, 10)
+	p := s.start("enqueue", []string{"create"})
+	if _, err := io.WriteString(p.stdin, file(all[:4])); err != nil {
+		t.Fatal(err)
+	}
+	s.eventually("four answers", 10*time.Second, func() bool { return strings.Count(p.stdout.String(), "\n") == 4 })
+	s.signal(p, os.Interrupt)
+	if code := s.exit(p, 10*time.Second); code != 1 ||
+		!strings.Contains(p.stderr.String(), "interrupted: 4 answered (4 enqueued), nothing taken from line 5 on") {
+		t.Errorf("exit %d: %s", code, p.stderr.String())
+	}
+	s.create(all[:4], "duplicate")
+	s.create(all[4:], "enqueued")
 }
 
 // TestGatewayWithoutCredentials: its tasks wait, and none fails, until a worker

@@ -76,7 +76,7 @@ const tokenMark = "eyJjdXN0b21lciI6"
 var personalMarks = []string{"Nyonya Rahasia", "@customer.example", "+62-811-"}
 
 var (
-	titles = []string{"Kopi & roti", "<b>murah</b>", "Café é", `the "best" 'one'`, "支付订单 № 5", `a\b/c`, "😀 \u2028 = 100%"}
+	titles = []string{"Kopi & roti", "<b>murah</b>", "Café é", `the "best" 'one'`, "支付订单 № 5", `a\b/c`, "😀 👨\u200d👩 = 100%"}
 	tails  = []string{"", "/a b", " é", "支付", `"q'`, "#?%&+", "{x}:y"}
 )
 
@@ -169,7 +169,12 @@ type answer struct {
 	Gateway       string `json:"gateway"`
 	TransactionID string `json:"transaction_id"`
 	Result        string `json:"result"`
+	Status        string `json:"status,omitempty"` // of a conflict
 	Error         string `json:"error,omitempty"`
+	Errors        []struct {
+		Field  string `json:"field"`
+		Detail string `json:"detail"`
+	} `json:"errors,omitempty"`
 }
 
 // create hands all samples in; each must have the result.

@@ -1,10 +1,13 @@
 package intake_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -42,15 +45,15 @@ func TestCreateInOrder(t *testing.T) {
 	}
 }
 
-// TestTaskIsMadeUpFor: an earlier run wrote the payment down and was cut off
-// before its task was queued. Handing it in again helps, once it is not under way.
-func TestTaskIsMadeUpFor(t *testing.T) {
+// TestTaskless: what is recorded is enqueued, although its task could not be queued: the
+// workers' poll makes up for it, and so does handing it in again.
+func TestTaskless(t *testing.T) {
 	r := rig.New(t, redistest.Mini(t))
 	enqueue := r.Intake.Enqueue
 	r.Intake.Enqueue = func(context.Context, payment.Key, payment.Rupiah) error { return errors.New("connection refused") }
 	line := []intake.Line{{Number: 1, Text: rig.AMOrder("INV-1")}}
 	a := r.Intake.Create(t.Context(), line)[0]
-	if a.Result != intake.Failed || !errors.Is(a.Cause, intake.ErrUnreachable) || a.Error == "" {
+	if a.Result != intake.Enqueued || a.Taskless == nil || a.Error != "" || a.Cause != nil {
 		t.Errorf("%+v", a)
 	}
 	r.Intake.Enqueue = enqueue
@@ -63,5 +66,51 @@ func TestTaskIsMadeUpFor(t *testing.T) {
 			t.Error(diff)
 		}
 		r.Submit(key) // from now on it is not queued any more
+	}
+}
+
+// TestSubmittedLate: a new payment whose date has passed is refused. One that was taken
+// in time is known, however late it is handed in again.
+func TestSubmittedLate(t *testing.T) {
+	r := rig.New(t, redistest.Mini(t))
+	r.Take(rig.AMOrder("INV-1"))
+	r.Forward(48 * time.Hour)
+	lines := []intake.Line{
+		{Number: 1, Text: rig.AMOrder("INV-1")},
+		{Number: 2, Text: bytes.Replace(rig.AMOrder("INV-1"), []byte(`"testing"`), []byte(`"tested"`), 1)},
+		{Number: 3, Text: rig.AMOrder("INV-2")},
+		{Number: 4, Text: bytes.Replace(rig.AMOrder("INV-1"), []byte(`:33`), []byte(`:0`), 1)},
+	}
+	answers := r.Intake.Create(t.Context(), lines)
+	want := []string{"1 INV-1 duplicate", "2 INV-1 conflict", "3 INV-2 invalid", "4 INV-1 invalid"}
+	if diff := cmp.Diff(want, results(answers)); diff != "" {
+		t.Error(diff)
+	}
+	if len(answers[0].Errors)+len(answers[1].Errors) > 0 || answers[1].Status != payment.Queued ||
+		len(answers[2].Errors) != 1 || answers[2].Errors[0].Field != "payment.expired_date" || len(answers[3].Errors) != 2 {
+		t.Errorf("%+v", answers)
+	}
+	if q := r.Queue(); len(q) != 0 {
+		t.Errorf("queued: %v", q)
+	}
+}
+
+// TestFailed: what cannot be known to be recorded is failed, in words that say what to do.
+func TestFailed(t *testing.T) {
+	client := redistest.Mini(t)
+	r := rig.New(t, client)
+	r.Forward(48 * time.Hour)
+	if err := client.Close(); err != nil {
+		t.Fatal(err)
+	}
+	late := rig.AMOrder("INV-1")
+	answers := r.Intake.Create(t.Context(), []intake.Line{
+		{Number: 1, Text: rig.PaydiaOrder("ORD-1")}, {Number: 2, Text: late}, {Number: 3, Text: late},
+	})
+	for _, a := range answers {
+		if a.Result != intake.Failed || a.Cause == nil || len(a.Errors) > 0 ||
+			!strings.Contains(a.Error, "it may be, and will then be sent. Submit the identical content again under the same id, never under a new one") {
+			t.Errorf("%+v", a)
+		}
 	}
 }

@@ -1,49 +1,316 @@
 package intake_test
 
 import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
+	"testing/iotest"
+	"time"
+	"unicode/utf16"
 
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 
 	"terbayar/internal/intake"
 )
 
+// read is what Read makes of an input: number and text of each, or why it is none.
+func read(t *testing.T, r io.Reader) ([]string, []intake.Line) {
+	t.Helper()
+	lines := make(chan intake.Line)
+	done := make(chan error, 1)
+	go func() { done <- intake.Read(t.Context(), r, lines) }()
+	var got []string
+	var all []intake.Line
+	for l := range lines {
+		all = append(all, l)
+		text := strings.TrimSpace(string(l.Text))
+		if l.Err != nil {
+			text = "! " + l.Err.Error()
+		}
+		got = append(got, fmt.Sprint(l.Number, " ", text))
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	return got, all
+}
+
+const (
+	p1 = `{"gateway":"paydia","n":1}`
+	p2 = `{"gateway":"paydia","n":2}`
+	p3 = `{"n":3,"gateway":"paydia"}`
+)
+
 func TestRead(t *testing.T) {
 	long := strings.Repeat("x", 1<<20+1)
+	pretty := "{\n  \"gateway\": \"paydia\",\n\n  \"payment\": {\n    \"items\": [\n      {\n        \"a\": 1\n      }\n    ]\n  }\n}\n"
+	large := "{\n" + strings.Repeat(" \"gateway\": [1, 2, 3],\n", 40_000) + "\"x\": 1\n}\n"
+	whole := func(number int, text string) string { return fmt.Sprint(number, " ", strings.TrimSpace(text)) }
+	const (
+		array   = " ! a JSON array: write one payment a line (NDJSON), for example with jq -c '.[]'. Nothing from here on was taken"
+		listed  = " ! this object holds a list, and breaks inside it: write one payment a line (NDJSON). Nothing from here on was taken"
+		follows = " ! broken JSON: the object that begins here has no end before the next payment begins"
+		ends    = " ! broken JSON: the object that begins here has no end"
+		tooLong = " ! longer than 1048576 bytes, which no payment is"
+		resumes = "; what follows is read from the next line on that is a payment by itself"
+	)
 	for _, c := range []struct {
 		name, in string
 		want     []string
 	}{
 		{"nothing", "", nil},
-		{"one object", `{"a":1}`, []string{`1 {"a":1}`}},
-		{"one object over lines", "{\n \"a\":\n 1}\n", []string{"1 {\n \"a\":\n 1}"}},
-		{"NDJSON, blank lines counted", "{\"a\":1}\n\n \n{\"b\":2}\r\n", []string{`1 {"a":1}`, `4 {"b":2}`}},
-		{"broken first line", "{\"a\":\n{\"b\":2}\n", []string{`1 {"a":`, `2 {"b":2}`}},
-		{"broken line", "{\"a\":1}\n{\"b\n{\"c\":3}", []string{`1 {"a":1}`, `2 {"b`, `3 {"c":3}`}},
-		{"byte order mark", "\ufeff{\"a\":1}", []string{`1 {"a":1}`}},
-		{"too long", "{\"a\":1}\n" + long + "\n{\"c\":3}", []string{`1 {"a":1}`, "2 longer than 1048576 bytes", `3 {"c":3}`}},
-		{"too long at the end", "{\"a\":1}\n" + long, []string{`1 {"a":1}`, "2 longer than 1048576 bytes"}},
+		{"blank lines", "\n \r\n\t\n", nil},
+		{"a byte order mark and nothing", "\ufeff\n", nil},
+		{"one object", p1, []string{whole(1, p1)}},
+		{"NDJSON, blank lines counted", p1 + "\n\n \n" + p2 + "\r\n", []string{whole(1, p1), whole(4, p2)}},
+		{"byte order mark", "\ufeff" + p1, []string{whole(1, p1)}},
+		{"byte order marks of two files", "\ufeff" + p1 + "\n\ufeff" + p2, []string{whole(1, p1), whole(2, p2)}},
+		{"no line break at the end", p1 + "\n" + p2, []string{whole(1, p1), whole(2, p2)}},
+
+		{"one object over lines", pretty, []string{whole(1, pretty)}},
+		{"behind blank lines", "\n\n" + pretty, []string{whole(3, pretty)}},
+		{"behind a byte order mark", "\ufeff\n\ufeff" + pretty, []string{whole(2, pretty)}},
+		{"with CR LF", strings.ReplaceAll(pretty, "\n", "\r\n"), []string{whole(1, strings.ReplaceAll(pretty, "\n", "\r\n"))}},
+		{"as large as allowed", large, []string{whole(1, large)}},
+		{"two over lines", pretty + "\n" + pretty, []string{whole(1, pretty), whole(13, pretty)}},
+		{"over lines among NDJSON", p1 + "\n" + pretty + p2, []string{whole(1, p1), whole(2, pretty), whole(13, p2)}},
+		{"one with invalid UTF-8", "{\n\"a\": \"\xff\"\n}\n" + p2, []string{"1 {\n\"a\": \"\xff\"\n}", whole(4, p2)}},
+
+		{"broken line", p1 + "\n{\"b\n" + p2, []string{whole(1, p1), `2 {"b`, whole(3, p2)}},
+		{"no JSON", p1 + "\nhello\n" + p2, []string{whole(1, p1), `2 hello`, whole(3, p2)}},
+		{"first line cut off in a text", `{"gateway":"pay` + "\n" + p1, []string{`1 {"gateway":"pay`, whole(2, p1)}},
+		{"first line cut off behind a colon", `{"gateway":` + "\n" + p1 + "\n" + p2, []string{"1" + follows, whole(2, p1), whole(3, p2)}},
+		{"first line cut off behind a comma", `{"gateway":"x",` + "\n\n" + p1, []string{"1" + follows, whole(3, p1)}},
+		{"first line cut off behind a brace", `{` + "\n" + p1 + "\n" + p2, []string{"1" + follows, whole(2, p1), whole(3, p2)}},
+		{"line cut off before an item", p1 + "\n" + `{"gateway":"x","payment":{"item_details":[` + "\n" + p2, []string{whole(1, p1), "2" + follows, whole(3, p2)}},
+		{"line cut off behind an item", `{"payment":{"item_details":[{"a":1},` + "\n" + p2, []string{"1" + follows, whole(2, p2)}},
+		{"line cut off in a list of numbers", `{"a":[1,2` + "\n" + p1 + "\n" + p2, []string{"1" + follows, whole(2, p1), whole(3, p2)}},
+		{"last line cut off", p1 + "\n" + `{"gateway":`, []string{whole(1, p1), `2 {"gateway":`}},
+		{"two cut off", "{\"a\":\n{\"b\":\n" + p1, []string{"1" + follows, whole(3, p1)}},
+		{"garbage behind a cut line", "{\"a\":1,\nhello\nhello\n" + p1, []string{"1 ! broken JSON: the object that begins here breaks in line 2" + resumes, whole(4, p1)}},
+		{
+			"broken over lines", "{\n  \"a\": 1\n  \"b\": {\n    \"c\": 1\n  }\n}\n" + p1 + "\n{\n" + p2,
+			[]string{"1 ! broken JSON: the object that begins here breaks in line 3" + resumes, whole(7, p1), "8" + follows, whole(9, p2)},
+		},
+		{"no end over lines", "{\n  \"a\": 1,\n", []string{"1" + ends}},
+		{"something behind the end", "{\n \"a\": 1\n} x\n" + p1, []string{"1 ! broken JSON: the object that begins here ends, and something else begins, in line 3" + resumes, whole(4, p1)}},
+		{"two on a line", p1 + p2 + "\n" + p3, []string{whole(1, p1+p2), whole(2, p3)}},
+		{"commas between lines", p1 + ",\n" + p2 + "\n", []string{whole(1, p1+","), whole(2, p2)}},
+		{"two on a line over lines", "{\n\"a\": 1\n}{\n\"b\": 2\n}\n" + p3, []string{"1 ! broken JSON: the object that begins here ends, and something else begins, in line 3" + resumes, whole(6, p3)}},
+
+		{"array over lines", "[\n" + p1 + ",\n" + p2 + "\n]\n", []string{"1" + array}},
+		{"array over lines, indented, behind blank lines", "\n\n [\n  " + p1 + ",\n  " + p2 + "\n ]\n", []string{"3" + array}},
+		{"array that begins with a payment", "[" + p1 + ",\n" + p2 + "\n]\n", []string{"1" + array}},
+		{"array that begins with a broken one", `[{"gateway":01},` + "\n" + p1 + ",\n" + p2 + "\n]\n", []string{"1" + array}},
+		{"array without commas", "[\n" + p1 + "\n" + p2 + "\n]\n", []string{"1" + array}},
+		{"array behind payments", p1 + "\n[\n" + p2 + "\n]\n" + p3, []string{whole(1, p1), "2" + array}},
+		{"array on a line", "[" + p1 + "," + p2 + "]\n" + p3, []string{whole(1, "["+p1+","+p2+"]"), whole(2, p3)}},
+		{"array too long for a line", "[" + p1 + "," + long + "\n" + p3, []string{"1" + array}},
+		{"a log line", "[INFO] begins\n[2026-11-26 10:00] x\n" + p1, []string{"1 [INFO] begins", "2 [2026-11-26 10:00] x", whole(3, p1)}},
+		{"array of arrays over lines", "[\n[\n" + p1 + "\n]]", []string{"1" + array}},
+
+		{"a list in an object", "{\"payments\":[\n" + p1 + ",\n" + p2 + "\n]}\n" + p3, []string{whole(1, "{\"payments\":[\n"+p1+",\n"+p2+"\n]}"), whole(5, p3)}},
+		{"without commas", "{\"payments\":[\n" + p1 + "\n" + p2 + "\n]}\n" + p3, []string{"1" + listed}},
+		{"without an end", "{\"payments\":[\n" + p1 + ",\n" + p2 + "\n", []string{"1" + listed}},
+		{"deeper", "{\"data\":{\"payments\":[\n" + p1 + ",\n" + p2 + ",\n]}}\n" + p3, []string{"1" + listed}},
+		{"broken in its first object", "{\"payments\":[{\"n\":01},\n" + p2 + "\n]}\n" + p3, []string{"1" + listed}},
+		{"too long", "{\"payments\":[\n" + strings.Repeat(p1+",\n", 50_000) + p2 + "\n]}\n", []string{"1" + listed}},
+
+		{"too long a line", p1 + "\n" + long + "\n" + p2, []string{whole(1, p1), "2" + tooLong, whole(3, p2)}},
+		{"too long a last line", p1 + "\n" + long, []string{whole(1, p1), "2" + tooLong}},
+		{"too long, an object", `{"gateway":"` + long + "\"}\n" + p2, []string{"1" + tooLong, whole(2, p2)}},
+		{"too long over lines", large[:len(large)-2] + strings.Repeat(",\"x\":1\n", 50_000) + "}\n" + p2, []string{"1" + tooLong, whole(40_002+50_002, p2)}},
+		{"too long a blank line", strings.Repeat(" ", 1<<20+1) + "\n" + p2, []string{whole(2, p2)}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			lines := make(chan intake.Line)
-			done := make(chan error, 1)
-			go func() { done <- intake.Read(strings.NewReader(c.in), lines) }()
-			var got []string
-			for l := range lines {
-				text := strings.TrimSpace(string(l.Text))
-				if l.Err != nil {
-					text = l.Err.Error()
+			for name, r := range map[string]io.Reader{
+				"": strings.NewReader(c.in), "half": iotest.HalfReader(strings.NewReader(c.in)), "byte": iotest.OneByteReader(strings.NewReader(c.in)),
+			} {
+				if name != "" && len(c.in) > 1<<16 {
+					continue // it takes its time
 				}
-				got = append(got, fmt.Sprint(l.Number, " ", text))
-			}
-			if err := <-done; err != nil {
-				t.Error(err)
-			}
-			if diff := cmp.Diff(c.want, got); diff != "" {
-				t.Error(diff)
+				if got, _ := read(t, r); !cmp.Equal(c.want, got) {
+					t.Errorf("%s %.3000s", name, cmp.Diff(c.want, got))
+				}
 			}
 		})
 	}
+}
+
+// TestReadOther: what is no UTF-8 text is refused whole, with what to do about it.
+func TestReadOther(t *testing.T) {
+	wide := func(order string, width int, mark bool) string {
+		text := p1 + "\r\n" + p2 + "\r\n"
+		if mark {
+			text = "\ufeff" + text
+		}
+		var b []byte
+		for _, unit := range utf16.Encode([]rune(text)) {
+			cell := make([]byte, width)
+			if order == "LE" {
+				cell[0], cell[1] = byte(unit), byte(unit>>8)
+			} else {
+				cell[width-1], cell[width-2] = byte(unit), byte(unit>>8)
+			}
+			b = append(b, cell...)
+		}
+		return string(b)
+	}
+	for _, c := range []struct{ name, in, want string }{
+		{"gzip", "\x1f\x8b\x08\x00\n" + p1, "compressed with gzip: hand it in as plain UTF-8 text, for example with zcat"},
+		{"zstd", "\x28\xb5\x2f\xfd\x04\n" + p1, "zstdcat"},
+		{"xz", "\xfd7zXZ\x00\n" + p1, "xzcat"},
+		{"bzip2", "BZh91AY\n" + p1, "bzcat"},
+		{"zip", "PK\x03\x04\n" + p1, "unzip -p"},
+		{"UTF-16LE with a mark", wide("LE", 2, true), "iconv -f UTF-16 -t UTF-8"},
+		{"UTF-16BE with a mark", wide("BE", 2, true), "iconv -f UTF-16 -t UTF-8"},
+		{"UTF-16LE", wide("LE", 2, false), "iconv -f UTF-16LE -t UTF-8"},
+		{"UTF-16BE", wide("BE", 2, false), "iconv -f UTF-16BE -t UTF-8"},
+		{"UTF-32LE with a mark", wide("LE", 4, true), "iconv -f UTF-32 -t UTF-8"},
+		{"UTF-32BE with a mark", wide("BE", 4, true), "iconv -f UTF-32 -t UTF-8"},
+		{"UTF-32LE", wide("LE", 4, false), "iconv -f UTF-32LE -t UTF-8"},
+		{"UTF-32BE", wide("BE", 4, false), "iconv -f UTF-32BE -t UTF-8"},
+		{"UTF-16LE behind an empty line", "\n\x00" + wide("LE", 2, false), "iconv -f"},
+	} {
+		got, all := read(t, strings.NewReader(c.in))
+		if len(got) != 1 || all[0].Err == nil || !strings.Contains(got[0], c.want) || !strings.Contains(got[0], "Nothing of it was taken") {
+			t.Errorf("%s: %q", c.name, got)
+		}
+	}
+}
+
+// TestReadStreams: each is sent as soon as it can be told from what could follow.
+func TestReadStreams(t *testing.T) {
+	in, out := io.Pipe()
+	lines := make(chan intake.Line, 1)
+	done := make(chan error, 1)
+	go func() { done <- intake.Read(t.Context(), in, lines) }()
+	for i, c := range []struct {
+		write string
+		want  []string
+	}{
+		{"hello\n", []string{"hello"}},
+		{"{\"gateway\":\n", nil},
+		{p1 + "\n", []string{"! broken", p1}},
+		{"{\"gateway\":\"pay\n", []string{`{"gateway":"pay`}},
+		{p2 + "\n", []string{p2}},
+		{"{\n", nil},
+		{"\"a\":1\n", nil},
+		{"}\n", []string{"{\n\"a\":1\n}"}},
+		{"{\n", nil},
+		{"x\n", []string{"! broken"}},
+		{p3 + "\n", []string{p3}},
+		{"[\n", []string{"! a JSON array"}},
+	} {
+		if _, err := io.WriteString(out, c.write); err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range c.want {
+			select {
+			case l := <-lines:
+				text := strings.TrimSpace(string(l.Text))
+				if l.Err != nil {
+					text = "! " + l.Err.Error()
+				}
+				if !strings.HasPrefix(text, want) {
+					t.Errorf("%d: %q, want %q", i, text, want)
+				}
+			case <-time.After(10 * time.Second):
+				t.Fatalf("%d: %q is held up", i, c.write)
+			}
+		}
+	}
+	if err := <-done; err != nil { // the array is refused without waiting for its end
+		t.Error(err)
+	}
+}
+
+// TestReadErrors: an input that breaks off is told, and the line that it cut is none.
+func TestReadErrors(t *testing.T) {
+	broken := errors.New("disk on fire")
+	for _, rest := range []string{p2[:10], p2, "{\n\"a\":1\n"} {
+		lines := make(chan intake.Line, 10)
+		err := intake.Read(t.Context(), io.MultiReader(strings.NewReader(p1+"\n"+rest), iotest.ErrReader(broken)), lines)
+		if !errors.Is(err, broken) || len(lines) != 1 {
+			t.Errorf("%q: %v, %d lines", rest, err, len(lines))
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := intake.Read(ctx, strings.NewReader(p1), make(chan intake.Line)); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+// checkRead: each line that is a payment by itself is sent once, in order; unless it
+// stands in something larger that is sent as a whole, or in a list that is refused as a
+// whole, or the rest of the input is refused.
+func checkRead(t testing.TB, in []byte) {
+	lines := make(chan intake.Line)
+	done := make(chan error, 1)
+	go func() { done <- intake.Read(context.Background(), bytes.NewReader(in), lines) }()
+	var all []intake.Line
+	sent := map[int]bool{}
+	last := 0
+	for l := range lines {
+		if l.Number <= last || l.Last < l.Number || (l.Err == nil) == (l.Text == nil) {
+			t.Errorf("%+v behind line %d", l, last)
+		}
+		all, last, sent[l.Number] = append(all, l), l.Last, true
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	texts := bytes.Split(in, []byte("\n"))
+	answered := func(n int) bool {
+		for _, l := range all {
+			if n < l.Number {
+				continue
+			}
+			rest := l.Err != nil && strings.Contains(l.Err.Error(), "Nothing")
+			listed := bytes.Contains(bytes.Join(texts[l.Number-1:n-1], nil), []byte("["))
+			if rest || n <= l.Last && (l.Err == nil || listed) {
+				return true
+			}
+		}
+		return sent[n]
+	}
+	for i, text := range texts {
+		var p map[string]json.RawMessage
+		text = bytes.TrimPrefix(text, []byte("\ufeff"))
+		if json.Unmarshal(text, &p) == nil && p["gateway"] != nil && !answered(i+1) {
+			t.Errorf("line %d is lost: %q gave %+v", i+1, in, all)
+		}
+	}
+}
+
+// TestReadAnyLines puts payments among pieces of everything that they can stand in.
+func TestReadAnyLines(t *testing.T) {
+	pieces := []string{
+		p1, p2, p3, p1 + ",", "[", "[" + p1 + ",", "]", "{", "}", "},", `"a":1,`, `"a":1`, `{"a":`, `{"a":[`, `"a":[`, `]}`, `],`, `{"a":[1,`, "1", "1,", "hello",
+		`{"gateway":"x","payment":{"item_details":[`, `{"payment":{"item_details":[{"a":1},`, `{"gateway":"x`, `{"payments":[` + p1, "", " ", "\ufeff", "[INFO]",
+	}
+	rapid.Check(t, func(r *rapid.T) {
+		in := strings.Join(rapid.SliceOfN(rapid.SampledFrom(pieces), 0, 12).Draw(r, "lines"), "\n")
+		checkRead(t, []byte(in))
+		if t.Failed() {
+			r.FailNow()
+		}
+	})
+}
+
+func FuzzRead(f *testing.F) {
+	for _, seed := range []string{
+		p1 + "\n" + p2, "{\n" + p1 + "\n" + p2, "{\"a\":\n" + p1 + "\n" + p2, "[\n" + p1 + ",\n" + p2 + "]", "{\"a\":[\n" + p1 + "\n]}\n" + p2,
+		"\ufeff" + p1 + "\r\n\r\n" + p2 + p3, "{\"payment\":{\"item_details\":[\n" + p1, "{\"a\":[1,\n" + p1, "{\n\"a\":1\n}\n" + p1, "\x1f\x8b\n" + p1, "\x00\n" + p1,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, in []byte) { checkRead(t, in) })
 }

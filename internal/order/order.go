@@ -1,7 +1,8 @@
 // Package order reads a payment as order systems write it (interface.md, "A
 // payment, as order systems write it") and refuses, with the field's name, what
-// a gateway would stumble over: unknown fields, wrong sums, lengths past the
-// vendor's limits, amounts that are not whole rupiah.
+// a gateway would stumble over, or what would make one order two payments: unknown
+// fields, wrong sums, lengths past the vendor's limits, amounts that are not whole
+// rupiah, dates that have passed, characters that nobody sees.
 package order
 
 import (
@@ -30,36 +31,36 @@ type Order struct {
 // the sample.
 type AMDigiPay struct {
 	PaymentID        int64          `json:"payment_id" validate:"gt=0"` // the method, e.g. 33 = QRIS
-	ExpiredDate      string         `json:"expired_date" validate:"datetime=2006-01-02 15:04:05"`
+	ExpiredDate      string         `json:"expired_date" validate:"required,date"`
 	Nominal          payment.Rupiah `json:"nominal" validate:"gt=0,lte=1000000000000"`
 	AdminFee         payment.Rupiah `json:"admin_fee" validate:"gte=0,lte=1000000000000"`
-	TransactionID    string         `json:"transaction_id" validate:"required,max=255,plain"`
+	TransactionID    string         `json:"transaction_id" validate:"required,max=255,id"`
 	TransactionTotal payment.Rupiah `json:"transaction_total" validate:"gt=0,lte=1000000000000"`
-	TransactionName  string         `json:"transaction_name" validate:"required,max=255"`
-	TransactionDesc  string         `json:"transaction_desc" validate:"max=255"`
-	CustomerNumber   string         `json:"customer_number" validate:"required,max=255"`
-	CustomerName     string         `json:"customer_name" validate:"required,max=255"`
-	CustomerEmail    string         `json:"customer_email,omitempty" validate:"omitempty,email,max=255"`
+	TransactionName  string         `json:"transaction_name" validate:"required,max=255,text"`
+	TransactionDesc  string         `json:"transaction_desc" validate:"max=255,text"`
+	CustomerNumber   string         `json:"customer_number" validate:"required,max=255,text"`
+	CustomerName     string         `json:"customer_name" validate:"required,max=255,text"`
+	CustomerEmail    string         `json:"customer_email,omitempty" validate:"omitempty,max=255,id,email"`
 	ItemDetails      []Item         `json:"item_details" validate:"min=1,max=1000,dive"`
 }
 
 // Item is one line of AM's item_details. The platform fee is a line of its own,
 // with item_id "fee".
 type Item struct {
-	ItemID         string         `json:"item_id" validate:"required,max=255"`
+	ItemID         string         `json:"item_id" validate:"required,max=255,id"`
 	ItemPrice      payment.Rupiah `json:"item_price" validate:"gte=0,lte=1000000000000"`
 	ItemTotalPrice payment.Rupiah `json:"item_total_price" validate:"gte=0,lte=1000000000000"`
 	ItemQuantity   int64          `json:"item_quantity" validate:"gt=0,lte=1000000"`
-	ItemName       string         `json:"item_name" validate:"required,max=255"`
+	ItemName       string         `json:"item_name" validate:"required,max=255,text"`
 }
 
 // Paydia is the body of SNAP Auth Payment (service 63). Source: Paydia "Auth
 // Payment", body: lengths and mandatory fields.
 type Paydia struct {
-	PartnerReferenceNo string `json:"partnerReferenceNo" validate:"required,max=64,plain"`
-	MerchantID         string `json:"merchantId" validate:"required,max=64"`
+	PartnerReferenceNo string `json:"partnerReferenceNo" validate:"required,max=64,id"`
+	MerchantID         string `json:"merchantId" validate:"required,max=64,id"`
 	Amount             Amount `json:"amount"`
-	Title              string `json:"title" validate:"required,max=256"`
+	Title              string `json:"title" validate:"required,max=256,text"`
 }
 
 // Amount is SNAP's money object: a decimal with two places, and an ISO 4217

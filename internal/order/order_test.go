@@ -5,6 +5,9 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"terbayar/internal/order"
 	"terbayar/internal/payment"
@@ -16,6 +19,9 @@ const (
 	paydiaOrder = `{"gateway":"paydia","customer_token":"eyJ.secret","payment":{"partnerReferenceNo":"b57d8895-790b-4da3-a9e7-0387176de9bf","merchantId":"240327001000000","amount":{"value":"10000.00","currency":"IDR"},"title":"Payment"}}`
 )
 
+// before is a day before the first one's expired_date.
+var before = time.Date(2026, 5, 20, 11, 0, 0, 0, time.UTC)
+
 // edit replaces one piece of a document, which must be there.
 func edit(t *testing.T, doc, old, replacement string) string {
 	t.Helper()
@@ -26,14 +32,14 @@ func edit(t *testing.T, doc, old, replacement string) string {
 }
 
 func TestParseSamples(t *testing.T) {
-	am, err := order.Parse([]byte(amOrder), order.Defaults{})
+	am, err := order.Parse([]byte(amOrder), before, order.Defaults{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if am.Key().String() != "amdigipay:INV-1" || am.Amount() != 13000 || am.ExpiresAt().UTC().String() != "2026-05-21 11:23:10 +0000 UTC" {
 		t.Errorf("%v %v %v", am.Key(), am.Amount(), am.ExpiresAt())
 	}
-	pd, err := order.Parse([]byte(paydiaOrder), order.Defaults{})
+	pd, err := order.Parse([]byte(paydiaOrder), before, order.Defaults{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,13 +61,13 @@ func TestContent(t *testing.T) {
 		t.Fatal(err)
 	}
 	doc := edit(t, paydiaOrder, `"Payment"`, string(quoted))
-	a, err := order.Parse([]byte(doc), order.Defaults{})
+	a, err := order.Parse([]byte(doc), before, order.Defaults{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	b, err := order.Parse([]byte(`{"payment": {"title":`+string(quoted)+`,"amount":{"currency":"IDR","value":"10000.00"},
 		"partnerReferenceNo":"b57d8895-790b-4da3-a9e7-0387176de9bf"}, "customer_token":"newer", "gateway":"paydia"}`),
-		order.Defaults{MerchantID: "240327001000000"})
+		before, order.Defaults{MerchantID: "240327001000000"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,55 +85,192 @@ func TestContent(t *testing.T) {
 func TestParseRefuses(t *testing.T) {
 	am := func(old, replacement string) string { return edit(t, amOrder, old, replacement) }
 	pd := func(old, replacement string) string { return edit(t, paydiaOrder, old, replacement) }
+	date := func(d string) string { return am("2026-05-21 18:23:10", d) }
+	value := func(v string) string { return pd("10000.00", v) }
+	upToItems, _, _ := strings.Cut(amOrder, `"item_details"`)
+	const form, whole, rupiah = "of the form YYYY-MM-DD HH:mm:ss", "is not a whole number in plain digits", "is not a whole amount of rupiah with two decimals"
 	for _, c := range []struct{ doc, field, detail string }{
-		{`{`, "", "broken JSON at byte 2"},
+		{`{`, "", "it ends too early, at byte 2"},
+		{``, "", "broken JSON"},
 		{`[]`, "", "not a JSON object"},
 		{`"x"`, "", "not a JSON object"},
-		{amOrder + "{}", "", "broken JSON at byte"},
-		{"{\"gateway\":\"\xff\"}", "", "broken JSON at byte"},
+		{`x`, "", "broken JSON at byte 1"},
+		{amOrder + "{}", "", "more than one JSON value"},
+		{amOrder + ",", "", "broken JSON at byte"},
+		{"{\"gateway\":\"\xff\"}", "gateway", "not valid UTF-8 at byte"},
+		{am(`"nominal":10000`, `"nominal":010000`), "payment", "broken JSON at byte"},
+		{am(`"item_price":3000`, `"item_price":+3000`), "payment.item_details[1].item_price", "broken JSON at byte"},
 		{`{"payment":{}}`, "gateway", "missing"},
-		{`{"gateway":"gopay","payment":{}}`, "gateway", `unknown gateway "gopay"`},
-		{`{"gateway":"paydia"}`, "payment", "missing"},
-		{`{"gateway":"paydia","payment":[]}`, "payment", "not an object"},
+		{`{"gateway":"gopay","payment":{}}`, "gateway", "unknown gateway (want amdigipay or paydia)"},
+		{`{"gateway":5,"payment":{}}`, "gateway", "not a text"},
+		{pd(`"gateway":"paydia"`, `"gateway":"Paydia"`), "gateway", "unknown gateway"},
+		{`{"gateway":"amdigipay"}`, "payment", "missing"},
+		{`{"gateway":"amdigipay","payment":[]}`, "payment", "not an object"},
 		{am(`"gateway"`, `"note":1,"gateway"`), "note", "unknown field"},
-		{am(`"nominal"`, `"nominl"`), "payment.nominl", "unknown field"},
-		{am(`"nominal"`, `"Nominal"`), "payment.Nominal", "unknown field"},
+		{am(`"gateway"`, `"priority":"interactive","gateway"`), "priority", "unknown field"},
+		{am(`"nominal"`, `"nominl":1,"nominal"`), "payment.nominl", "unknown field"},
 		{am(`"nominal"`, `"nominal":1,"nominal"`), "payment.nominal", "given twice"},
-		{am(`"nominal":10000`, `"nominal":10000.0`), "payment.nominal", "whole number"},
-		{am(`"nominal":10000`, `"nominal":1e4`), "payment.nominal", "whole number"},
-		{am(`"nominal":10000`, `"nominal":"10000"`), "payment.nominal", "whole number"},
-		{am(`"nominal":10000`, `"nominal":10001`), "payment.transaction_total", "nominal + admin_fee is 13001"},
+		{am(`"gateway":`, `"gateway":"amdigipay","gateway":`), "gateway", "given twice"},
+		{am(`"item_id":"fee"`, `"item_id":"fee","item_id":"fee"`), "payment.item_details[1].item_id", "given twice"},
+		{am(`"nominal"`, `"\u001b]0;\u202e`+strings.Repeat("x", 100)+`":{"a":[1]},"nominal"`), `payment."\x1b]0;\u202e` + strings.Repeat("x", 59) + `..."`, "unknown field"},
+
+		{am(`"nominal":10000`, `"nominal":10000.0`), "payment.nominal", whole},
+		{am(`"nominal":10000`, `"nominal":1e4`), "payment.nominal", whole},
+		{am(`"nominal":10000`, `"nominal":-0`), "payment.nominal", whole},
+		{am(`"nominal":10000`, `"nominal":10000000000000000000000`), "payment.nominal", whole},
+		{am(`"nominal":10000`, `"nominal":"10000"`), "payment.nominal", whole},
+		{am(`"nominal":10000`, `"nominal":null`), "payment.nominal", whole},
+		{am(`"nominal":10000`, `"nominal":true`), "payment.nominal", whole},
+		{am(`"payment_id":33`, `"payment_id":33.5`), "payment.payment_id", whole},
+		{am(`"nominal":10000`, `"nominal":10001`), "payment.transaction_total", "is not nominal + admin_fee"},
 		{am(`"nominal":10000`, `"nominal":0`), "payment.nominal", "more than 0"},
 		{am(`"admin_fee":3000`, `"admin_fee":-1`), "payment.admin_fee", "less than 0"},
 		{am(`"transaction_total":13000`, `"transaction_total":9223372036854775807`), "payment.transaction_total", "more than 1000000000000"},
-		{am(`"item_total_price":3000`, `"item_total_price":2999`), "payment.item_details[1].item_total_price", "item_price x item_quantity is 3000"},
-		{am(`"item_price":3000,"item_total_price":3000`, `"item_price":2999,"item_total_price":2999`), "payment.item_details", "add up to 12999"},
-		{am(`"item_price":3000`, `"item_price":3000.5`), "payment.item_details[1].item_price", "whole number"},
+		{am(`"item_total_price":3000`, `"item_total_price":2999`), "payment.item_details[1].item_total_price", "is not item_price x item_quantity"},
+		{am(`"item_price":3000,"item_total_price":3000`, `"item_price":2999,"item_total_price":2999`), "payment.item_details", "do not add up"},
+		{am(`"item_price":3000`, `"item_price":3000.5`), "payment.item_details[1].item_price", whole},
 		{am(`"item_quantity":1`, `"item_quantity":0`), "payment.item_details[0].item_quantity", "more than 0"},
-		{am(`"2026-05-21 18:23:10"`, `"2026-05-21T18:23:10"`), "payment.expired_date", "YYYY-MM-DD HH:mm:ss"},
-		{am(`"2026-05-21 18:23:10"`, `"2026-13-21 18:23:10"`), "payment.expired_date", "YYYY-MM-DD HH:mm:ss"},
-		{am(`"INV-1"`, `""`), "payment.transaction_id", "missing or empty"},
-		{am(`"INV-1"`, `"INV\n1"`), "payment.transaction_id", "control characters"},
-		{am(`"INV-1"`, `"`+strings.Repeat("x", 256)+`"`), "payment.transaction_id", "longer than 255"},
+		{upToItems + `"item_details":[]}}`, "payment.item_details", "fewer entries than 1"},
+		{upToItems + `"item_details":[` + strings.Repeat("{},", 1000) + `{}]}}`, "payment.item_details", "more entries than 1000"},
+
+		{date("2026-05-21T18:23:10"), "payment.expired_date", form},
+		{date("2026-05-21 18:23:10.5"), "payment.expired_date", form},
+		{date("2026-05-21 18:23:10,000"), "payment.expired_date", form},
+		{date("2026-05-21 8:23:10"), "payment.expired_date", form},
+		{date("2026-5-21 18:23:10"), "payment.expired_date", form},
+		{date("2026-05-21 18:23"), "payment.expired_date", form},
+		{date("2026-05-21 18:23:10 "), "payment.expired_date", form},
+		{date("2026-05-21  18:23:10"), "payment.expired_date", form},
+		{date("2026-05-21 18:23:10Z"), "payment.expired_date", form},
+		{date("2026-05-21 18:23:10 +0700"), "payment.expired_date", form},
+		{date("2026-02-30 18:23:10"), "payment.expired_date", form},
+		{date("2026-13-21 18:23:10"), "payment.expired_date", form},
+		{date("2026-05-21 24:00:00"), "payment.expired_date", form},
+		{date("2026-05-21 18:23:60"), "payment.expired_date", form},
+		{date("12026-05-21 18:23:10"), "payment.expired_date", form},
+		{date("２０２６-05-21 18:23:10"), "payment.expired_date", form},
+		{date("tomorrow"), "payment.expired_date", form},
+		{date(""), "payment.expired_date", "missing"},
+		{date("0001-01-01 00:00:00"), "payment.expired_date", "has passed"},
+		{date("2026-05-20 18:00:00"), "payment.expired_date", "has passed"}, // now, in Jakarta
+		{date("2026-05-20 17:59:59"), "payment.expired_date", "has passed"},
+
 		{am(`"a@example.com"`, `"nobody"`), "payment.customer_email", "e-mail"},
+		{am(`"a@example.com"`, `"a\u200b@example.com"`), "payment.customer_email", "U+200B"},
 		{pd(`"eyJ.secret"`, `""`), "customer_token", "missing or empty"},
+		{pd(`"eyJ.secret"`, `null`), "customer_token", "missing or empty"},
+		{pd(`"eyJ.secret"`, `["eyJ.secret"]`), "customer_token", "not a text"},
 		{pd(`"eyJ.secret"`, `"a\r\nX-Evil: 1"`), "customer_token", "header"},
+		{pd(`"eyJ.secret"`, `"eyJ.secret "`), "customer_token", "header"},
+		{pd(`"eyJ.secret"`, `"eyJ.secret\u200b"`), "customer_token", "header"},
+		{pd(`"eyJ.secret"`, `"`+strings.Repeat("x", 8193)+`"`), "customer_token", "longer than 8192"},
+		{am(`"gateway"`, `"customer_token":"secret secret","gateway"`), "customer_token", "header"},
 		{pd(`"10000.00"`, `10000.00`), "payment.amount.value", "not a text"},
-		{pd(`"10000.00"`, `"10000.50"`), "payment.amount.value", "whole amount of rupiah"},
-		{pd(`"10000.00"`, `"0.00"`), "payment.amount.value", "whole amount of rupiah"},
+		{pd(`{"value":"10000.00","currency":"IDR"}`, `"10000.00"`), "payment.amount", "not an object"},
+		{value("010000.00"), "payment.amount.value", rupiah},
+		{value("10000.50"), "payment.amount.value", rupiah},
+		{value("10000"), "payment.amount.value", rupiah},
+		{value("10000.0"), "payment.amount.value", rupiah},
+		{value("10000.000"), "payment.amount.value", rupiah},
+		{value("0.00"), "payment.amount.value", rupiah},
+		{value("00.00"), "payment.amount.value", rupiah},
+		{value(".00"), "payment.amount.value", rupiah},
+		{value("+10000.00"), "payment.amount.value", rupiah},
+		{value("-10000.00"), "payment.amount.value", rupiah},
+		{value("1e4.00"), "payment.amount.value", rupiah},
+		{value("10,000.00"), "payment.amount.value", rupiah},
+		{value("10000,00"), "payment.amount.value", rupiah},
+		{value("10000.00 "), "payment.amount.value", rupiah},
+		{value(" 10000.00"), "payment.amount.value", rupiah},
+		{value("１0000.00"), "payment.amount.value", rupiah},
+		{value("99999999999999999.00"), "payment.amount.value", rupiah},
 		{pd(`"IDR"`, `"USD"`), "payment.amount.currency", "must be IDR"},
+		{pd(`"IDR"`, `"idr"`), "payment.amount.currency", "must be IDR"},
+		{pd(`"IDR"`, `"IDR "`), "payment.amount.currency", "must be IDR"},
 		{pd(`"240327001000000"`, `""`), "payment.merchantId", "missing or empty"},
+		{pd(`"240327001000000"`, `240327001000000`), "payment.merchantId", "not a text"},
+		{pd(`"240327001000000"`, `"240327001000000\n"`), "payment.merchantId", "U+000A"},
 		{pd(`"Payment"`, `"`+strings.Repeat("é", 257)+`"`), "payment.title", "longer than 256"},
 		{pd(`"b57d8895-790b-4da3-a9e7-0387176de9bf"`, `"`+strings.Repeat("x", 65)+`"`), "payment.partnerReferenceNo", "longer than 64"},
+		{am(`"INV-1"`, `"`+strings.Repeat("x", 256)+`"`), "payment.transaction_id", "longer than 255"},
+		{am(`"INV-1"`, `""`), "payment.transaction_id", "missing or empty"},
+		{am(`"INV-1"`, `"INV-\ud800"`), "payment.transaction_id", "not valid UTF-8"},
 	} {
-		_, err := order.Parse([]byte(c.doc), order.Defaults{})
-		var fe *order.FieldError
-		if !errors.As(err, &fe) || fe.Field != c.field || !strings.Contains(fe.Detail, c.detail) {
+		_, err := order.Parse([]byte(c.doc), before, order.Defaults{})
+		var faults order.FieldErrors
+		if !errors.As(err, &faults) || len(faults) != 1 || faults[0].Field != c.field || !strings.Contains(faults[0].Detail, c.detail) {
 			t.Errorf("%.80s:\n got %v\nwant %s: %s", c.doc, err, c.field, c.detail)
 		}
 		if err != nil && strings.Contains(err.Error(), "secret") {
 			t.Errorf("the customer token stands in %q", err)
 		}
+		if late := strings.Contains(c.detail, "has passed"); errors.Is(err, order.ErrLate) != late {
+			t.Errorf("%v: late is %v", err, !late)
+		}
+	}
+}
+
+// TestParseTellsAll: whoever has made several mistakes hears of all of them at once.
+func TestParseTellsAll(t *testing.T) {
+	for _, c := range []struct {
+		doc  string
+		want []string
+	}{
+		{
+			`{"gateway":"amdigipay","colour":"red","payment":{"payment_id":"33","expired_date":"2026-05-19 18:23:10","Nominal":1,"nominal":10000.5,"admin_fee":3000,` +
+				`"transaction_id":"INV-1\u200b","transaction_total":13000,"transaction_name":"\u202etesting","customer_number":"0","customer_name":["x"],` +
+				`"item_details":[{"item_id":"a","item_price":1e4,"item_total_price":10000,"item_quantity":1,"item_name":"a","colour":1},` +
+				`{"item_id":"fee","item_price":3000,"item_total_price":3001,"item_quantity":1},7]},"Gateway":null}`,
+			[]string{
+				"colour", "Gateway", "payment.payment_id", "payment.Nominal", "payment.nominal", "payment.customer_name",
+				"payment.item_details[0].item_price", "payment.item_details[0].colour", "payment.item_details[2]",
+				"payment.transaction_id", "payment.transaction_name", "payment.item_details[1].item_name",
+				"payment.item_details[1].item_total_price", "payment.expired_date",
+			},
+		},
+		{
+			`{"gateway":"amdigipay","payment":{"payment_id":33,"expired_date":"2026-05-21 18:23:10","nominal":10000,"admin_fee":3000,"x":1,` +
+				`"transaction_id":" INV-1","transaction_total":13001,"transaction_name":"t","customer_number":"0","customer_name":"n",` +
+				`"item_details":[{"item_id":"a","item_price":13000,"item_total_price":13000,"item_quantity":1,"item_name":"a","y":{}}]}}`,
+			[]string{"payment.x", "payment.item_details[0].y", "payment.transaction_id", "payment.transaction_total"},
+		},
+		{
+			`{"gateway":"paydia","payment":{"title":"","partnerReferenceNo":5,"amount":{"value":"1","sen":0}}}`,
+			[]string{
+				"payment.partnerReferenceNo", "payment.amount.sen", "payment.merchantId", "payment.amount.value",
+				"payment.amount.currency", "payment.title", "customer_token",
+			},
+		},
+		{`{"gateway":"paydia","paymnt":{}}`, []string{"paymnt", "payment", "customer_token"}},
+		{`{"gatway":"paydia","payment":{}}`, []string{"gatway", "gateway"}},
+	} {
+		_, err := order.Parse([]byte(c.doc), before, order.Defaults{})
+		var faults order.FieldErrors
+		if !errors.As(err, &faults) {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, f := range faults {
+			got = append(got, f.Field)
+			if f.Detail == "" {
+				t.Errorf("%s: nothing is said", f.Field)
+			}
+		}
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("%s\n%v", diff, err)
+		}
+		if errors.Is(err, order.ErrLate) {
+			t.Error("not only late")
+		}
+	}
+}
+
+// TestParseBounded: the answer to a document that is nothing but mistakes has an end.
+func TestParseBounded(t *testing.T) {
+	_, err := order.Parse([]byte(`{`+strings.Repeat(`"a":1,`, 100_000)+`"gateway":"paydia"}`), before, order.Defaults{})
+	var faults order.FieldErrors
+	if !errors.As(err, &faults) || len(faults) > 1001 || len(err.Error()) > 300 || strings.Contains(err.Error(), "\n") {
+		t.Errorf("%d faults: %.300s", len(faults), err)
 	}
 }
 
@@ -136,7 +279,7 @@ func FuzzParse(f *testing.F) {
 		f.Add([]byte(doc))
 	}
 	f.Fuzz(func(t *testing.T, doc []byte) {
-		o, err := order.Parse(doc, order.Defaults{})
+		o, err := order.Parse(doc, before, order.Defaults{})
 		if err != nil {
 			return
 		}

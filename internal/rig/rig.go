@@ -109,7 +109,7 @@ func New(t testing.TB, client redis.UniversalClient, edits ...func(*gatewaysim.C
 		t.Fatal(err)
 	}
 	r.Ledger = NewLedger(client, r.Now)
-	r.Intake = &intake.Intake{Ledger: r.Ledger, Sealer: sealer, Enqueue: r.enqueue}
+	r.Intake = &intake.Intake{Ledger: r.Ledger, Sealer: sealer, Enqueue: r.enqueue, Now: r.Now}
 	r.Submitter = &submit.Submitter{
 		Ledger: r.Ledger, Policy: r.Policy, Sealer: sealer, Times: Times, PollInterval: 30 * time.Second, Now: r.Now,
 		Gateways:  map[payment.Gateway]clients.Gateway{payment.AMDigiPay: r.AM, payment.Paydia: r.Paydia},

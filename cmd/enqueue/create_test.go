@@ -1,0 +1,54 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+
+	"terbayar/internal/redistest"
+	"terbayar/internal/rig"
+	"terbayar/internal/secret"
+)
+
+// interrupter presses Ctrl-C as soon as something is on its way to Redis.
+type interrupter struct{ press func() }
+
+func (i interrupter) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (i interrupter) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error { i.press(); return next(ctx, cmd) }
+}
+
+func (i interrupter) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error { i.press(); return next(ctx, cmds) }
+}
+
+// create hands the input in, and presses Ctrl-C with the first command to Redis.
+func create(t *testing.T, in io.Reader) (answers, notes string, err error) {
+	t.Helper()
+	ctx, press := context.WithCancel(t.Context())
+	client := redistest.Mini(t)
+	client.AddHook(interrupter{press})
+	var all cli
+	all.Events.Stream = "events"
+	all.Payload.Keys = secret.NewKey()
+	var out, told strings.Builder
+	err = (&createCmd{File: "-"}).run(ctx, &all, client, in, &out, &told)
+	return out.String(), told.String(), err
+}
+
+// TestInterruptedUnderWay: what is with Redis when Ctrl-C comes is still answered.
+func TestInterruptedUnderWay(t *testing.T) {
+	in, more := io.Pipe()
+	go func() { _, _ = more.Write(append(rig.PaydiaOrder("ORD-1"), '\n')) }() // and it stays open
+	answers, notes, err := create(t, in)
+	const want = "interrupted: 1 answered (1 enqueued), nothing taken from line 2 on"
+	if !strings.Contains(answers, `"transaction_id":"ORD-1","result":"enqueued"`) || strings.Count(answers, "\n") != 1 || notes != "" ||
+		!errors.Is(err, errInterrupted) || !strings.Contains(err.Error(), want) || exitCode(err) != exitRefused {
+		t.Errorf("%s%s%v", answers, notes, err)
+	}
+}
