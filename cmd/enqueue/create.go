@@ -57,11 +57,9 @@ func (c *createCmd) run(ctx context.Context, all *cli, client redis.UniversalCli
 		return err
 	}
 	defer func() { _ = closeWrites() }()
-	switch err := writes.Start(ctx); {
-	case errors.Is(err, durable.ErrUnfit):
+	// A Redis that cannot be reached yet is left to the payments: there may be a failover.
+	if err := writes.Start(ctx); errors.Is(err, durable.ErrUnfit) {
 		return config.Unfit(err)
-	case err != nil:
-		return reached(err)
 	}
 	for _, w := range writes.Warnings() {
 		log.Warn("redis: " + w)

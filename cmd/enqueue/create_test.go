@@ -9,6 +9,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"terbayar/internal/durable"
 	"terbayar/internal/redistest"
 	"terbayar/internal/rig"
 	"terbayar/internal/secret"
@@ -36,6 +37,7 @@ func create(t *testing.T, in io.Reader) (answers, notes string, err error) {
 	var all cli
 	all.Events.Stream = "events"
 	all.Payload.Keys = secret.NewKey()
+	all.Redis.URL, all.Redis.Durability = secret.NewText("redis://"+client.(*redis.Client).Options().Addr), durable.None
 	var out, told strings.Builder
 	err = (&createCmd{File: "-"}).run(ctx, &all, client, in, &out, &told)
 	return out.String(), told.String(), err

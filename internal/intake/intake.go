@@ -13,6 +13,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"golang.org/x/sync/errgroup"
 
+	"terbayar/internal/durable"
 	"terbayar/internal/ledger"
 	"terbayar/internal/order"
 	"terbayar/internal/payment"
@@ -215,7 +216,8 @@ func (a *Answer) conflict(first payment.Status) {
 // fail notes what Redis, or the way to it, had against a payment.
 func (a *Answer) fail(err error) {
 	a.Result, a.Cause, a.Errors = Failed, err, nil
-	if !errors.As(err, new(redis.Error)) && !errors.Is(err, context.Canceled) {
+	answered := errors.As(err, new(redis.Error)) || errors.Is(err, durable.ErrNotAcknowledged) || errors.Is(err, durable.ErrUnfit)
+	if !answered && !errors.Is(err, context.Canceled) {
 		a.Cause = fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
 	a.Error = again + ": " + err.Error()

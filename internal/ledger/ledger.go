@@ -105,7 +105,7 @@ type CreateResult struct {
 }
 
 // createPatience is how long Create goes on trying: longer than a failover takes.
-const createPatience = 8 * time.Second
+const createPatience = 6 * time.Second
 
 // Create writes payments down, in order and durably, in one round trip. Each result
 // stands at its entry's index. (Model step [create].)
