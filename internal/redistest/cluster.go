@@ -5,7 +5,6 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
-	"testing"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -18,7 +17,7 @@ type Sharded struct {
 
 // Cluster starts a Cluster of three primaries without replicas and waits until
 // every one of them says that it stands.
-func Cluster(t testing.TB) *Sharded {
+func Cluster(t TB) *Sharded {
 	t.Helper()
 	return cluster(t, 0)
 }
@@ -26,7 +25,7 @@ func Cluster(t testing.TB) *Sharded {
 // ReplicatedCluster starts a Cluster of three primaries with a replica each, which
 // takes a primary's place when that has been silent for two seconds, and waits
 // until all know one another and every replica has caught up.
-func ReplicatedCluster(t testing.TB) *Sharded {
+func ReplicatedCluster(t TB) *Sharded {
 	t.Helper()
 	// A replica may stand in however long its link was down: a busy machine is no
 	// reason to leave slots without a primary.
@@ -34,7 +33,7 @@ func ReplicatedCluster(t testing.TB) *Sharded {
 }
 
 // cluster starts a Cluster with so many replicas a primary.
-func cluster(t testing.TB, replicas int, args ...string) *Sharded {
+func cluster(t TB, replicas int, args ...string) *Sharded {
 	t.Helper()
 	need(t, "redis-cli")
 	var nodes []*Process

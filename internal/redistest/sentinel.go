@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"testing"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -25,7 +24,7 @@ type Watched struct {
 
 // Sentinel starts a primary, a replica and a Sentinel, and waits until the three
 // know one another. More arguments for both servers may follow.
-func Sentinel(t testing.TB, args ...string) *Watched {
+func Sentinel(t TB, args ...string) *Watched {
 	t.Helper()
 	need(t, "redis-sentinel")
 	args = append([]string{"--repl-diskless-sync-delay", "0"}, args...)
@@ -61,7 +60,7 @@ sentinel failover-timeout %[2]s 5000
 
 // URL is the REDIS_URL of whichever of the two is the primary. It names a
 // Sentinel that is not there first: one of several may always be away.
-func (w *Watched) URL(t testing.TB) string {
+func (w *Watched) URL(t TB) string {
 	return fmt.Sprintf("redis-sentinel://%s,%s/0?master=%s", freeAddr(t), w.Sentinel.Addr, SentinelMaster)
 }
 
