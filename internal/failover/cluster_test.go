@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os/exec"
-	"path/filepath"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -23,7 +21,6 @@ import (
 
 func TestCluster(t *testing.T) {
 	t.Parallel()
-	program := buildWorker(t)
 	cluster := redistest.Cluster(t)
 	ledgerWorks(t, cluster.URL())
 	checkEveryPrimary(t, cluster)
@@ -38,7 +35,7 @@ func TestCluster(t *testing.T) {
 	}
 
 	var log output
-	cmd := exec.Command(program, s.flags...)
+	cmd := exec.Command(s.program("worker"), s.flags...)
 	cmd.Stderr = &log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -91,20 +88,6 @@ func checkEveryPrimary(t *testing.T, cluster *redistest.Sharded) {
 	}
 	set("maxmemory-policy", "noeviction")
 	set("appendonly", "yes")
-}
-
-// buildWorker builds the worker, with the race detector if the tests have it.
-func buildWorker(t *testing.T) string {
-	t.Helper()
-	program := filepath.Join(t.TempDir(), "worker")
-	args := []string{"build", "-o", program}
-	if info, ok := debug.ReadBuildInfo(); ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
-		args = append(args, "-race")
-	}
-	if out, err := exec.Command("go", append(args, "terbayar/cmd/worker")...).CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	return program
 }
 
 // TestClusterFailover kills, under load, the primary that holds the ledger.

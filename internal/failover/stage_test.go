@@ -40,7 +40,9 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", "4"); err != nil { // the tests wait more than they work
 		panic(err)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	removePrograms()
+	os.Exit(code)
 }
 
 // stage is what stands around the workers of one test: a Redis, both gateways,
@@ -52,10 +54,13 @@ type stage struct {
 	redis    redis.UniversalClient
 	sim      *gatewaysim.Sim
 	flags    []string // of every worker
+	env      []string // of every program, beside the test's own
 	book     *ledger.Ledger
 	intake   *intake.Intake
 	handedIn []payment.Key
 	lines    []intake.Line // the same, as they were handed in
+
+	payloadKey string
 }
 
 // policy makes minutes into seconds.
@@ -72,7 +77,7 @@ const policy = `gateways:
 
 // newStage sets a stage up around a Redis. Every request that moves money takes
 // the gateways half a second, so that some are always under way.
-func newStage(t *testing.T, url string) *stage {
+func newStage(t *testing.T, url string, edits ...func(*gatewaysim.Config)) *stage {
 	t.Helper()
 	private, public, err := gatewaysim.NewKeyPair()
 	if err != nil {
@@ -83,6 +88,9 @@ func newStage(t *testing.T, url string) *stage {
 	for _, op := range []gatewaysim.Operation{gatewaysim.AMCreate, gatewaysim.PaydiaPayment} {
 		cfg.Faults = append(cfg.Faults, gatewaysim.FaultRule{Fault: gatewaysim.FaultSlow, Operation: op, Delay: 500 * time.Millisecond})
 	}
+	for _, edit := range edits {
+		edit(&cfg)
+	}
 	s := &stage{T: t, url: url, sim: gatewaysim.New(cfg, time.Now)}
 	site := httptest.NewServer(s.sim.Handler())
 	t.Cleanup(site.Close)
@@ -92,6 +100,7 @@ func newStage(t *testing.T, url string) *stage {
 		t.Fatal(err)
 	}
 	payloadKey := secret.NewKey()
+	s.payloadKey = payloadKey.Reveal()
 	s.flags = []string{
 		"--redis-url", url,
 		"--amdigipay-base-url", site.URL + "/api", "--amdigipay-username", cfg.AM.Username, "--amdigipay-password", cfg.AM.Password,
@@ -236,7 +245,12 @@ func (s *stage) eventually(what string, within time.Duration, condition func() b
 
 // order is a payment as an order system writes it, every other one AM's.
 func order(n int) (payment.Key, []byte) {
-	id := fmt.Sprintf("INV-%d", n)
+	return namedOrder("INV", n)
+}
+
+// namedOrder is one of those whose ids begin with a name.
+func namedOrder(name string, n int) (payment.Key, []byte) {
+	id := fmt.Sprintf("%s-%d", name, n)
 	if n%2 == 0 {
 		return payment.Key{Gateway: payment.Paydia, TransactionID: id}, fmt.Appendf(nil,
 			`{"gateway":"paydia","customer_token":"eyJ.%s","payment":{"partnerReferenceNo":%q,`+
