@@ -125,8 +125,9 @@ func (s *stage) signal(p *process, sig syscall.Signal) {
 type shop struct {
 	*stage
 
-	name string // begins the ids
-	url  string // its REDIS_URL
+	name    string        // begins the ids
+	url     string        // its REDIS_URL
+	expires time.Duration // until when AM's payments can be paid
 
 	mu     sync.Mutex
 	orders map[payment.Key][]byte
@@ -137,7 +138,7 @@ type shop struct {
 
 // newShop opens a shop.
 func (s *stage) newShop(name, url string) *shop {
-	return &shop{stage: s, name: name, url: url, orders: map[payment.Key][]byte{}, taken: map[payment.Key]bool{}}
+	return &shop{stage: s, name: name, url: url, expires: 24 * time.Hour, orders: map[payment.Key][]byte{}, taken: map[payment.Key]bool{}}
 }
 
 // sell hands n payments in, ten at once and then for a while none, until all are taken
@@ -149,7 +150,7 @@ func (s *shop) sell(ctx context.Context, n int, pause time.Duration) {
 		batch := map[payment.Key][]byte{}
 		s.mu.Lock()
 		for range min(left, 10) {
-			key, text := namedOrder(s.name, len(s.orders)+1)
+			key, text := namedOrder(s.name, len(s.orders)+1, s.expires)
 			s.orders[key], batch[key] = text, text
 		}
 		s.mu.Unlock()

@@ -245,23 +245,23 @@ func (s *stage) eventually(what string, within time.Duration, condition func() b
 
 // order is a payment as an order system writes it, every other one AM's.
 func order(n int) (payment.Key, []byte) {
-	return namedOrder("INV", n)
+	return namedOrder("INV", n, 24*time.Hour)
 }
 
 // namedOrder is one of those whose ids begin with a name.
-func namedOrder(name string, n int) (payment.Key, []byte) {
+func namedOrder(name string, n int, expires time.Duration) (payment.Key, []byte) {
 	id := fmt.Sprintf("%s-%d", name, n)
 	if n%2 == 0 {
 		return payment.Key{Gateway: payment.Paydia, TransactionID: id}, fmt.Appendf(nil,
 			`{"gateway":"paydia","customer_token":"eyJ.%s","payment":{"partnerReferenceNo":%q,`+
 				`"merchantId":"240327001000000","amount":{"value":"10000.00","currency":"IDR"},"title":"Kopi"}}`, id, id)
 	}
-	expires := time.Now().Add(24 * time.Hour).In(payment.Jakarta).Format(time.DateTime)
+	until := time.Now().Add(expires).In(payment.Jakarta).Format(time.DateTime)
 	return payment.Key{Gateway: payment.AMDigiPay, TransactionID: id}, fmt.Appendf(nil,
 		`{"gateway":"amdigipay","payment":{"payment_id":33,"expired_date":%q,"nominal":13000,"admin_fee":0,`+
 			`"transaction_id":%q,"transaction_total":13000,"transaction_name":"Kopi","transaction_desc":"Kopi",`+
 			`"customer_number":"0800","customer_name":"Budi","item_details":[`+
-			`{"item_id":"1","item_price":13000,"item_total_price":13000,"item_quantity":1,"item_name":"Kopi"}]}}`, expires, id)
+			`{"item_id":"1","item_price":13000,"item_total_price":13000,"item_quantity":1,"item_name":"Kopi"}]}}`, until, id)
 }
 
 // handIn hands n payments in, ten at once and then for a while none, and again
