@@ -29,7 +29,7 @@ func ofGroup(t *testing.T, replicas int, kill bool) *replicated {
 	g := redistest.NewGroup(t, replicas)
 	primary, late := g.Nodes[0], g.Nodes[replicas]
 	if replicas > 1 {
-		late.Prefer(t)
+		late.Prefer(t, true)
 	}
 	return &replicated{
 		url:  g.URL(),

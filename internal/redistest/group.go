@@ -71,12 +71,17 @@ func (n *Node) inStep(t TB) {
 	})
 }
 
-// Prefer makes a replica the one that is promoted, where there are several.
-func (n *Node) Prefer(t TB) {
+// Prefer makes a replica the one that is promoted, where there are several, or one like
+// the others again. A Sentinel hears of it within a second.
+func (n *Node) Prefer(t TB, preferred bool) {
 	t.Helper()
 	client := redis.NewClient(&redis.Options{Addr: n.Addr})
 	defer client.Close()
-	if err := client.ConfigSet(t.Context(), "replica-priority", "1").Err(); err != nil {
+	priority := "100"
+	if preferred {
+		priority = "1"
+	}
+	if err := client.ConfigSet(t.Context(), "replica-priority", priority).Err(); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -15,7 +15,7 @@ func TestGroup(t *testing.T) {
 	t.Parallel()
 	g := NewGroup(t, 2)
 	primary, held, other := g.Nodes[0], g.Nodes[1], g.Nodes[2]
-	held.Prefer(t)
+	held.Prefer(t, true)
 	client := primary.Client(t)
 	ctx := t.Context()
 	set := func(key string) {
