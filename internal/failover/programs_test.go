@@ -86,6 +86,7 @@ func (s *stage) startProgram(program string, flags ...string) *process {
 	s.Helper()
 	p := &process{Cmd: exec.Command(program, append(slices.Clone(s.flags), flags...)...), ended: make(chan struct{})}
 	p.Stderr = &p.log
+	s.processes = append(s.processes, p)
 	p.Env = append(os.Environ(), s.env...)
 	if err := p.Start(); err != nil {
 		s.Fatal(err)
@@ -369,20 +370,34 @@ func (s *stage) find(c *consumer, within time.Duration, shops ...*shop) *finding
 // findTwice looks at the gateways: no request that moves money comes twice here, since
 // the gateways never fail.
 func (s *stage) findTwice(f *findings) {
-	requests := map[string]int{}
+	requests := map[string][]gatewaysim.Entry{}
 	for _, e := range s.sim.Journal() {
 		if e.Operation == gatewaysim.AMCreate || e.Operation == gatewaysim.PaydiaPayment {
-			requests[string(e.Operation)+" "+e.Reference]++
+			name := string(e.Operation) + " " + e.Reference
+			requests[name] = append(requests[name], e)
 		}
 	}
-	for name, n := range requests {
-		if n > 1 {
-			f.twice = append(f.twice, fmt.Sprintf("%s: %d requests", name, n))
+	for name, sent := range requests {
+		if len(sent) > 1 {
+			f.twice = append(f.twice, fmt.Sprintf("%s: %d requests: %+v\n%s", name, len(sent), sent, s.told(sent[0].Reference)))
 		}
 	}
 	for _, double := range s.sim.Summary().Doubles {
 		f.twice = append(f.twice, double+": several rows at the gateway")
 	}
+}
+
+// told is what the workers have logged of a payment.
+func (s *stage) told(id string) string {
+	var b strings.Builder
+	for _, p := range s.processes {
+		for line := range strings.Lines(p.log.String()) {
+			if strings.Contains(line, fmt.Sprintf("%q", id)) || strings.Contains(line, ":"+id+":") {
+				fmt.Fprintf(&b, "    worker %d: %s", p.Process.Pid, line)
+			}
+		}
+	}
+	return b.String()
 }
 
 // findWrong holds the ledger against the gateways.

@@ -43,6 +43,39 @@ func TestSplitBrain(t *testing.T) {
 	s.find(heard, 60*time.Second, shop, shopInside).clean(t)
 }
 
+// TestSplitBrainWithAReplica: the same, and one of two replicas is on the side of the
+// primary that is cut off. That side has a primary and a replica that acknowledges, and
+// is the one that loses.
+func TestSplitBrainWithAReplica(t *testing.T) {
+	t.Parallel()
+	g := redistest.NewGroup(t, 2)
+	primary, with, without := g.Nodes[0], g.Nodes[1], g.Nodes[2]
+	s := newStage(t, g.URL(), repeatable)
+	heard := s.listen()
+	s.startReady()
+	inside := s.startReady("--redis-url", primary.URL())
+	shop, shopInside := s.newShop("INV", g.URL()), s.newShop("INSIDE", primary.URL())
+	shop.sell(t.Context(), 200, time.Millisecond)
+	s.eventually("the load is on", 10*time.Second, func() bool { return s.sent() >= 20 })
+
+	with.Front.Cut() // so the Sentinel cannot tell it to follow the other one
+	primary.Front.Cut(with.Front)
+	var sides sync.WaitGroup
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
+	defer cancel()
+	sides.Go(func() { shopInside.sell(ctx, 20, 100*time.Millisecond) })
+	if now := g.AwaitPromotion(t, primary); now != without {
+		t.Fatalf("%s was promoted", now.Addr)
+	}
+	<-ctx.Done()
+	sides.Wait()
+	s.signal(inside, syscall.SIGTERM)
+	with.Front.Mend()
+	primary.Front.Mend()
+	g.AwaitReplicas(t, 2)
+	s.find(heard, 60*time.Second, shop, shopInside).clean(t)
+}
+
 // TestFrozenPrimary: the primary stands still for longer than it takes to be replaced,
 // and then does all that it was asked meanwhile, before it learns that it is none.
 func TestFrozenPrimary(t *testing.T) {

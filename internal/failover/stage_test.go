@@ -61,6 +61,7 @@ type stage struct {
 	lines    []intake.Line // the same, as they were handed in
 
 	payloadKey string
+	processes  []*process // the workers that are programs of their own
 }
 
 // policy makes minutes into seconds.

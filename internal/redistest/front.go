@@ -3,6 +3,7 @@ package redistest
 import (
 	"bytes"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 )
@@ -81,14 +82,17 @@ func (f *Front) Drop(replica *Front) {
 	f.change.Broadcast()
 }
 
-// Cut closes every connection through the front and lets none pass until Mend. Those
-// that were made to the Redis itself stay.
-func (f *Front) Cut() {
+// Cut closes every connection through the front and lets none pass until Mend, but for
+// the replication to replicas that are named. Connections that were made to the Redis
+// itself stay.
+func (f *Front) Cut(but ...*Front) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.cut = true
 	for r := range f.relays {
-		r.close()
+		if !slices.ContainsFunc(but, func(b *Front) bool { return b.Addr == r.replica }) {
+			r.close()
+		}
 	}
 	f.change.Broadcast()
 }
