@@ -133,10 +133,19 @@ func TestFrozenWorker(t *testing.T) {
 	heard := s.listen()
 	shop := s.newShop("INV", server.URL())
 	var frozen *process
-	between := newInterceptor(t, server.Addr, `"kind":"submit"`, func() { s.signal(frozen, syscall.SIGSTOP) })
+	between := newInterceptor(t, server.Addr, `"kind":"submit","code":""`, func() { s.signal(frozen, syscall.SIGSTOP) })
 	frozen = s.startReady("--redis-url", "redis://"+between.addr+"/0")
 	shop.sell(t.Context(), 2, time.Millisecond)
-	s.eventually("its scripts are known", 20*time.Second, func() bool { return s.sent() == 2 })
+	// By then Redis knows the scripts, and nothing else is on its way to it.
+	s.eventually("both are paid", 20*time.Second, func() bool {
+		n := 0
+		for _, key := range shop.takenNow() {
+			if s.read(key).Status == payment.Paid {
+				n++
+			}
+		}
+		return n == 2
+	})
 	between.arm()
 	shop.sell(t.Context(), 1, time.Millisecond)
 	select {

@@ -113,6 +113,15 @@ func (p *process) kill() {
 	<-p.ended
 }
 
+func (p *process) hasEnded() bool {
+	select {
+	case <-p.ended:
+		return true
+	default:
+		return false
+	}
+}
+
 // signal sends a signal to a worker that runs.
 func (s *stage) signal(p *process, sig syscall.Signal) {
 	s.Helper()
@@ -164,21 +173,14 @@ func (s *shop) sell(ctx context.Context, n int, pause time.Duration) {
 
 // handIn runs enqueue once and takes what it has taken out of the batch.
 func (s *shop) handIn(ctx context.Context, batch map[payment.Key][]byte) {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	lines := slices.Collect(maps.Values(batch))
-	cmd := exec.CommandContext(ctx, s.program("enqueue"), "create", "--redis-url", s.url, "--payload-keys", s.payloadKey)
-	var out, complaint bytes.Buffer
-	cmd.Env = append(os.Environ(), s.env...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(bytes.Join(lines, []byte("\n"))), &out, &complaint
-	_ = cmd.Run() // the exit code
-	if code := cmd.ProcessState.ExitCode(); code == 2 || strings.Contains(complaint.String(), "DATA RACE") {
-		s.Errorf("enqueue: exit code %d: %s", code, complaint.String())
+	code, out, complaint := s.enqueue(ctx, slices.Collect(maps.Values(batch))...)
+	if code == 2 || strings.Contains(complaint, "DATA RACE") {
+		s.Errorf("enqueue: exit code %d: %s", code, complaint)
 		clear(batch)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for dec := json.NewDecoder(&out); dec.More(); {
+	for dec := json.NewDecoder(strings.NewReader(out)); dec.More(); {
 		var a struct {
 			Gateway       payment.Gateway `json:"gateway"`
 			TransactionID string          `json:"transaction_id"`
@@ -203,6 +205,18 @@ func (s *shop) handIn(ctx context.Context, batch map[payment.Key][]byte) {
 		}
 	}
 	s.failed += len(batch)
+}
+
+// enqueue runs "enqueue create" on some lines.
+func (s *shop) enqueue(ctx context.Context, lines ...[]byte) (code int, stdout, stderr string) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, s.program("enqueue"), "create", "--redis-url", s.url, "--payload-keys", s.payloadKey)
+	var out, complaint bytes.Buffer
+	cmd.Env = append(os.Environ(), s.env...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(bytes.Join(lines, []byte("\n"))), &out, &complaint
+	_ = cmd.Run() // the exit code tells
+	return cmd.ProcessState.ExitCode(), out.String(), complaint.String()
 }
 
 // takenNow are the payments taken so far.

@@ -104,6 +104,18 @@ func (p *Process) Client(t TB) redis.UniversalClient {
 	return client(t, p.Addr)
 }
 
+// Knows reports whether the server has a command.
+func (p *Process) Knows(t TB, command string) bool {
+	t.Helper()
+	c := redis.NewClient(&redis.Options{Addr: p.Addr})
+	defer c.Close()
+	about, err := c.Do(t.Context(), "COMMAND", "INFO", command).Slice()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(about) == 1 && about[0] != nil
+}
+
 // Start starts the server, again after a Kill, and waits until it answers.
 func (p *Process) Start(t TB) {
 	t.Helper()
