@@ -42,9 +42,9 @@ func entries(first, n int) []ledger.Entry {
 	return all
 }
 
-func newLedger(b *testing.B) *ledger.Ledger {
+func onServer(b *testing.B) *ledger.Ledger {
 	b.Helper()
-	return ledger.New(redistest.Server(b).Client(b), ledger.DefaultStream, time.Now)
+	return newLedger(redistest.Server(b).Client(b), time.Now)
 }
 
 func create(b *testing.B, book *ledger.Ledger, first, n int) {
@@ -61,7 +61,7 @@ func create(b *testing.B, book *ledger.Ledger, first, n int) {
 func BenchmarkCreate(b *testing.B) {
 	for _, n := range []int{1, intake.Batch} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			book := newLedger(b)
+			book := onServer(b)
 			b.ReportAllocs()
 			first := 0
 			for b.Loop() {
@@ -76,20 +76,22 @@ func BenchmarkCreate(b *testing.B) {
 // BenchmarkClaimSave is what the ledger takes of a payment's submit: two round
 // trips to a real Redis, one after the other.
 func BenchmarkClaimSave(b *testing.B) {
-	book := newLedger(b)
+	book := onServer(b)
 	for first := 0; first < b.N; first += 1000 {
 		create(b, book, first, min(1000, b.N-first))
 	}
 	b.ReportAllocs()
 	b.ResetTimer()
 	for i := range b.N { // not b.Loop: as many payments must be there before
-		r, verdict, err := book.Claim(b.Context(), key(i), payment.Attempt{At: time.Now(), Kind: payment.KindSubmit}, time.Minute)
+		r, verdict, err := book.Claim(b.Context(), key(i), ledger.Claim{
+			Attempt: payment.Attempt{At: time.Now(), Kind: payment.KindSubmit}, Lease: time.Minute, Patience: 5 * time.Second,
+		})
 		if err != nil || verdict != ledger.Claimed {
 			b.Fatal(verdict, err)
 		}
 		attempt := r.Attempts[0]
 		attempt.Code, attempt.Action = "http:200", "accept"
-		r.Status, r.Due = payment.OnProcessing, time.Now().Add(time.Minute)
+		r.Status, r.Due = payment.OnProcessing, ledger.In(time.Minute)
 		r.Close(attempt)
 		if err := book.Save(b.Context(), r); err != nil {
 			b.Fatal(err)

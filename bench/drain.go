@@ -228,13 +228,13 @@ func measureTerbayar(ctx context.Context, n int) (round, error) {
 		return round{}, err
 	}
 	defer stop()
-	book := ledger.New(s.server, ledger.DefaultStream, time.Now)
+	book := newLedger(s.server.Client, time.Now)
 	s.enqueue = func(ctx context.Context) error {
 		sealer, err := secret.NewSealer(secret.Text{})
 		if err != nil {
 			return err
 		}
-		taker := &intake.Intake{Ledger: book, Sealer: sealer, Enqueue: tasks.NewEnqueuer(s.server).Submit}
+		taker := &intake.Intake{Ledger: book, Sealer: sealer, Enqueue: tasks.NewEnqueuer(s.server, time.Now).Submit}
 		for first := 0; first < n; first += intake.Batch {
 			var lines []intake.Line
 			for i := first; i < min(first+intake.Batch, n); i++ {
@@ -252,12 +252,12 @@ func measureTerbayar(ctx context.Context, n int) (round, error) {
 		var cfg struct{ worker.Config }
 		if _, err := config.Parse("bench", "", &cfg, []string{
 			"--amdigipay-base-url", s.target.url, "--amdigipay-username", username, "--amdigipay-password", "x",
-			"--worker-http-addr", "127.0.0.1:0", "--worker-concurrency", fmt.Sprint(concurrency),
+			"--worker-http-addr", "127.0.0.1:0", "--redis-durability", "none", "--worker-concurrency", fmt.Sprint(concurrency),
 			"--status-poll-interval", "24h", // nothing is polled meanwhile
 		}, io.Discard); err != nil {
 			return nil, err
 		}
-		house, err := worker.Build(cfg.Config, s.server, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})))
+		house, err := worker.Build(cfg.Config, s.server, newWriter(s.server.Client, time.Now), slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})))
 		if err != nil {
 			return nil, err
 		}
@@ -270,8 +270,8 @@ func measureTerbayar(ctx context.Context, n int) (round, error) {
 		}, nil
 	}
 	s.done = func(ctx context.Context) (bool, error) {
-		census, _, err := book.Census(ctx, payment.AMDigiPay)
-		if err != nil || census[payment.OnProcessing] < int64(n) {
+		census, err := book.Census(ctx, payment.AMDigiPay)
+		if err != nil || census.Counts[payment.OnProcessing] < int64(n) {
 			return false, err
 		}
 		return s.drained(ctx)

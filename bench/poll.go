@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/go-redis/v9"
 	"golang.org/x/sync/errgroup"
 
 	"terbayar/internal/clients"
@@ -42,8 +44,9 @@ type desk struct {
 	submitter *submit.Submitter
 	poller    *statuspoll.Poller
 
-	mu  sync.Mutex
-	now time.Time
+	mu    sync.Mutex
+	now   time.Time
+	redis *miniredis.Miniredis
 }
 
 func (d *desk) clock() time.Time {
@@ -56,14 +59,19 @@ func (d *desk) forward(by time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.now = d.now.Add(by)
+	d.redis.SetTime(d.now)
 }
 
 func newDesk(ctx context.Context) (*desk, func(), error) {
-	server, err := startRedis(ctx)
-	if err != nil {
+	// Requests are counted here and no time is taken; an embedded Redis has a clock that
+	// can be moved.
+	embedded := miniredis.NewMiniRedis()
+	if err := embedded.Start(); err != nil {
 		return nil, nil, err
 	}
-	d := &desk{now: time.Now()}
+	server := redis.NewClient(&redis.Options{Addr: embedded.Addr(), PoolSize: 128})
+	d := &desk{now: time.Now(), redis: embedded}
+	embedded.SetTime(d.now)
 	cfg := gatewaysim.DefaultConfig()
 	cfg.Customers = []gatewaysim.CustomerRule{{Customer: gatewaysim.Customer{Behaviour: gatewaysim.NeverPays}}}
 	d.sim = gatewaysim.New(cfg, d.clock)
@@ -71,7 +79,8 @@ func newDesk(ctx context.Context) (*desk, func(), error) {
 	site := httptest.NewServer(d.sim.Handler())
 	stop := func() {
 		site.Close()
-		server.stop()
+		_ = server.Close() // nothing is under way any more
+		embedded.Close()
 	}
 	client, err := amdigipay.New(amdigipay.Options{
 		BaseURL: site.URL + "/api", Username: cfg.AM.Username, Password: secret.NewText(cfg.AM.Password), Now: d.clock,
@@ -81,21 +90,21 @@ func newDesk(ctx context.Context) (*desk, func(), error) {
 		return nil, nil, err
 	}
 	policy := retrypolicy.Builtin()
-	d.book = ledger.New(server, ledger.DefaultStream, d.clock)
+	d.book = newLedger(server, d.clock)
 	enqueue := func(context.Context, payment.Key, payment.Rupiah) error { return nil }
 	requeue := func(context.Context, []*payment.Payment) error { return nil }
 	unheard := func(*ledger.Record, payment.Attempt, error) {}
 	d.taker = &intake.Intake{Ledger: d.book, Enqueue: enqueue}
 	d.submitter = &submit.Submitter{
 		Ledger: d.book, Gateways: map[payment.Gateway]clients.Gateway{payment.AMDigiPay: client}, Policy: policy,
-		Lease: 20 * time.Second, PollInterval: interval, Now: d.clock,
-		OnLogin: func(payment.Gateway, error) {}, OnAttempt: unheard,
+		Times: submit.Times{Send: 10 * time.Second, Lease: 20 * time.Second}, PollInterval: interval, Now: d.clock,
+		OnLogin: func(payment.Gateway, error) {}, OnAttempt: unheard, OnExpired: func(*ledger.Record) {},
 	}
 	d.poller = &statuspoll.Poller{
 		Ledger: d.book, Submitter: d.submitter, Policy: policy, Requeue: requeue,
 		Askers:   map[payment.Gateway]statuspoll.Asker{payment.AMDigiPay: &statuspoll.ListAsker{Client: client, Policy: policy, Limit: limit}},
-		Interval: interval, Sweep: sweep, ExpiryGrace: time.Minute, LateWindow: 7 * 24 * time.Hour,
-		Now: d.clock, Sleep: func(_ context.Context, by time.Duration) error { d.forward(by); return nil }, OnAttempt: unheard,
+		Interval: interval, FullScan: sweep, ExpiryGrace: time.Minute, LateWindow: 7 * 24 * time.Hour,
+		Now: d.clock, OnAttempt: unheard, OnUnreadable: func(payment.Gateway, []string, error) {},
 	}
 	return d, stop, nil
 }
@@ -136,12 +145,12 @@ func (d *desk) poll(ctx context.Context) (int, error) {
 // pollUntil polls until so many payments stand in a status.
 func (d *desk) pollUntil(ctx context.Context, status payment.Status, n int64) (requests, polls int, err error) {
 	for {
-		census, _, err := d.book.Census(ctx, payment.AMDigiPay)
-		if err != nil || census[status] >= n {
+		census, err := d.book.Census(ctx, payment.AMDigiPay)
+		if err != nil || census.Counts[status] >= n {
 			return requests, polls, err
 		}
 		if polls == 100 {
-			return 0, 0, fmt.Errorf("after %d polls: %v", polls, census)
+			return 0, 0, fmt.Errorf("after %d polls: %v", polls, census.Counts)
 		}
 		more, err := d.poll(ctx)
 		if err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -11,6 +12,9 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"terbayar/internal/durable"
+	"terbayar/internal/ledger"
 )
 
 // server is a redis-server, a child of this process, with an append-only file.
@@ -47,6 +51,20 @@ func startRedis(ctx context.Context) (*server, error) {
 		}
 	}
 	return s, nil
+}
+
+// newLedger makes a ledger on a Redis that acknowledges by answering.
+func newLedger(client redis.UniversalClient, now func() time.Time) *ledger.Ledger {
+	log := slog.New(slog.DiscardHandler)
+	return ledger.New(ledger.Options{
+		Redis: client, Writes: newWriter(client, now), Stream: ledger.DefaultStream, Now: now, Log: log,
+	})
+}
+
+func newWriter(client redis.UniversalClient, now func() time.Time) *durable.Writer {
+	return durable.New(durable.Options{
+		Client: client, Mode: durable.None, Key: ledger.DurabilityKey, Now: now, Log: slog.New(slog.DiscardHandler),
+	})
 }
 
 func (s *server) stop() {

@@ -227,7 +227,7 @@ func (c *evidence) judgeEvents(r *ledger.Record) {
 		c.accuse("events", r.Key(), "it stands in %s without an event", r.Status)
 	case len(told) > 0 && r.Status.Public():
 		last := told[len(told)-1].Data
-		last.Attempts = r.Attempts // no event has them
+		last.Attempts, last.NextAt = r.Attempts, r.NextAt // no event has them
 		if want, got := asJSON(r.Payment), asJSON(last); want != got {
 			c.accuse("events", r.Key(), "the last event says %s, the ledger %s", got, want)
 		}

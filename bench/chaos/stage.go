@@ -19,6 +19,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"terbayar/internal/config"
 	"terbayar/internal/gatewaysim"
 	"terbayar/internal/ledger"
 	"terbayar/internal/redisconn"
@@ -28,11 +29,13 @@ import (
 // The times of a run: what takes minutes in the field takes seconds here.
 const (
 	gatewayTimeout  = 2 * time.Second
-	claimLease      = gatewayTimeout + 5*time.Second // what the worker makes of the time-out
 	settleTime      = 6 * time.Second
 	shutdownTimeout = 10 * time.Second
 	shutdownGrace   = shutdownTimeout + 20*time.Second // a busy machine may take its time
 )
+
+// claimLease is what the worker makes of the time-out.
+var claimLease = (&config.Worker{GatewayTimeout: gatewayTimeout}).ClaimLease((&config.Redis{}).LongestWait())
 
 // policy makes minutes into seconds. Look-ups never run out: under faults they
 // fail too.
@@ -135,7 +138,7 @@ func (s *stage) set(ctx context.Context) error {
 	if s.client, err = redisconn.Open(s.server.url, redisconn.Passwords{}); err != nil {
 		return err
 	}
-	s.book = ledger.New(s.client, ledger.DefaultStream, time.Now)
+	s.book = ledger.NewReader(s.client)
 	for range s.Workers {
 		if err := s.hire(); err != nil {
 			return err

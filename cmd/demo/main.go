@@ -21,6 +21,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"terbayar/internal/config"
+	"terbayar/internal/durable"
 	"terbayar/internal/events"
 	"terbayar/internal/gatewaysim"
 	"terbayar/internal/intake"
@@ -94,7 +95,8 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 	if err != nil {
 		return err
 	}
-	house, err := worker.Build(cfg, client, logger)
+	writes := durable.New(durable.Options{Client: client, Mode: durable.None, Key: ledger.DurabilityKey, Now: time.Now, Log: logger})
+	house, err := worker.Build(cfg, client, writes, logger)
 	if err != nil {
 		return err
 	}
@@ -111,10 +113,10 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 	if err != nil {
 		return err
 	}
-	book := ledger.New(client, ledger.DefaultStream, time.Now)
+	book := ledger.New(ledger.Options{Redis: client, Writes: writes, Stream: ledger.DefaultStream, Now: time.Now, Log: logger})
 	following, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
-	err = perform(following, book, sealer, tasks.NewEnqueuer(client), stories)
+	err = perform(following, book, sealer, tasks.NewEnqueuer(client, time.Now), stories)
 	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}

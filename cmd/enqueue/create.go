@@ -12,11 +12,13 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"terbayar/internal/config"
+	"terbayar/internal/durable"
 	"terbayar/internal/intake"
 	"terbayar/internal/ledger"
 	"terbayar/internal/order"
 	"terbayar/internal/secret"
 	"terbayar/internal/tasks"
+	"terbayar/internal/telemetry"
 )
 
 type createCmd struct {
@@ -40,10 +42,28 @@ func (c *createCmd) run(ctx context.Context, all *cli, client redis.UniversalCli
 		}
 		in = file
 	}
+	log, err := telemetry.NewLogger(os.Stderr, "warn", "auto")
+	if err != nil {
+		return err
+	}
+	writes, closeWrites, err := all.Redis.OpenDurable(ledger.DurabilityKey, log)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = closeWrites() }()
+	switch err := writes.Start(ctx); {
+	case errors.Is(err, durable.ErrUnfit):
+		return config.Unfit(err)
+	case err != nil:
+		return reached(err)
+	}
+	for _, w := range writes.Warnings() {
+		log.Warn("redis: " + w)
+	}
 	taker := &intake.Intake{
-		Ledger: ledger.New(client, all.Events.Stream, time.Now), Sealer: sealer,
-		Defaults: order.Defaults{MerchantID: c.MerchantID},
-		Enqueue:  tasks.NewEnqueuer(client).Submit,
+		Ledger: ledger.New(ledger.Options{Redis: client, Writes: writes, Stream: all.Events.Stream, Now: time.Now, Log: log}),
+		Sealer: sealer, Defaults: order.Defaults{MerchantID: c.MerchantID},
+		Enqueue: tasks.NewEnqueuer(client, time.Now).Submit,
 	}
 	lines := make(chan intake.Line, intake.Batch)
 	reading := make(chan error, 1)

@@ -88,7 +88,7 @@ func run(ctx context.Context, args []string, in io.Reader, out io.Writer) error 
 	case "create":
 		return c.Create.run(ctx, &c, client, in, out)
 	case "status":
-		return c.Status.run(ctx, &c, client, out)
+		return c.Status.run(ctx, client, out)
 	default:
 		return c.Stream.run(ctx, &c, client, out)
 	}
@@ -110,7 +110,7 @@ func reached(err error) error {
 	if err == nil || errors.As(err, new(redis.Error)) || errors.Is(err, context.Canceled) {
 		return err
 	}
-	for _, own := range []error{ledger.ErrNotFound, ledger.ErrNewer, events.ErrNoEvent} {
+	for _, own := range []error{ledger.ErrNotFound, ledger.ErrVersion, ledger.ErrDamaged, events.ErrNoEvent} {
 		if errors.Is(err, own) {
 			return err
 		}

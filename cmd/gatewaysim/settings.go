@@ -121,7 +121,8 @@ Refusals, in rules such as
 Admin: GET /admin/summary, journal, violations, rows, faults; POST a rule to
 /admin/faults, DELETE /admin/faults; POST {"gateway","reference","behaviour",...}
 to /admin/customers, {"count","span","behaviour"} to /admin/strangers,
-{"new_rows","paid_rows"} to /admin/list-motion.`
+{"new_rows","paid_rows","requests"} to /admin/list-motion,
+{"gateway","reference","fields":{"transaction_total":13000.0}} to /admin/spelling.`
 }
 
 // config turns the flags into the simulators' configuration.

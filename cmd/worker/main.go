@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"terbayar/internal/config"
+	"terbayar/internal/ledger"
 	"terbayar/internal/retrypolicy"
 	"terbayar/internal/telemetry"
 	"terbayar/internal/worker"
@@ -80,13 +81,17 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 	if err != nil {
 		return err
 	}
-	// It is not closed: the process ends here, and where Redis hangs asynq may still
+	// They are not closed: the process ends here, and where Redis hangs asynq may still
 	// be at it (it panics when its connection is closed under it).
 	client, err := c.Run.Redis.Open()
 	if err != nil {
 		return err
 	}
-	house, err := worker.Build(c.Run.Config, client, logger)
+	writes, _, err := c.Run.Redis.OpenDurable(ledger.DurabilityKey, logger)
+	if err != nil {
+		return err
+	}
+	house, err := worker.Build(c.Run.Config, client, writes, logger)
 	if err != nil {
 		return err
 	}

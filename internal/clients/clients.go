@@ -36,6 +36,9 @@ type Submission struct {
 	Order         *order.Order
 	CustomerToken secret.Text // Paydia: Authorization-Customer
 	ExternalID    string      // Paydia: X-EXTERNAL-ID, from NewExternalID
+	// MayLeave is asked right before the first byte leaves; an error keeps the request
+	// from leaving (net:unsent). Nil: it may.
+	MayLeave func() error
 }
 
 // TokenGeneration numbers the access tokens a client has had, from 1.
@@ -63,54 +66,73 @@ type Receipt struct {
 	Reference     string         // AM's id as text, Paydia's referenceNo; empty when not told
 	GatewayStatus string         // AM's status word, Paydia's code or latestTransactionStatus
 	Status        payment.Status // what that means for us
-	Amount        payment.Rupiah // 0 when not told, -1 when told but not whole rupiah
-	Currency      string         // empty when not told
+	Amount        Number         // the zero value when not told
+	Currency      string         // ISO 4217; empty when not told
 	PaymentLinks  string
 	PaymentCode   string
 	QRCode        string
 }
 
 // Apply brings a payment to where the receipt says it stands. Where the receipt
-// contradicts what was ordered the payment goes to a person instead, with the
-// contradiction in words.
-func (r *Receipt) Apply(p *payment.Payment) {
-	p.Status, p.Reason = r.Status, ""
-	if why := r.contradiction(p); why != "" {
-		p.Status, p.Reason = payment.NeedsReview, why
+// contradicts what was ordered the payment goes to a person instead; the
+// contradiction is returned, in words, and is the payment's Reason. A payment at
+// its end is left alone.
+func (r *Receipt) Apply(p *payment.Payment) (contradiction string) {
+	contradiction = r.Contradiction(p)
+	if p.Status.Final() {
+		return contradiction
+	}
+	told := r.Status
+	if contradiction != "" {
+		told = payment.NeedsReview
+	}
+	p.Status, p.Reason = payment.Next(p.Status, told), contradiction
+	if r.ofAnother(p) {
+		return contradiction
 	}
 	p.GatewayStatus = r.GatewayStatus
+	if p.GatewayReference == "" {
+		p.GatewayReference = r.Reference
+	}
+	if contradiction != "" {
+		return contradiction // nobody is to pay a sum that was not ordered
+	}
 	// What an answer leaves out is still so: a list row without the QR code of
 	// the create answer must not take it away from the customer.
 	for field, told := range map[*string]string{
-		&p.GatewayReference: r.Reference,
-		&p.PaymentLinks:     r.PaymentLinks,
-		&p.PaymentCode:      r.PaymentCode,
-		&p.QRCode:           r.QRCode,
+		&p.PaymentLinks: r.PaymentLinks,
+		&p.PaymentCode:  r.PaymentCode,
+		&p.QRCode:       r.QRCode,
 	} {
 		if told != "" {
 			*field = told
 		}
 	}
+	return ""
 }
 
-// contradiction compares a receipt with what was ordered and returns, in words,
+// Contradiction compares a receipt with what was ordered and returns, in words,
 // what does not agree; empty when all does. What the gateway did not tell
-// contradicts nothing. (gateways.md 3.4, rule 7.)
-func (r *Receipt) contradiction(p *payment.Payment) string {
+// contradicts nothing, and neither does what cannot be read: the clients give no
+// receipt for it. (gateways.md 3.4, rule 7.)
+func (r *Receipt) Contradiction(p *payment.Payment) string {
 	switch {
-	case r.TransactionID != "" && r.TransactionID != p.TransactionID:
+	case r.ofAnother(p):
 		return "the gateway's answer speaks of another transaction"
 	case p.GatewayReference != "" && r.Reference != "" && r.Reference != p.GatewayReference:
-		return fmt.Sprintf("the gateway has it as %q and as %q", p.GatewayReference, r.Reference)
+		return fmt.Sprintf("the gateway has it as %.80q and as %.80q", p.GatewayReference, r.Reference)
 	case r.Currency != "" && r.Currency != "IDR":
-		return fmt.Sprintf("ordered in IDR, the gateway has currency %q", r.Currency)
-	case r.Amount < 0:
-		return "the gateway's amount is not whole rupiah"
-	case r.Amount != 0 && r.Amount != p.Amount:
-		return fmt.Sprintf("ordered %d rupiah, the gateway has %d", p.Amount, r.Amount)
+		return fmt.Sprintf("ordered in IDR, the gateway has currency %.3q", r.Currency)
+	case r.Amount.Told() && r.Amount != WholeNumber(int64(p.Amount)):
+		return fmt.Sprintf("ordered %d rupiah, the gateway has %s", p.Amount, r.Amount)
 	default:
 		return ""
 	}
+}
+
+// ofAnother reports whether the receipt is for another payment.
+func (r *Receipt) ofAnother(p *payment.Payment) bool {
+	return r.TransactionID != "" && r.TransactionID != p.TransactionID
 }
 
 // Error is what went wrong with one request, fit for logs: it holds no URL, no

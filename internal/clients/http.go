@@ -94,6 +94,8 @@ type Request struct {
 	Header    http.Header
 	Body      []byte // sent as it is: signatures cover these very bytes
 	MaxAnswer int    // bytes; 0 is 1 MiB
+	// MayLeave is asked right before the first byte leaves; with an error none does.
+	MayLeave func() error
 }
 
 // Path is the path of a request as it stands on the wire, the base URL's part
@@ -140,7 +142,7 @@ func (s *Sender) exchange(ctx context.Context, r Request, answer *Answer) (body 
 	if ctx.Err() != nil {
 		return nil, retrypolicy.CodeUnsent, "before the request: " + reason(ctx, ctx.Err())
 	}
-	w := &wire{}
+	w := &wire{mayLeave: r.MayLeave}
 	req, err := s.request(w.watch(ctx), r)
 	if err != nil {
 		return nil, retrypolicy.CodeUnsent, err.Error()

@@ -3,8 +3,7 @@ package clients
 import (
 	"bytes"
 	"encoding/json"
-
-	"terbayar/internal/payment"
+	"strings"
 )
 
 // Scalar is a field of an answer that a gateway may write as a string or as a
@@ -28,18 +27,83 @@ func (s *Scalar) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// Rupiah reads the scalar as an amount the way Receipt tells it: 0 when there is
-// none, -1 when it is not a positive amount of whole rupiah.
-func (s Scalar) Rupiah() payment.Rupiah {
-	if s == "" {
-		return 0
+// Text is a field of an answer that holds something for people or for a machine
+// to show, such as a status word or a QR code: a string, or a number as it is
+// written. Anything else, such as PHP's false or [] for "nothing", is no text.
+type Text string
+
+// UnmarshalJSON implements json.Unmarshaler. It never fails.
+func (t *Text) UnmarshalJSON(b []byte) error {
+	var text string
+	if json.Unmarshal(b, &text) != nil && isNumber(b) {
+		text = string(b)
 	}
-	for _, parse := range []func(string) (payment.Rupiah, error){payment.ParseRupiah, payment.ParseDecimal} {
-		if r, err := parse(string(s)); err == nil && r.Valid() {
-			return r
-		}
+	*t = Text(text)
+	return nil
+}
+
+// Identifier is a field of an answer that names a payment. Names are compared
+// letter for letter and never by value: "1001", "01001" and "1001.0" are three.
+// The zero value is a field that is missing, null or the empty string.
+type Identifier struct {
+	Text string
+	// Bare: it was written as a number, in plain digits. Services that drop the
+	// quotes of what looks like a number drop zeros with them, so that 123 may
+	// stand for "0123", too.
+	Bare bool
+	// Unreadable: there is something, but no name: true, {}, or a number such as
+	// 1e3 that may stand for more than one text.
+	Unreadable bool
+}
+
+// UnmarshalJSON implements json.Unmarshaler. It never fails.
+func (i *Identifier) UnmarshalJSON(b []byte) error {
+	*i = Identifier{}
+	switch {
+	case json.Unmarshal(b, &i.Text) == nil: // null, too: it leaves the text empty
+	case allDigits(string(b)):
+		i.Text, i.Bare = string(b), true
+	default:
+		i.Text, i.Unreadable = "", true
 	}
-	return -1
+	return nil
+}
+
+// Flag is a field of an answer that says yes or no, read by its value: false,
+// "false", 0 and "0" are False, true, "true", 1 and "1" are True. A field that is
+// missing, null or the empty string is empty. Anything else is neither.
+type Flag string
+
+// What a Flag may be.
+const (
+	True    Flag = "true"
+	False   Flag = "false"
+	Unsaid  Flag = ""
+	unclear Flag = "unclear"
+)
+
+// UnmarshalJSON implements json.Unmarshaler. It never fails.
+func (f *Flag) UnmarshalJSON(b []byte) error {
+	text := string(b)
+	if json.Unmarshal(b, &text) != nil {
+		text = string(b)
+	}
+	number := ParseNumber(text)
+	switch {
+	case text == "" || string(b) == "null":
+		*f = Unsaid
+	case strings.EqualFold(text, "true"), number == WholeNumber(1):
+		*f = True
+	case strings.EqualFold(text, "false"), number == WholeNumber(0):
+		*f = False
+	default:
+		*f = unclear
+	}
+	return nil
+}
+
+func isNumber(b []byte) bool {
+	return len(b) > 0 && (b[0] == '-' || b[0] >= '0' && b[0] <= '9')
 }
 
 // EncodeJSON writes a request body: compact, with &, < and > as they are, and

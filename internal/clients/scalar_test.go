@@ -3,39 +3,97 @@ package clients
 import (
 	"encoding/json"
 	"testing"
-
-	"terbayar/internal/payment"
 )
 
 func TestScalar(t *testing.T) {
 	for _, row := range []struct {
-		json   string
-		want   Scalar
-		rupiah payment.Rupiah
+		json string
+		want Scalar
 	}{
-		{`"13000"`, "13000", 13000},
-		{`13000`, "13000", 13000},
-		{`"13000.00"`, "13000.00", 13000},
-		{`13000.00`, "13000.00", 13000},
-		{`null`, "", 0},
-		{`""`, "", 0},
-		{`0`, "0", -1},
-		{`-5`, "-5", -1},
-		{`"13000.50"`, "13000.50", -1},
-		{`1.3e4`, "1.3e4", -1},
-		{`"13.000"`, "13.000", -1},
-		{`true`, "true", -1},
-		{`{"a":1}`, `{"a":1}`, -1},
-		{`"caf\u00e9 & <b>"`, "café & <b>", -1},
+		{`"13000"`, "13000"},
+		{`13000.00`, "13000.00"},
+		{`null`, ""},
+		{`""`, ""},
+		{`true`, "true"},
+		{`{"a":1}`, `{"a":1}`},
+		{`"caf\u00e9 & <b>"`, "café & <b>"},
 	} {
-		var got struct{ V Scalar }
-		if err := json.Unmarshal([]byte(`{"v":`+row.json+`}`), &got); err != nil {
-			t.Errorf("%s: %v", row.json, err)
-		}
-		if got.V != row.want || got.V.Rupiah() != row.rupiah {
-			t.Errorf("%s: %q, %d rupiah; want %q, %d", row.json, got.V, got.V.Rupiah(), row.want, row.rupiah)
+		if got := read[Scalar](t, row.json); got != row.want {
+			t.Errorf("%s: %q, want %q", row.json, got, row.want)
 		}
 	}
+}
+
+func TestText(t *testing.T) {
+	for _, row := range []struct {
+		json string
+		want Text
+	}{
+		{`"Terbayar"`, "Terbayar"},
+		{`8808000000000012345`, "8808000000000012345"},
+		{`null`, ""},
+		{`""`, ""},
+		{`false`, ""},
+		{`true`, ""},
+		{`[]`, ""},
+		{`{"url":"x"}`, ""},
+	} {
+		if got := read[Text](t, row.json); got != row.want {
+			t.Errorf("%s: %q, want %q", row.json, got, row.want)
+		}
+	}
+}
+
+func TestIdentifier(t *testing.T) {
+	for _, row := range []struct {
+		json string
+		want Identifier
+	}{
+		{`"INV-1"`, Identifier{Text: "INV-1"}},
+		{`"1e3"`, Identifier{Text: "1e3"}},
+		{`"01001"`, Identifier{Text: "01001"}},
+		{`1001`, Identifier{Text: "1001", Bare: true}},
+		{`null`, Identifier{}},
+		{`""`, Identifier{}},
+		{`1e3`, Identifier{Unreadable: true}},
+		{`1001.0`, Identifier{Unreadable: true}},
+		{`-1`, Identifier{Unreadable: true}},
+		{`true`, Identifier{Unreadable: true}},
+		{`{}`, Identifier{Unreadable: true}},
+		{`["INV-1"]`, Identifier{Unreadable: true}},
+	} {
+		if got := read[Identifier](t, row.json); got != row.want {
+			t.Errorf("%s: %+v, want %+v", row.json, got, row.want)
+		}
+	}
+}
+
+func TestFlag(t *testing.T) {
+	for _, row := range []struct {
+		want Flag
+		json []string
+	}{
+		{False, []string{`false`, `"false"`, `"False"`, `0`, `"0"`, `0.0`, `-0`}},
+		{True, []string{`true`, `"true"`, `"TRUE"`, `1`, `"1"`, `1.0`, `1e0`}},
+		{Unsaid, []string{`null`, `""`}},
+		{unclear, []string{`2`, `-1`, `"no"`, `"none"`, `[]`, `{}`, `["true"]`, `" "`, `"null"`, `"unclear"`}},
+	} {
+		for _, text := range row.json {
+			if got := read[Flag](t, text); got != row.want {
+				t.Errorf("%s: %q, want %q", text, got, row.want)
+			}
+		}
+	}
+}
+
+// read reads a member of an object as a T.
+func read[T any](t *testing.T, raw string) T {
+	t.Helper()
+	var got struct{ V T }
+	if err := json.Unmarshal([]byte(`{"v":`+raw+`}`), &got); err != nil {
+		t.Errorf("%s: %v", raw, err)
+	}
+	return got.V
 }
 
 func TestEncodeJSON(t *testing.T) {

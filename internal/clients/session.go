@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"math"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -47,10 +46,10 @@ type Grant struct {
 // NewGrant reads the lifetime of a token: from the answer's expires_in in
 // seconds, else from the token itself where it is a JWT. AM's pages say 24 hours
 // where expires_in and the JWT say one: the token is right.
-func NewGrant(token, expiresIn Scalar, now time.Time) Grant {
+func NewGrant(token Text, expiresIn Number, now time.Time) Grant {
 	g := Grant{Text: secret.NewText(string(token))}
-	seconds, err := strconv.ParseFloat(string(expiresIn), 64)
-	if err != nil || !(seconds > 0) {
+	seconds := expiresIn.Float()
+	if seconds <= 0 {
 		seconds = jwtLifetime(string(token), now)
 	}
 	g.Lifetime = time.Duration(math.Min(seconds, maxLifetime.Seconds()) * float64(time.Second))
@@ -69,16 +68,17 @@ func jwtLifetime(token string, now time.Time) float64 {
 		return 0
 	}
 	var times struct {
-		Exp float64 `json:"exp"`
-		Iat float64 `json:"iat"`
+		Exp Number `json:"exp"`
+		Iat Number `json:"iat"`
 	}
-	if json.Unmarshal(claims, &times) != nil || times.Exp == 0 {
+	if json.Unmarshal(claims, &times) != nil || times.Exp.Float() == 0 {
 		return 0
 	}
-	if times.Iat == 0 {
-		times.Iat = float64(now.Unix())
+	from := times.Iat.Float()
+	if from == 0 {
+		from = float64(now.Unix())
 	}
-	return math.Max(times.Exp-times.Iat, 0)
+	return max(times.Exp.Float()-from, 0)
 }
 
 // Session keeps a gateway's access token and makes requests with it: one login

@@ -90,15 +90,15 @@ func TestLoginPause(t *testing.T) {
 }
 
 // jwt is a token with these claims, and no valid signature.
-func jwt(claims string) Scalar {
-	return Scalar("e30." + base64.RawURLEncoding.EncodeToString([]byte(claims)) + ".x")
+func jwt(claims string) string {
+	return "e30." + base64.RawURLEncoding.EncodeToString([]byte(claims)) + ".x"
 }
 
 func TestGrantLifetime(t *testing.T) {
 	now := time.Unix(1724122678, 0)
 	for _, row := range []struct {
 		name             string
-		token, expiresIn Scalar
+		token, expiresIn string
 		want             time.Duration
 	}{
 		{"a number, or a string of one", "opaque", "3600", time.Hour},
@@ -109,13 +109,16 @@ func TestGrantLifetime(t *testing.T) {
 		{"our clock plays no part", jwt(`{"iat":5,"exp":65}`), "", time.Minute},
 		{"unless it must", jwt(`{"exp":1724122738}`), "", time.Minute},
 		{"over already", jwt(`{"exp":1}`), "", 0},
+		{"its own, in quotes", jwt(`{"iat":"5.0","exp":"6.5e1"}`), "", time.Minute},
+		{"beyond all bounds", jwt(`{"iat":1e400,"exp":1e400}`), "1e400", 0},
+		{"no number but Go's", "opaque", "Infinity", 0},
 		{"not told", "opaque", "", 0},
 		{"nonsense", "a.b.c", "soon", 0},
 		{"not a number", "opaque", "NaN", 0},
 		{"negative", "opaque", "-1", 0},
 		{"no claims", jwt(`[]`), "0", 0},
 	} {
-		if got := NewGrant(row.token, row.expiresIn, now).Lifetime; got != row.want {
+		if got := NewGrant(Text(row.token), ParseNumber(row.expiresIn), now).Lifetime; got != row.want {
 			t.Errorf("%s: %v, want %v", row.name, got, row.want)
 		}
 	}

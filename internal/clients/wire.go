@@ -20,14 +20,26 @@ type countedConn struct {
 	net.Conn
 
 	sent atomic.Int64
+	// mayLeave is asked, once, before the next byte leaves.
+	mayLeave atomic.Pointer[func() error]
 }
 
 func (c *countedConn) Write(b []byte) (int, error) {
+	if ask := c.mayLeave.Swap(nil); ask != nil {
+		if err := (*ask)(); err != nil {
+			return 0, &notAllowedError{err}
+		}
+	}
 	c.sent.Add(int64(len(b)))
 	n, err := c.Conn.Write(b)
 	c.sent.Add(int64(n - len(b)))
 	return n, err
 }
+
+// notAllowedError says that the request was not allowed to leave any more.
+type notAllowedError struct{ why error }
+
+func (e *notAllowedError) Error() string { return "may not leave any more: " + e.why.Error() }
 
 // counted finds the counting connection below TLS; nil where a foreign
 // transport has none.
@@ -60,6 +72,8 @@ func (s stage) String() string {
 // wire watches one request on its way onto the wire. The hooks are called from
 // goroutines of the transport's, some after the request has ended.
 type wire struct {
+	mayLeave func() error // nil: it may
+
 	mu    sync.Mutex
 	stage stage
 	used  []use
@@ -81,6 +95,11 @@ func (w *wire) watch(ctx context.Context) context.Context {
 			u := use{conn: counted(info.Conn)}
 			if u.conn != nil {
 				u.sent = u.conn.sent.Load()
+				if w.mayLeave == nil {
+					u.conn.mayLeave.Store(nil)
+				} else {
+					u.conn.mayLeave.Store(&w.mayLeave)
+				}
 			}
 			w.mu.Lock()
 			w.used = append(w.used, u)
@@ -131,11 +150,14 @@ func (w *wire) code() string {
 // hold the URL, a header or what a stranger wrote, so none of it is used.
 func reason(ctx context.Context, err error) string {
 	var (
+		refused   *notAllowedError
 		timeout   net.Error
 		name      *net.DNSError
 		untrusted *tls.CertificateVerificationError
 	)
 	switch {
+	case errors.As(err, &refused):
+		return refused.Error() // words of our own
 	case errors.Is(ctx.Err(), context.Canceled):
 		return "cancelled"
 	case ctx.Err() != nil, errors.As(err, &timeout) && timeout.Timeout():

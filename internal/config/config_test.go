@@ -21,6 +21,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/crypto/bcrypt"
 
+	"terbayar/internal/durable"
 	"terbayar/internal/secret"
 )
 
@@ -98,7 +99,7 @@ func TestDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := &all{
-		Redis: Redis{URL: secret.NewText("redis://127.0.0.1:6379/0")},
+		Redis: Redis{URL: secret.NewText("redis://127.0.0.1:6379/0"), Durability: durable.Auto, WaitReplicas: durable.EveryReplica},
 		AMDigiPay: AMDigiPay{
 			BaseURL: "https://h2h.amdigipay.com/api", SignatureScheme: "sha256-username-transaction-id",
 			StatusMap:  "1=on_processing,2=on_processing,3=paid,4=paid,5=cancelled,6=refunded,13=on_processing,14=failed",
@@ -386,9 +387,12 @@ func TestSealer(t *testing.T) {
 func TestTimeoutChain(t *testing.T) {
 	for _, gateway := range []time.Duration{time.Millisecond, 1500 * time.Millisecond, 15 * time.Second, time.Hour} {
 		w := Worker{GatewayTimeout: gateway}
-		// Before the claim a task may spend one more gateway time-out on the login.
-		if lease := w.ClaimLease(); lease <= gateway || w.TaskNeeds() != gateway+lease {
-			t.Errorf("gateway %s, lease %s, task %s", gateway, lease, w.TaskNeeds())
+		for _, wait := range []time.Duration{time.Millisecond, time.Second, 2500 * time.Millisecond} {
+			// interface.md: wait timeout + gateway timeout + margin < lease.
+			send, lease, task := w.SendBudget(wait), w.ClaimLease(wait), w.TaskNeeds(wait)
+			if send <= wait || lease <= send+gateway || task <= gateway+lease {
+				t.Errorf("gateway %s, wait %s: send within %s, lease %s, task %s", gateway, wait, send, lease, task)
+			}
 		}
 	}
 }

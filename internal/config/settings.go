@@ -7,6 +7,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"log/slog"
 	"regexp"
 	"slices"
 	"strconv"
@@ -16,6 +17,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"golang.org/x/crypto/bcrypt"
 
+	"terbayar/internal/durable"
 	"terbayar/internal/redisconn"
 	"terbayar/internal/secret"
 )
@@ -25,6 +27,44 @@ type Redis struct {
 	URL              secret.Text `name:"redis-url" env:"REDIS_URL" default:"redis://127.0.0.1:6379/0" group:"Redis:" help:"redis://, rediss://, redis-sentinel:// or redis-cluster://."`
 	Password         secret.Text `name:"redis-password" env:"REDIS_PASSWORD" group:"Redis:" help:"The password, as it is, where it does not stand in the URL."`
 	SentinelPassword secret.Text `name:"redis-sentinel-password" env:"REDIS_SENTINEL_PASSWORD" group:"Redis:" help:"The same for the sentinels."`
+
+	Durability   durable.Mode     `name:"redis-durability" env:"REDIS_DURABILITY" default:"auto" group:"Redis:" help:"What Redis must guarantee before a payment is answered 'enqueued', or sent: auto, replicas, trusted or none."`
+	WaitReplicas WaitReplicas     `name:"redis-wait-replicas" env:"REDIS_WAIT_REPLICAS" default:"auto" group:"Redis:" help:"How many replicas must have such a write: a number, or auto, which is every one that is connected."`
+	WaitTimeout  OptionalDuration `name:"redis-wait-timeout" env:"REDIS_WAIT_TIMEOUT" default:"auto" group:"Redis:" help:"How long to wait for them; by default 1s, or 2.5s where an fsync every second is waited for."`
+}
+
+// OptionalDuration is a duration, or 0 for the words off and auto.
+type OptionalDuration time.Duration
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (d *OptionalDuration) UnmarshalText(text []byte) error {
+	if *d = 0; string(text) == "off" || string(text) == "auto" {
+		return nil
+	}
+	parsed, err := time.ParseDuration(string(text))
+	if err != nil || parsed < time.Millisecond {
+		return fmt.Errorf("%q is not a duration of 1ms or more (want e.g. 15s, 2m)", text)
+	}
+	*d = OptionalDuration(parsed)
+	return nil
+}
+
+// WaitReplicas is how many replicas must have a write; durable.EveryReplica: all that
+// are connected.
+type WaitReplicas int
+
+// UnmarshalText implements encoding.TextUnmarshaler: "auto", or a number.
+func (n *WaitReplicas) UnmarshalText(text []byte) error {
+	if string(text) == "auto" {
+		*n = durable.EveryReplica
+		return nil
+	}
+	number, err := strconv.ParseUint(string(text), 10, 8)
+	if err != nil {
+		return fmt.Errorf("%q is neither auto nor a number of replicas", text)
+	}
+	*n = WaitReplicas(number) //nolint:gosec // G115: of 8 bits
+	return nil
 }
 
 // Validate implements kong's check.
@@ -32,7 +72,22 @@ func (r *Redis) Validate() error {
 	if err := redisconn.Validate(r.URL.Reveal(), r.beside()); err != nil {
 		return Wrong("REDIS_URL", err)
 	}
+	modes := []string{string(durable.Auto), string(durable.Replicas), string(durable.Trusted), string(durable.None)}
+	if err := oneOf("REDIS_DURABILITY", string(r.Durability), modes...); err != nil {
+		return err
+	}
+	if r.Durability == durable.Replicas && r.WaitReplicas == 0 {
+		return wrong("REDIS_WAIT_REPLICAS", "is 0, and REDIS_DURABILITY=replicas wants at least one")
+	}
+	if wait := time.Duration(r.WaitTimeout); wait >= redisconn.MaxWaitTimeout {
+		return wrong("REDIS_WAIT_TIMEOUT", "%s is not less than %s, after which no answer of Redis is waited for", wait, redisconn.MaxWaitTimeout)
+	}
 	return nil
+}
+
+// LongestWait is how long one write may wait for its acknowledgement.
+func (r *Redis) LongestWait() time.Duration {
+	return cmp.Or(time.Duration(r.WaitTimeout), durable.EverySecTimeout)
 }
 
 func (r *Redis) beside() redisconn.Passwords {
@@ -47,6 +102,22 @@ func (r *Redis) Open() (redis.UniversalClient, error) {
 	}
 	return client, nil
 }
+
+// OpenDurable makes a writer of what must survive, to the slot of a key; it does not
+// connect yet. closeAll closes its connections.
+func (r *Redis) OpenDurable(key string, log *slog.Logger) (w *durable.Writer, closeAll func() error, err error) {
+	client, err := redisconn.OpenDurable(r.URL.Reveal(), r.beside())
+	if err != nil {
+		return nil, nil, Wrong("REDIS_URL", err)
+	}
+	return durable.New(durable.Options{
+		Client: client, Mode: r.Durability, Replicas: int(r.WaitReplicas), Timeout: time.Duration(r.WaitTimeout),
+		Key: key, Now: time.Now, Log: log,
+	}), client.Close, nil
+}
+
+// Unfit makes the Error of a Redis that does not give what REDIS_DURABILITY wants.
+func Unfit(cause error) error { return wrong("REDIS_DURABILITY", "%v", cause) }
 
 // The signature schemes of AM (gateways.md 1.5).
 const (
@@ -107,14 +178,15 @@ func (a *AMDigiPay) signature() error {
 
 // Paydia is Paydia SNAP's part.
 type Paydia struct {
-	BaseURL        string      `name:"paydia-base-url" env:"PAYDIA_BASE_URL" default:"https://api.paydia.id/snap/v1.0" group:"Paydia:" help:"Where its API is; the path is part of what is signed."`
-	ClientID       string      `name:"paydia-client-id" env:"PAYDIA_CLIENT_ID" group:"Paydia:" help:"Without client id, client secret and private key the gateway is off."`
-	ClientSecret   secret.Text `name:"paydia-client-secret" env:"PAYDIA_CLIENT_SECRET" group:"Paydia:" help:"Signs every transaction call."`
-	PrivateKey     secret.Text `name:"paydia-private-key" env:"PAYDIA_PRIVATE_KEY" group:"Paydia:" help:"RSA, PEM, PKCS#8 or PKCS#1; signs the access token's call."`
-	PrivateKeyFile string      `name:"paydia-private-key-file" env:"PAYDIA_PRIVATE_KEY_FILE" group:"Paydia:" help:"The same, in a file."`
-	MerchantID     string      `name:"paydia-merchant-id" env:"PAYDIA_MERCHANT_ID" group:"Paydia:" help:"For payments that leave merchantId out."`
-	ChannelID      string      `name:"paydia-channel-id" env:"PAYDIA_CHANNEL_ID" default:"12345" group:"Paydia:" help:"CHANNEL-ID, at most 5 digits."`
-	RateLimit      Rate        `name:"paydia-rate-limit" env:"PAYDIA_RATE_LIMIT" group:"Paydia:" placeholder:"N/UNIT" help:"The most requests all workers together may make, e.g. 10/s, 300/m or 5000/h; no limit by default."`
+	BaseURL        string           `name:"paydia-base-url" env:"PAYDIA_BASE_URL" default:"https://api.paydia.id/snap/v1.0" group:"Paydia:" help:"Where its API is; the path is part of what is signed."`
+	ClientID       string           `name:"paydia-client-id" env:"PAYDIA_CLIENT_ID" group:"Paydia:" help:"Without client id, client secret and private key the gateway is off."`
+	ClientSecret   secret.Text      `name:"paydia-client-secret" env:"PAYDIA_CLIENT_SECRET" group:"Paydia:" help:"Signs every transaction call."`
+	PrivateKey     secret.Text      `name:"paydia-private-key" env:"PAYDIA_PRIVATE_KEY" group:"Paydia:" help:"RSA, PEM, PKCS#8 or PKCS#1; signs the access token's call."`
+	PrivateKeyFile string           `name:"paydia-private-key-file" env:"PAYDIA_PRIVATE_KEY_FILE" group:"Paydia:" help:"The same, in a file."`
+	MerchantID     string           `name:"paydia-merchant-id" env:"PAYDIA_MERCHANT_ID" group:"Paydia:" help:"For payments that leave merchantId out."`
+	ChannelID      string           `name:"paydia-channel-id" env:"PAYDIA_CHANNEL_ID" default:"12345" group:"Paydia:" help:"CHANNEL-ID, at most 5 digits."`
+	QueueTTL       OptionalDuration `name:"paydia-queue-ttl" env:"PAYDIA_QUEUE_TTL" default:"off" group:"Paydia:" help:"How long a payment may wait to be sent, then it is expired: it has no date of its own. Off by default."`
+	RateLimit      Rate             `name:"paydia-rate-limit" env:"PAYDIA_RATE_LIMIT" group:"Paydia:" placeholder:"N/UNIT" help:"The most requests all workers together may make, e.g. 10/s, 300/m or 5000/h; no limit by default."`
 
 	CustomerTokenPrefix string `name:"paydia-customer-token-prefix" env:"PAYDIA_CUSTOMER_TOKEN_PREFIX" group:"Paydia, where its pages contradict themselves:" help:"What stands before the token in Authorization-Customer, e.g. 'Bearer '; nothing by default."`
 	QueryEmptyReference bool   `name:"paydia-query-empty-reference" env:"PAYDIA_QUERY_EMPTY_REFERENCE" group:"Paydia, where its pages contradict themselves:" help:"Send an unknown originalReferenceNo as an empty string instead of leaving it out."`
@@ -228,16 +300,29 @@ type Worker struct {
 	BreakerPause        time.Duration `name:"gateway-breaker-pause" env:"GATEWAY_BREAKER_PAUSE" default:"15s" group:"Worker, rarely changed:" help:"How long it is then left alone, before one request tries again."`
 }
 
-// leaseMargin is what a claim lasts beyond the request: writing its outcome down.
-const leaseMargin = 5 * time.Second
+const (
+	// sendSlack is what a claim may take beyond the wait for its acknowledgement, and the
+	// request until its first byte leaves: to connect, above all.
+	sendSlack = 5 * time.Second
+	// leaseMargin is what a claim lasts beyond the request: writing its outcome down, and
+	// clocks that do not go at the same pace.
+	leaseMargin = 3 * time.Second
+)
 
-// ClaimLease is how long a claim on a payment lasts: longer than the request it
-// is for.
-func (w *Worker) ClaimLease() time.Duration { return w.GatewayTimeout + leaseMargin }
+// SendBudget is how long after its claim a request may begin, where a write may wait for
+// its acknowledgement for so long.
+func (w *Worker) SendBudget(longestWait time.Duration) time.Duration { return longestWait + sendSlack }
 
-// TaskNeeds is how long a submit's task may take: to log in, and to use up the
-// claim. It must be less than what asynq gives a task.
-func (w *Worker) TaskNeeds() time.Duration { return w.GatewayTimeout + w.ClaimLease() }
+// ClaimLease is how long a claim on a payment lasts: until its request has long ended.
+func (w *Worker) ClaimLease(longestWait time.Duration) time.Duration {
+	return w.SendBudget(longestWait) + w.GatewayTimeout + leaseMargin
+}
+
+// TaskNeeds is how long a submit's task may take: to log in, to claim twice, and to use
+// up the claim. It must be less than what asynq gives a task.
+func (w *Worker) TaskNeeds(longestWait time.Duration) time.Duration {
+	return w.GatewayTimeout + w.SendBudget(longestWait) + w.ClaimLease(longestWait)
+}
 
 // Drain is how long requests under way may take at shutdown: what is left of the
 // time-out, up to 2 s, is for handing tasks back and for a Redis that does not answer.

@@ -119,7 +119,7 @@ func newStage(t *testing.T, edits ...func(*gatewaysim.Config)) *stage {
 	}
 	s := &stage{T: t, server: redistest.Server(t), sim: gatewaysim.New(cfg, time.Now), pem: string(private)}
 	s.redis = s.server.Client(t)
-	s.book = ledger.New(s.redis, ledger.DefaultStream, time.Now)
+	s.book = ledger.NewReader(s.redis)
 	s.gateway = &witness{next: s.sim.Handler(), secrets: map[string]bool{}}
 	site := httptest.NewServer(s.gateway)
 	t.Cleanup(site.Close)

@@ -27,7 +27,7 @@ func TestCluster(t *testing.T) {
 
 	s := newStage(t, cluster.URL())
 	for _, stream := range []string{"other", "terbayar:{events}", "{other}:terbayar:events"} {
-		_, err := worker.Build(s.settings("--events-stream", stream), s.redis, slog.New(slog.DiscardHandler))
+		_, err := worker.Build(s.settings("--events-stream", stream), s.redis, nil, slog.New(slog.DiscardHandler))
 		want := fmt.Sprintf("EVENTS_STREAM: %q lies in another slot of the Redis Cluster than the ledger; put {terbayar:events} into its name", stream)
 		if !errors.As(err, new(*config.Error)) || err.Error() != want {
 			t.Errorf("%v, want %s", err, want)

@@ -23,7 +23,9 @@ func (s *stage) enter() {
 
 // claim claims aPayment.
 func (s *stage) claim() (*ledger.Record, ledger.Verdict, error) {
-	return s.book.Claim(s.Context(), aPayment, payment.Attempt{At: time.Now(), Kind: payment.KindSubmit}, time.Minute)
+	return s.book.Claim(s.Context(), aPayment, ledger.Claim{
+		Attempt: payment.Attempt{At: time.Now(), Kind: payment.KindSubmit}, Lease: time.Minute, Patience: 5 * time.Second,
+	})
 }
 
 // ledgerWorks takes aPayment through the ledger: created, claimed once, saved

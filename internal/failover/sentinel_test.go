@@ -59,7 +59,7 @@ func TestWhatAFailoverForgets(t *testing.T) {
 		watched := redistest.Sentinel(t)
 		s := newStage(t, watched.URL(t))
 		s.enter()
-		replica := ledger.New(watched.Replica.Client(t), ledger.DefaultStream, time.Now)
+		replica := ledger.NewReader(watched.Replica.Client(t))
 		s.eventually("the replica has heard of the payment", 5*time.Second, func() bool {
 			_, err := replica.Read(t.Context(), aPayment)
 			return err == nil

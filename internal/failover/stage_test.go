@@ -112,12 +112,12 @@ func newStage(t *testing.T, url string, edits ...func(*gatewaysim.Config)) *stag
 		"--gateway-timeout", "3s", "--status-poll-interval", "1s", "--log-format", "json",
 	}
 	s.redis = s.connect()
-	s.book = ledger.New(s.redis, ledger.DefaultStream, time.Now)
+	s.book = ledger.NewReader(s.redis)
 	sealer, err := secret.NewSealer(payloadKey)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.intake = &intake.Intake{Ledger: s.book, Sealer: sealer, Enqueue: tasks.NewEnqueuer(s.redis).Submit}
+	s.intake = &intake.Intake{Ledger: s.book, Sealer: sealer, Enqueue: tasks.NewEnqueuer(s.redis, time.Now).Submit}
 	return s
 }
 
@@ -159,7 +159,13 @@ func (s *stage) worker() *house {
 	if err != nil {
 		s.Fatal(err)
 	}
-	built, err := worker.Build(s.settings(), client, log)
+	cfg := s.settings()
+	writes, closeWrites, err := cfg.Redis.OpenDurable(ledger.DurabilityKey, log)
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.Cleanup(func() { _ = closeWrites() })
+	built, err := worker.Build(cfg, client, writes, log)
 	if err != nil {
 		s.Fatal(err)
 	}

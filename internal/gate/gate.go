@@ -124,6 +124,23 @@ func (g *Gate) Enter(ctx context.Context, gateway clients.Gateway) (*Pass, error
 	return pass, nil
 }
 
+// Ready reports whether a lookup would be let through now, as far as can be told without
+// making one, and logs in if need be. The errors are those of Enter.
+func (g *Gate) Ready(ctx context.Context, gateway clients.Gateway) error {
+	if g == nil {
+		return gateway.Authenticate(ctx)
+	}
+	if closed := g.closed(); closed != nil {
+		return closed
+	}
+	if g.breaker.State() == gobreaker.StateOpen {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		return g.spread(open, time.Until(g.reopens))
+	}
+	return (&Pass{gate: g}).logIn(ctx, gateway)
+}
+
 // Ask makes one look-up, logging in if need be, and reports its answer. For room
 // within the rate limit it waits, unless the context would end first. The errors
 // are those of Enter; nothing was asked then.
@@ -169,16 +186,8 @@ func (g *Gate) knock(ctx context.Context) (pass *Pass, wait time.Duration, err e
 	if g == nil {
 		return &Pass{}, 0, nil
 	}
-	select {
-	case <-g.shut:
-		return nil, 0, g.spread(ending, 0)
-	default:
-	}
-	g.mu.Lock()
-	rest := g.rest.Sub(g.options.Now())
-	g.mu.Unlock()
-	if rest > 0 {
-		return nil, 0, g.spread(resting, rest)
+	if closed := g.closed(); closed != nil {
+		return nil, 0, closed
 	}
 	done, err := g.breaker.Allow()
 	switch {
@@ -203,6 +212,21 @@ func (g *Gate) knock(ctx context.Context) (pass *Pass, wait time.Duration, err e
 		return nil, max(result.RetryAfter, time.Millisecond), nil
 	}
 	return pass, 0, nil
+}
+
+// closed says why nobody may ask whatever the breaker and the limit say; nil: they may.
+func (g *Gate) closed() error {
+	select {
+	case <-g.shut:
+		return g.spread(ending, 0)
+	default:
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if rest := g.rest.Sub(g.options.Now()); rest > 0 {
+		return g.spread(resting, rest)
+	}
+	return nil
 }
 
 // rateKey holds what is used up of a gateway's rate limit, for redis_rate, which

@@ -89,9 +89,16 @@ func (s *Sim) routeAdmin() {
 		s.AddStrangers(c.Count, c.Span, c.Customer)
 		return nil
 	}))
+	s.mux.HandleFunc("POST /admin/spelling", post(func(sp Spelling) error {
+		if err := sp.Check(); err != nil {
+			return err
+		}
+		s.Spell(sp)
+		return nil
+	}))
 	s.mux.HandleFunc("POST /admin/list-motion", post(func(m ListMotion) error {
-		if m.NewRows < 0 || m.PaidRows < 0 {
-			return fmt.Errorf("new_rows and paid_rows cannot be negative")
+		if m.NewRows < 0 || m.PaidRows < 0 || m.Requests < 0 {
+			return fmt.Errorf("new_rows, paid_rows and requests cannot be negative")
 		}
 		s.SetListMotion(m)
 		return nil

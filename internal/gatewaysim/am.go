@@ -109,6 +109,7 @@ const (
 type ListMotion struct {
 	NewRows  int `json:"new_rows"`  // strangers' rows that are created
 	PaidRows int `json:"paid_rows"` // strangers' open rows, newest first, that become paid
+	Requests int `json:"requests"`  // after so many requests it rests; 0: never
 }
 
 // SetListMotion sets the list in motion, or with the zero value lets it rest.
@@ -459,7 +460,7 @@ func (s *Sim) create(x *exchange, row *amRow) answer {
 			s.am.rows = slices.Delete(s.am.rows, i, i+1)
 			delete(s.am.byID, old.id)
 		case s.config.AM.Duplicates == DuplicateSame:
-			return amSuccess("success", s.amData(old, x.now))
+			return amSuccess("success", s.amAnswer(old, x.now))
 		default:
 			return amRefusal("transaction_id already exists")
 		}
@@ -471,7 +472,7 @@ func (s *Sim) create(x *exchange, row *amRow) answer {
 	if x.pending {
 		return jsonAnswer(http.StatusAccepted, "processing", amEnvelope{Message: "processing"})
 	}
-	return amSuccess("success", s.amData(row, x.now))
+	return amSuccess("success", s.amAnswer(row, x.now))
 }
 
 // insert gives a row the next id.
@@ -501,10 +502,17 @@ func (s *Sim) addStranger(created time.Time, c Customer) {
 
 // moveList does what ListMotion says, after a page was read.
 func (s *Sim) moveList(now time.Time) {
-	for range s.motion.NewRows {
+	motion := s.motion
+	switch {
+	case motion.Requests == 1:
+		s.motion = ListMotion{}
+	case motion.Requests > 1:
+		s.motion.Requests--
+	}
+	for range motion.NewRows {
 		s.addStranger(now, Customer{Behaviour: NeverPays})
 	}
-	left := s.motion.PaidRows
+	left := motion.PaidRows
 	for _, t := range slices.Backward(s.am.rows) {
 		if left == 0 {
 			return
@@ -551,6 +559,11 @@ func (s *Sim) amData(t *amRow, now time.Time) amData {
 	return d
 }
 
+// amAnswer is a row as it stands in an answer.
+func (s *Sim) amAnswer(t *amRow, now time.Time) any {
+	return s.spelt(AM, t.reference, s.amData(t, now))
+}
+
 func (s *Sim) amWitness(t *amRow, now time.Time) Row {
 	state, id := t.status(now)
 	return Row{
@@ -592,21 +605,21 @@ func (s *Sim) amList(x *exchange) processing {
 	return func() answer {
 		defer s.moveList(x.now)
 		found := s.find(x.now, status, filtered)
-		rows := []amData{}
+		rows := []any{}
 		for i := (page - 1) * limit; i < min(page*limit, len(found)); i++ {
-			rows = append(rows, s.amData(found[i], x.now))
+			rows = append(rows, s.amAnswer(found[i], x.now))
 		}
 		var echo *int
 		if filtered {
 			echo = &status
 		}
 		return jsonAnswer(http.StatusOK, "success", struct {
-			Pagination amPagination `json:"pagination"`
-			Status     *int         `json:"status"`
-			Error      bool         `json:"error"`
-			Message    string       `json:"message"`
-			Data       []amData     `json:"data"`
-		}{amPagination{len(found), limit, page, max(1, (len(found)+limit-1)/limit)}, echo, false, "success", rows})
+			Pagination any    `json:"pagination"`
+			Status     *int   `json:"status"`
+			Error      bool   `json:"error"`
+			Message    string `json:"message"`
+			Data       []any  `json:"data"`
+		}{s.spelt(AM, "", amPagination{len(found), limit, page, max(1, (len(found)+limit-1)/limit)}), echo, false, "success", rows})
 	}
 }
 
@@ -680,7 +693,7 @@ func (s *Sim) amDetail(x *exchange) processing {
 		if row == nil || row.visible.After(x.now) {
 			return amRefusal("Transaction not found")
 		}
-		return amSuccess("success", s.amData(row, x.now))
+		return amSuccess("success", s.amAnswer(row, x.now))
 	}
 }
 

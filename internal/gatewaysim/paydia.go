@@ -451,7 +451,7 @@ func (s *Sim) authorise(x *exchange, row *paydiaRow) answer {
 	if !row.agreed {
 		return x.snap("202", "00", "")
 	}
-	return jsonAnswer(http.StatusOK, "2006300", struct {
+	return jsonAnswer(http.StatusOK, "2006300", s.spelt(Paydia, row.reference, struct {
 		snapHead
 		ReferenceNo        string     `json:"referenceNo"`
 		PartnerReferenceNo string     `json:"partnerReferenceNo"`
@@ -460,7 +460,7 @@ func (s *Sim) authorise(x *exchange, row *paydiaRow) answer {
 	}{
 		snapHead{"2006300", "Request has been processed successfully"},
 		row.referenceNo, row.reference, row.amount, s.paidTime(x.now),
-	})
+	}))
 }
 
 // paidTime writes a time as the vendor's sample does: Jakarta's clock with the
@@ -540,6 +540,6 @@ func (s *Sim) paydiaQuery(x *exchange, r *refusals) processing {
 		if state == Paid || state == Refunded {
 			body.PaidTime = s.paidTime(since)
 		}
-		return jsonAnswer(http.StatusOK, head.Code, body)
+		return jsonAnswer(http.StatusOK, head.Code, s.spelt(Paydia, reference, body))
 	}
 }

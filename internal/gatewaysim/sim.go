@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // Gateway names one of the two simulated gateways, as order systems do.
@@ -126,6 +127,7 @@ type Sim struct {
 	am         amLedger
 	paydia     paydiaLedger
 	motion     ListMotion
+	spellings  map[Gateway]map[string]map[string]jsontext.Value // by reference and field
 	journal    []Entry
 	violations []Violation
 }
@@ -144,6 +146,7 @@ func New(config Config, now func() time.Time) *Sim {
 		byHand:    map[Gateway]map[string]Customer{AM: {}, Paydia: {}},
 		tokens:    map[Gateway]map[string]*token{AM: {}, Paydia: {}},
 		externals: map[string]Operation{},
+		spellings: map[Gateway]map[string]map[string]jsontext.Value{AM: {}, Paydia: {}},
 		am:        newAMLedger(),
 		paydia:    newPaydiaLedger(),
 	}

@@ -5,27 +5,23 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/redis/go-redis/v9"
 
+	"terbayar/internal/durable"
 	"terbayar/internal/ledger"
 	"terbayar/internal/payment"
 	"terbayar/internal/redistest"
 )
 
 var (
-	start = time.Date(2026, 5, 21, 10, 0, 0, 0, time.UTC)
+	start = time.Date(2036, 5, 21, 10, 0, 0, 0, time.UTC) // by a real Redis' clock nothing has expired
 	inv1  = payment.Key{Gateway: payment.AMDigiPay, TransactionID: "INV/1 é"}
 )
-
-// clock is a time that stands still until it is moved.
-type clock struct{ t time.Time }
-
-func (c *clock) now() time.Time          { return c.t }
-func (c *clock) forward(d time.Duration) { c.t = c.t.Add(d) }
 
 func entry(key payment.Key, digest string) ledger.Entry {
 	return ledger.Entry{
@@ -34,11 +30,42 @@ func entry(key payment.Key, digest string) ledger.Entry {
 	}
 }
 
-// house is a ledger with one queued payment in it.
-func house(t *testing.T, client redis.UniversalClient) (*ledger.Ledger, *clock) {
+// clock is the time of a test: this process' clock and, where that is miniredis, Redis'.
+type clock struct {
+	t      time.Time
+	client redis.UniversalClient
+}
+
+func newClock(client redis.UniversalClient) *clock {
+	c := &clock{t: start, client: client}
+	redistest.SetTime(client, start)
+	return c
+}
+
+func (c *clock) now() time.Time { return c.t }
+
+// forward moves the time; a real Redis' cannot be moved.
+func (c *clock) forward(t fataler, d time.Duration) {
+	c.t = c.t.Add(d)
+	if !redistest.SetTime(c.client, c.t) {
+		t.Fatal("a real Redis has the real time")
+	}
+}
+
+// newLedger is a ledger on a Redis that acknowledges by answering.
+func newLedger(client redis.UniversalClient, now func() time.Time) *ledger.Ledger {
+	log := slog.New(slog.DiscardHandler)
+	return ledger.New(ledger.Options{
+		Redis: client, Stream: ledger.DefaultStream, Now: now, Log: log,
+		Writes: durable.New(durable.Options{Client: client, Mode: durable.None, Key: ledger.DurabilityKey, Now: now, Log: log}),
+	})
+}
+
+// withOne is a ledger with one queued payment in it.
+func withOne(t *testing.T, client redis.UniversalClient) (*ledger.Ledger, *clock) {
 	t.Helper()
-	c := &clock{start}
-	l := ledger.New(client, ledger.DefaultStream, c.now)
+	c := newClock(client)
+	l := newLedger(client, c.now)
 	for _, r := range l.Create(t.Context(), []ledger.Entry{entry(inv1, "a")}) {
 		if r.Err != nil || r.Creation != ledger.Created {
 			t.Fatalf("create: %+v", r)
@@ -47,9 +74,18 @@ func house(t *testing.T, client redis.UniversalClient) (*ledger.Ledger, *clock) 
 	return l, c
 }
 
+const lease = 20 * time.Second
+
 func claim(t *testing.T, l *ledger.Ledger, want ledger.Verdict) *ledger.Record {
 	t.Helper()
-	r, verdict, err := l.Claim(t.Context(), inv1, payment.Attempt{At: start, Kind: payment.KindSubmit}, 20*time.Second)
+	return claimFor(t, l, lease, want)
+}
+
+func claimFor(t *testing.T, l *ledger.Ledger, lease time.Duration, want ledger.Verdict) *ledger.Record {
+	t.Helper()
+	r, verdict, err := l.Claim(t.Context(), inv1, ledger.Claim{
+		Attempt: payment.Attempt{At: start, Kind: payment.KindSubmit}, Lease: lease, Patience: 5 * time.Second,
+	})
 	if err != nil || verdict != want {
 		t.Fatalf("claim: verdict %q, error %v; want %q", verdict, err, want)
 	}
@@ -57,7 +93,7 @@ func claim(t *testing.T, l *ledger.Ledger, want ledger.Verdict) *ledger.Record {
 }
 
 // move saves a record with another status, as the code that sends or polls does.
-func move(t *testing.T, l *ledger.Ledger, r *ledger.Record, to payment.Status, due time.Time) {
+func move(t *testing.T, l *ledger.Ledger, r *ledger.Record, to payment.Status, due ledger.Due) {
 	t.Helper()
 	r.Status, r.Due = to, due
 	if err := l.Save(t.Context(), r); err != nil {
@@ -100,7 +136,7 @@ func events(t fataler, entries []redis.XMessage) []event {
 
 func TestCreateOnce(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
-		l, _ := house(t, client)
+		l, _ := withOne(t, client)
 		inv2 := payment.Key{Gateway: payment.AMDigiPay, TransactionID: "INV-2"}
 		sameIDElsewhere := payment.Key{Gateway: payment.Paydia, TransactionID: inv1.TransactionID}
 		var got []string
@@ -121,68 +157,186 @@ func TestCreateOnce(t *testing.T) {
 
 func TestClaimIsExclusive(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
-		l, c := house(t, client)
+		l, _ := withOne(t, client)
 		r := claim(t, l, ledger.Claimed)
 		if len(r.Attempts) != 1 || r.Attempts[0].Code != "" || r.Status != payment.Submitting {
-			t.Errorf("the attempt does not stand open: %+v", r.Payment)
+			t.Errorf("the attempt is not open: %+v", r.Payment)
 		}
 		claim(t, l, ledger.Busy)
-		c.forward(20 * time.Second)
-		if late := claim(t, l, ledger.Lapsed); !late.Lapsed(c.now()) {
-			t.Error("a lapsed record does not say so")
-		}
-		move(t, l, r, payment.OnProcessing, start.Add(time.Minute))
+		move(t, l, r, payment.OnProcessing, ledger.In(time.Minute))
 		claim(t, l, ledger.Settled)
-		_, verdict, err := l.Claim(t.Context(), payment.Key{Gateway: payment.Paydia, TransactionID: "?"}, payment.Attempt{}, time.Second)
+		_, verdict, err := l.Claim(t.Context(), payment.Key{Gateway: payment.Paydia, TransactionID: "?"}, ledger.Claim{Lease: lease, Patience: time.Second})
 		if verdict != ledger.Missing || err != nil {
 			t.Errorf("claim of nothing: %q, %v", verdict, err)
 		}
 	})
 }
 
+// expire lets a lease of 50 ms end, by whichever clock the Redis has.
+func expire(t *testing.T, c *clock, l *ledger.Ledger) {
+	t.Helper()
+	if redistest.SetTime(c.client, c.t.Add(50*time.Millisecond)) {
+		c.t = c.t.Add(50 * time.Millisecond)
+		return
+	}
+	for { // real time passes
+		_, verdict, err := l.Claim(t.Context(), inv1, ledger.Claim{Lease: lease, Patience: time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if verdict == ledger.Lapsed {
+			return
+		}
+	}
+}
+
 func TestLateHolderIsFenced(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
-		l, c := house(t, client)
-		first := claim(t, l, ledger.Claimed)
-		c.forward(time.Minute)
+		l, c := withOne(t, client)
+		first := claimFor(t, l, 50*time.Millisecond, ledger.Claimed)
+		early, err := l.Read(t.Context(), inv1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		early.Unknown("net:unknown")
+		if redistest.SetTime(client, c.t) { // on a real Redis the lease may be over by now
+			if err := l.SaveIfExpired(t.Context(), early); !errors.Is(err, ledger.ErrFenced) {
+				t.Errorf("a running claim was ended: %v", err)
+			}
+		}
+		expire(t, c, l)
 		second := claim(t, l, ledger.Lapsed)
-		second.Since = c.now()
-		move(t, l, second, payment.Verifying, c.now())
+		second.Unknown("net:unknown")
+		if err := l.SaveIfExpired(t.Context(), second); err != nil {
+			t.Fatal(err)
+		}
 
 		first.Status = payment.Rejected
 		if err := l.Save(t.Context(), first); !errors.Is(err, ledger.ErrFenced) {
 			t.Errorf("a late holder saved: %v", err)
 		}
 		r, err := l.Read(t.Context(), inv1)
-		if err != nil || r.Status != payment.Verifying {
-			t.Errorf("%v, %v", r.Status, err)
+		if err != nil || r.Status != payment.Verifying || r.UnknownSince.IsZero() {
+			t.Errorf("%v, %v", r, err)
+		}
+	})
+}
+
+// TestRelease: a claim that is given back has never been; a payment that somebody else
+// has is not given back.
+func TestRelease(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
+		c := newClock(client)
+		withOne(t, client)
+		// A writer that never gets an acknowledgement: nobody replicates this Redis.
+		log := slog.New(slog.DiscardHandler)
+		writes := durable.New(durable.Options{
+			Client: client, Mode: durable.Trusted, Replicas: 1, Timeout: time.Millisecond,
+			Key: ledger.DurabilityKey, Now: time.Now, Log: log,
+		})
+		l := ledger.New(ledger.Options{Redis: client, Writes: writes, Stream: ledger.DefaultStream, Now: c.now, Log: log})
+		for _, why := range []string{"redis does not acknowledge the claim: it was released unsent", "redis has not acknowledged a claim"} {
+			r, verdict, err := l.Claim(t.Context(), inv1, ledger.Claim{Lease: lease, Patience: time.Second})
+			later, ok := errors.AsType[*ledger.LaterError](err)
+			if !ok || later.Reason != why || r != nil || verdict != "" {
+				t.Errorf("claimed without an acknowledgement: %v, %q, %v", r, verdict, err)
+			}
+		}
+		r, err := l.Read(t.Context(), inv1)
+		if err != nil || r.Status != payment.Queued || len(r.Attempts) != 0 {
+			t.Errorf("%+v, %v: want it queued without an attempt", r, err)
+		}
+		acknowledged := newLedger(client, c.now)
+		if r := claim(t, acknowledged, ledger.Claimed); len(r.Attempts) != 1 {
+			t.Errorf("%d attempts, want 1", len(r.Attempts))
+		}
+		for _, created := range l.Create(t.Context(), []ledger.Entry{entry(inv1, "a"), entry(payment.Key{Gateway: payment.Paydia, TransactionID: "2"}, "b")}) {
+			if !errors.Is(created.Err, ledger.ErrNotDurable) {
+				t.Errorf("answered without an acknowledgement: %+v", created)
+			}
+		}
+	})
+}
+
+// TestTooLateToSend: an order with a date, and one without that waits too long.
+func TestTooLateToSend(t *testing.T) {
+	client := redistest.Mini(t)
+	l, c := withOne(t, client)
+	ord := payment.Key{Gateway: payment.Paydia, TransactionID: "ORD-1"}
+	e := entry(ord, "a")
+	e.ExpiresAt = time.Time{}
+	l.Create(t.Context(), []ledger.Entry{e})
+	try := func(key payment.Key, ttl time.Duration) ledger.Verdict {
+		t.Helper()
+		_, verdict, err := l.Claim(t.Context(), key, ledger.Claim{Lease: lease, Patience: time.Second, QueueTTL: ttl})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return verdict
+	}
+	c.forward(t, time.Hour)
+	if v := try(inv1, 0); v != ledger.Expired {
+		t.Errorf("sent after its date: %s", v)
+	}
+	if v := try(ord, time.Hour); v != ledger.Expired {
+		t.Errorf("sent after the queue's TTL: %s", v)
+	}
+	if v := try(ord, 2*time.Hour); v != ledger.Claimed {
+		t.Errorf("not sent within the queue's TTL: %s", v)
+	}
+}
+
+// TestBadToken: a payment whose token no worker can decrypt is sent with the token of
+// the same order, submitted again.
+func TestBadToken(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
+		for _, status := range []payment.Status{payment.Queued, payment.NeedsReview} {
+			if err := client.FlushAll(t.Context()).Err(); err != nil {
+				t.Fatal(err)
+			}
+			l, _ := withOne(t, client)
+			r := claim(t, l, ledger.Claimed)
+			r.BadToken, r.NotBefore = true, time.Hour
+			move(t, l, r, status, ledger.Due{})
+			again := entry(inv1, "a")
+			again.SealedToken = "v1.another"
+			if created := l.Create(t.Context(), []ledger.Entry{again})[0]; created.Creation != ledger.Duplicate || created.Status != payment.Queued {
+				t.Errorf("%s: %+v", status, created)
+			}
+			if r := claim(t, l, ledger.Claimed); r.SealedToken != "v1.another" {
+				t.Errorf("%s: token %q", status, r.SealedToken)
+			}
+			again.SealedToken = "v1.third" // nothing is wrong with the second
+			l.Create(t.Context(), []ledger.Entry{again})
+			if r, err := l.Read(t.Context(), inv1); err != nil || r.SealedToken != "v1.another" {
+				t.Errorf("%s: %+v, %v", status, r, err)
+			}
 		}
 	})
 }
 
 func TestChangeAndEventAreOne(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
-		l, c := house(t, client)
+		l, c := withOne(t, client)
 		r := claim(t, l, ledger.Claimed)
 		r.GatewayReference, r.GatewayStatus, r.QRCode = "6", "On processing", "000201"
 		r.Close(payment.Attempt{At: start, Kind: payment.KindSubmit, Code: "http:200", HTTPStatus: 200, Action: "accept", DurationMS: 12})
-		move(t, l, r, payment.OnProcessing, c.now())
+		move(t, l, r, payment.OnProcessing, ledger.In(0))
 
-		c.forward(time.Minute)
 		r, err := l.Read(t.Context(), inv1)
 		if err != nil {
 			t.Fatal(err)
 		}
 		r.Append(payment.Attempt{At: c.now(), Kind: payment.KindLookup, Code: "http:200"})
 		r.GatewayStatus = "Terbayar"
-		move(t, l, r, payment.Paid, time.Time{})
+		move(t, l, r, payment.Paid, ledger.Due{})
 
 		// The same status again is no event; a final status never moves again.
 		r, err = l.Read(t.Context(), inv1)
 		if err != nil {
 			t.Fatal(err)
 		}
-		move(t, l, r, payment.Paid, time.Time{})
+		move(t, l, r, payment.Paid, ledger.Due{})
 		r, _ = l.Read(t.Context(), inv1)
 		r.Status = payment.Failed
 		if err := l.Save(t.Context(), r); !errors.Is(err, ledger.ErrIllegal) {
@@ -212,9 +366,9 @@ func TestChangeAndEventAreOne(t *testing.T) {
 func TestRepeatedScripts(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
 		client.AddHook(twice{})
-		l, c := house(t, client)
+		l, _ := withOne(t, client)
 		r := claim(t, l, ledger.Claimed)
-		move(t, l, r, payment.OnProcessing, c.now())
+		move(t, l, r, payment.OnProcessing, ledger.In(0))
 		r, err := l.Read(t.Context(), inv1)
 		if err != nil {
 			t.Fatal(err)
@@ -258,84 +412,154 @@ func (twice) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPi
 	}
 }
 
-func TestOpenSet(t *testing.T) {
-	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
-		l, c := house(t, client)
-		ctx := t.Context()
-		both := payment.Gateways()
-		due := func() []payment.Gateway {
-			t.Helper()
-			g, err := l.Due(ctx, both)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return g
+func TestDue(t *testing.T) {
+	client := redistest.Mini(t)
+	l, c := withOne(t, client)
+	ctx := t.Context()
+	due := func() []payment.Gateway {
+		t.Helper()
+		g, err := l.Due(ctx, payment.Gateways())
+		if err != nil {
+			t.Fatal(err)
 		}
-		take := func() int {
-			t.Helper()
-			r, err := l.Take(ctx, payment.AMDigiPay, c.t.Add(30*time.Second), 10)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return len(r)
+		return g
+	}
+	take := func(q ledger.Queue, want int) *ledger.Taken {
+		t.Helper()
+		taken, err := l.Take(ctx, q, payment.AMDigiPay, 30*time.Second, 10)
+		if err != nil || taken.Err != nil || len(taken.Records) != want || taken.Len() != want {
+			t.Fatalf("took %d, %v, %v; want %d", taken.Len(), err, taken.Err, want)
 		}
-		if g := due(); g != nil {
-			t.Errorf("due before its time: %v", g)
-		}
-		c.forward(time.Minute)
-		if diff := cmp.Diff([]payment.Gateway{payment.AMDigiPay}, due()); diff != "" {
-			t.Error(diff)
-		}
-		if n := take(); n != 1 {
-			t.Errorf("took %d, want 1", n)
-		}
-		if n := take(); n != 0 {
-			t.Errorf("took %d of what is taken already", n)
-		}
-		c.forward(30 * time.Second) // the taker died
-		if n := take(); n != 1 {
-			t.Errorf("took %d after the taker died, want 1", n)
-		}
-		r := claim(t, l, ledger.Claimed)
-		r.Since = c.now()
-		r.Doubt = "net:unknown"
-		move(t, l, r, payment.Verifying, c.now().Add(5*time.Second))
-		unknown, err := l.Unknown(ctx, payment.AMDigiPay)
-		if err != nil || len(unknown) != 1 || unknown[0].Doubt != "net:unknown" || unknown[0].Amount != 13000 {
-			t.Errorf("unknown: %+v, %v", unknown, err)
-		}
-		counts, oldest, err := l.Census(ctx, payment.AMDigiPay)
-		if err != nil || !oldest.Equal(c.now()) {
-			t.Errorf("oldest %v, %v", oldest, err)
-		}
-		if diff := cmp.Diff(map[payment.Status]int64{payment.Queued: 0, payment.Submitting: 0, payment.Verifying: 1}, counts); diff != "" {
-			t.Error(diff)
-		}
-		r, _ = l.Read(ctx, inv1)
-		move(t, l, r, payment.Paid, time.Time{})
-		if err := l.Postpone(ctx, payment.AMDigiPay, []string{inv1.TransactionID}, start); err != nil {
-			t.Error(err)
-		}
-		if g := due(); g != nil {
-			t.Errorf("postponing brought a final payment back: %v", g)
-		}
-	})
+		return taken
+	}
+	if g := due(); g != nil {
+		t.Errorf("due before its time: %v", g)
+	}
+	c.forward(t, ledger.TaskGrace)
+	if diff := cmp.Diff([]payment.Gateway{payment.AMDigiPay}, due()); diff != "" {
+		t.Error(diff)
+	}
+	take(ledger.Open, 0)
+	taken := take(ledger.Sending, 1)
+	take(ledger.Sending, 0)
+	if err := l.Hide(ctx, taken, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	c.forward(t, 59*time.Second)
+	take(ledger.Sending, 0)
+	c.forward(t, time.Second) // the taker died
+	taken = take(ledger.Sending, 1)
+	if err := l.Release(ctx, taken, []string{inv1.TransactionID}); err != nil { // could not see to it
+		t.Fatal(err)
+	}
+	taken = take(ledger.Sending, 1)
+	if err := l.Reschedule(ctx, taken, []string{inv1.TransactionID}, ledger.In(5*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	take(ledger.Sending, 0)
+	census, err := l.Census(ctx, payment.AMDigiPay)
+	want := ledger.Census{Counts: map[payment.Status]int64{payment.Queued: 1}, OldestQueued: ledger.TaskGrace + time.Minute}
+	if diff := cmp.Diff(want, census); diff != "" || err != nil {
+		t.Error(err, diff)
+	}
+
+	r := claim(t, l, ledger.Claimed)
+	r.Unknown("net:unknown")
+	move(t, l, r, payment.Verifying, ledger.In(5*time.Second))
+	c.forward(t, 5*time.Second)
+	taken = take(ledger.Open, 1)
+	unknown, err := l.Unknown(ctx, taken)
+	if err != nil || len(unknown) != 1 || unknown[0].UnknownCode != "net:unknown" || unknown[0].Amount != 13000 {
+		t.Errorf("unknown: %+v, %v", unknown, err)
+	}
+	if age := taken.Records[0].Now(c.now()).Sub(taken.Records[0].UnknownSince); age != 5*time.Second {
+		t.Errorf("unknown for %s, want 5s", age)
+	}
+	census, err = l.Census(ctx, payment.AMDigiPay)
+	want = ledger.Census{Counts: map[payment.Status]int64{payment.Queued: 0, payment.Submitting: 0, payment.Verifying: 1}, OldestUnknown: 5 * time.Second}
+	if diff := cmp.Diff(want, census); diff != "" || err != nil {
+		t.Error(err, diff)
+	}
+	r, _ = l.Read(ctx, inv1)
+	move(t, l, r, payment.Paid, ledger.Due{})
+	if err := l.Reschedule(ctx, taken, []string{inv1.TransactionID}, ledger.In(0)); err != nil {
+		t.Error(err)
+	}
+	if g := due(); g != nil {
+		t.Errorf("rescheduling brought a final payment back: %v", g)
+	}
 }
 
-func TestNewerRecordIsLeftAlone(t *testing.T) {
+// TestGrid: what is due on the grid is due together.
+func TestGrid(t *testing.T) {
 	client := redistest.Mini(t)
-	l, c := house(t, client)
-	keys, err := client.Keys(t.Context(), "*:payment:*").Result()
-	if err != nil || len(keys) != 1 {
-		t.Fatal(keys, err)
+	l, c := withOne(t, client)
+	c.forward(t, 7*time.Second)
+	move(t, l, claim(t, l, ledger.Claimed), payment.OnProcessing, ledger.OnGrid(30*time.Second))
+	r, err := l.Read(t.Context(), inv1)
+	if want := start.Add(30 * time.Second); err != nil || !r.NextAt.Equal(want) {
+		t.Errorf("next at %v (%v), want %v", r.NextAt, err, want)
 	}
-	client.HSet(t.Context(), keys[0], "v", "3")
-	if _, err := l.Read(t.Context(), inv1); !errors.Is(err, ledger.ErrNewer) {
-		t.Errorf("read: %v", err)
+}
+
+// TestNotBefore: a payment that is to be sent again waits, whichever task comes first.
+func TestNotBefore(t *testing.T) {
+	client := redistest.Mini(t)
+	l, c := withOne(t, client)
+	r := claim(t, l, ledger.Claimed)
+	r.NotBefore = time.Minute
+	move(t, l, r, payment.Queued, ledger.Due{})
+	c.forward(t, 50*time.Second)
+	_, _, err := l.Claim(t.Context(), inv1, ledger.Claim{Lease: lease, Patience: time.Second})
+	if later, ok := errors.AsType[*ledger.LaterError](err); !ok || later.Wait != 10*time.Second {
+		t.Errorf("claimed before its time: %v", err)
 	}
-	c.forward(time.Hour)
-	if r, err := l.Take(t.Context(), payment.AMDigiPay, c.t.Add(time.Second), 10); !errors.Is(err, ledger.ErrNewer) || len(r) != 0 {
-		t.Errorf("take: %v, %v", r, err)
+	if r, err := l.Read(t.Context(), inv1); err != nil || !r.NextAt.Equal(start.Add(time.Minute)) {
+		t.Errorf("next at %v, %v", r.NextAt, err)
+	}
+	c.forward(t, 10*time.Second)
+	claim(t, l, ledger.Claimed)
+}
+
+// TestOtherVersion: a record of another version, or one that is damaged, is left alone.
+func TestOtherVersion(t *testing.T) {
+	for _, row := range []struct {
+		field, value string
+		err          error
+	}{
+		{"v", "3", ledger.ErrVersion},
+		{"v", "1", ledger.ErrVersion},
+		{"facts", "{", ledger.ErrDamaged},
+		{"attempts", "9999999999999999999", ledger.ErrDamaged},
+		{"updated", "-1", ledger.ErrDamaged},
+	} {
+		t.Run(row.field+" "+row.value, func(t *testing.T) {
+			client := redistest.Mini(t)
+			l, c := withOne(t, client)
+			keys, err := client.Keys(t.Context(), "*:payment:*").Result()
+			if err != nil || len(keys) != 1 {
+				t.Fatal(keys, err)
+			}
+			client.HSet(t.Context(), keys[0], row.field, row.value)
+			before := client.HGetAll(t.Context(), keys[0]).Val()
+			if _, err := l.Read(t.Context(), inv1); !errors.Is(err, row.err) {
+				t.Errorf("read: %v", err)
+			}
+			if row.field == "v" {
+				_, verdict, err := l.Claim(t.Context(), inv1, ledger.Claim{Lease: lease, Patience: time.Second})
+				if verdict != ledger.Version || err != nil {
+					t.Errorf("claim: %q, %v", verdict, err)
+				}
+			}
+			c.forward(t, ledger.TaskGrace)
+			taken, err := l.Take(t.Context(), ledger.Sending, payment.AMDigiPay, time.Second, 10)
+			if err != nil || !errors.Is(taken.Err, row.err) || len(taken.Records) != 0 || len(taken.Unreadable) != 1 {
+				t.Errorf("take: %+v, %v", taken, err)
+			}
+			if diff := cmp.Diff(before, client.HGetAll(t.Context(), keys[0]).Val()); diff != "" {
+				t.Error(diff)
+			}
+		})
 	}
 }
 

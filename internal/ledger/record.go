@@ -7,60 +7,109 @@ import (
 	"strconv"
 	"time"
 
+	"terbayar/internal/durable"
 	"terbayar/internal/payment"
 )
 
-// version of the records this code writes. A record of a newer version is left
-// alone: ErrNewer.
+// version of the records this code writes. A record of another version is left
+// alone: ErrVersion.
 const version = 2
 
 // Record is a payment as the ledger keeps it: what the outside sees, what the
 // worker needs to go on with it, and the revision that fences off whoever read
 // an older one. Change it and hand it to Save.
+//
+// Its times but CreatedAt's and UpdatedAt's siblings in attempts are Redis' own: compare
+// them with Now only.
 type Record struct {
 	payment.Payment
 
 	Order       []byte    // the gateway's part of the order, JSON; only from Claim and Read
-	SealedToken string    // the customer token, sealed; gone once the payment is final
+	SealedToken string    // the customer token, encrypted; gone once the payment is final
 	MerchantID  string    // Paydia's merchantId
 	ExpiresAt   time.Time // until when the customer can pay; zero: no such date
-	Due         time.Time // when it is next looked at, zero: never again; for Save to set, not read back
-	After       time.Time // a queued payment is not claimed before; for Save to set, not read back
-	Floor       int64     // the highest numeric reference known when it was first sent; 0: none
+	FirstClaim  time.Time // when it was first claimed; zero: never
+	Floor       int64     // the highest numeric reference known when it was first claimed; 0: none
 
-	Retries   int       // submits so far that were certainly not processed
-	Refreshes int       // submits so far whose access token was void
-	Doubts    int       // submits so far whose outcome nobody knew
-	Doubt     string    // the code of the submit whose outcome is being looked up
-	Since     time.Time // since when its outcome is unknown: the end of that attempt
-	Lookups   int       // look-ups of it so far
-	NotFound  int       // of these, how many were answered "no such payment"
+	Due       Due           // when it is next looked up; for Save to set, not read back
+	NotBefore time.Duration // a queued payment is not claimed for so long; for Save to set, not read back
 
-	was      payment.Status // as read
+	Retries      int       // submits so far that were certainly not processed
+	Refreshes    int       // submits so far whose access token was refused
+	Unknowns     int       // submits so far whose outcome was unknown
+	UnknownCode  string    // the code of the submit whose outcome is being looked up
+	UnknownSince time.Time // since when; counted anew when the primary changes
+	Lookups      int       // lookups of it so far
+	NotFound     int       // of these, how many were answered "no such payment"
+	BadToken     bool      // no worker could decrypt its customer token; for Save to set, not read back
+	Contradicted bool      // it is in review because the gateway's answer contradicts the order
+
+	clock    durable.Time // Redis' clock, when the record was read
+	claimed  time.Time    // this process' clock, before the claim that holds it left
+	previous payment.Status
+	reason   string // as read
 	rev      int64
-	nonce    string // of the call that wrote that revision
-	saving   string // the nonce of the save under way: tried again, it is the same one
+	request  string // the id of the request that wrote this revision
+	primary  string // under which UnknownSince was counted
 	events   int64
-	attempts int // how many stand in the ledger
-	lease    time.Time
-	changed  *payment.Attempt // the attempt to write with the next Save
-	number   int              // its number
+	attempts int  // how many the ledger has
+	restart  bool // UnknownSince is to be counted from now
+
+	saving        string           // the id of the save under way: tried again, it is the same one
+	changed       *payment.Attempt // the attempt to write with the next Save
+	number        int              // its number
+	onlyIfExpired bool             // save it only if the claim has expired
 }
+
+// Due says when a payment is next looked up. The zero value: never again.
+type Due struct {
+	set  bool
+	in   time.Duration
+	grid time.Duration
+}
+
+// In is so long from now.
+func In(d time.Duration) Due { return Due{set: true, in: max(d, 0)} }
+
+// OnGrid is the next point of a grid of that width, by Redis' clock: so that one poll
+// serves all payments that are due with it.
+func OnGrid(interval time.Duration) Due { return Due{set: true, grid: interval} }
+
+// Never reports whether it is not looked up again.
+func (d Due) Never() bool { return !d.set }
+
+// Now is Redis' clock at a moment of this process' clock after the record was read.
+func (r *Record) Now(local time.Time) time.Time { return r.clock.At(local) }
 
 // Close writes the outcome of the submit that Claim opened.
 func (r *Record) Close(a payment.Attempt) { r.changed, r.number = &a, r.attempts }
 
-// Append adds an attempt of its own: a look-up.
+// Append adds an attempt of its own: a lookup.
 func (r *Record) Append(a payment.Attempt) { r.changed, r.number = &a, r.attempts+1 }
 
-// Lapsed reports whether the payment was claimed by somebody who has not come
-// back in time: a request may have left, and nobody knows what became of it.
-func (r *Record) Lapsed(now time.Time) bool {
-	return r.Status == payment.Submitting && !r.lease.After(now)
+// Unknown says that the outcome of the submit that came to the code is unknown.
+func (r *Record) Unknown(code string) {
+	r.Status = payment.Verifying
+	r.Unknowns++
+	r.UnknownCode, r.Lookups, r.NotFound, r.restart = code, 0, 0, true
 }
 
-// LeaseEnd is until when the claim on the payment is held; zero without one.
-func (r *Record) LeaseEnd() time.Time { return r.lease }
+// CountAnew begins the waiting time and the count of "not found" again, at a moment of
+// this process' clock, where the primary has changed since they began: another node's
+// clock says nothing about how long ago that was.
+func (r *Record) CountAnew(primary string, local time.Time) {
+	if r.Status == payment.Verifying && r.primary != primary {
+		r.NotFound, r.UnknownSince = 0, r.Now(local)
+		r.restart, r.primary = true, primary
+	}
+}
+
+// SinceClaim is how long ago the claim left, at a moment of this process' clock: the
+// longer of what its monotonic and its wall clock say, since either may have stood
+// still while the process or the machine was frozen.
+func (r *Record) SinceClaim(now time.Time) time.Duration {
+	return max(now.Sub(r.claimed), now.Round(0).Sub(r.claimed.Round(0)))
+}
 
 // numeric is the gateway's reference where that is a number that Lua can compare
 // exactly, as AM's ids are; 0 where it is not.
@@ -76,8 +125,6 @@ func (r *Record) numeric() int64 {
 // hash, JSON. Scripts have no use for it.
 type facts struct {
 	Amount           payment.Rupiah `json:"amount"`
-	CreatedAt        time.Time      `json:"created_at"`
-	ExpiresAt        time.Time      `json:"expires_at,omitzero"`
 	MerchantID       string         `json:"merchant_id,omitempty"`
 	GatewayStatus    string         `json:"gateway_status,omitempty"`
 	GatewayReference string         `json:"gateway_reference,omitempty"`
@@ -87,77 +134,99 @@ type facts struct {
 	QRCode           string         `json:"qr_code,omitempty"`
 	Retries          int            `json:"retries,omitempty"`
 	Refreshes        int            `json:"refreshes,omitempty"`
-	Doubts           int            `json:"doubts,omitempty"`
-	Doubt            string         `json:"doubt,omitempty"`
-	Since            time.Time      `json:"since,omitzero"`
+	Unknowns         int            `json:"unknowns,omitempty"`
+	UnknownCode      string         `json:"unknown_code,omitempty"`
 	Lookups          int            `json:"lookups,omitempty"`
 	NotFound         int            `json:"not_found,omitempty"`
+	Contradicted     bool           `json:"contradicted,omitempty"`
 }
 
 func (r *Record) facts() ([]byte, error) {
 	return json.Marshal(facts{
-		Amount: r.Amount, CreatedAt: r.CreatedAt, ExpiresAt: r.ExpiresAt, MerchantID: r.MerchantID,
+		Amount: r.Amount, MerchantID: r.MerchantID,
 		GatewayStatus: r.GatewayStatus, GatewayReference: r.GatewayReference, Reason: r.Reason,
 		PaymentLinks: r.PaymentLinks, PaymentCode: r.PaymentCode, QRCode: r.QRCode,
-		Retries: r.Retries, Refreshes: r.Refreshes, Doubts: r.Doubts, Doubt: r.Doubt, Since: r.Since,
-		Lookups: r.Lookups, NotFound: r.NotFound,
+		Retries: r.Retries, Refreshes: r.Refreshes, Unknowns: r.Unknowns, UnknownCode: r.UnknownCode,
+		Lookups: r.Lookups, NotFound: r.NotFound, Contradicted: r.Contradicted,
 	})
 }
 
 // decode reads a record from the fields of its hash; absent ones stay empty.
-func decode(key payment.Key, fields map[string]string) (r *Record, err error) {
+func decode(key payment.Key, fields map[string]string, clock durable.Time) (*Record, error) {
 	if fields["v"] == "" {
 		return nil, fmt.Errorf("ledger: read %s: %w", key, ErrNotFound)
 	}
 	if fields["v"] != strconv.Itoa(version) {
-		return nil, fmt.Errorf("ledger: %s has version %q: %w", key, fields["v"], ErrNewer)
+		return nil, fmt.Errorf("ledger: %s has version %q: %w", key, fields["v"], ErrVersion)
 	}
+	d := decoder{fields: fields}
 	var f facts
-	rev, err1 := strconv.ParseInt(fields["rev"], 10, 64)
-	events, err2 := strconv.ParseInt(fields["events"], 10, 64)
-	attempts, err3 := strconv.Atoi(fields["attempts"])
-	updated, err4 := strconv.ParseInt(fields["updated"], 10, 64)
-	err5 := json.Unmarshal([]byte(fields["facts"]), &f)
-	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
-		return nil, fmt.Errorf("ledger: %s is damaged: %w", key, err)
+	if err := json.Unmarshal([]byte(fields["facts"]), &f); err != nil {
+		d.errs = append(d.errs, fmt.Errorf("facts: %w", err))
 	}
-	r = &Record{
+	r := &Record{
 		Payment: payment.Payment{
 			Gateway: key.Gateway, TransactionID: key.TransactionID,
 			Status: payment.Status(fields["status"]), Amount: f.Amount,
 			GatewayStatus: f.GatewayStatus, GatewayReference: f.GatewayReference, Reason: f.Reason,
 			PaymentLinks: f.PaymentLinks, PaymentCode: f.PaymentCode, QRCode: f.QRCode,
-			CreatedAt: f.CreatedAt, UpdatedAt: time.UnixMilli(updated).UTC(),
+			CreatedAt: d.time("created"), UpdatedAt: d.time("updated"),
 			Attempts: []payment.Attempt{},
 		},
-		Order: []byte(fields["order"]), SealedToken: fields["token"],
-		MerchantID: f.MerchantID, ExpiresAt: f.ExpiresAt,
-		Retries: f.Retries, Refreshes: f.Refreshes, Doubts: f.Doubts, Doubt: f.Doubt, Since: f.Since,
-		Lookups: f.Lookups, NotFound: f.NotFound,
-		was: payment.Status(fields["status"]), rev: rev, nonce: fields["nonce"], events: events, attempts: attempts,
+		Order: []byte(fields["order"]), SealedToken: fields["token"], MerchantID: f.MerchantID,
+		ExpiresAt: d.time("expires"), FirstClaim: d.time("first_claim"), Floor: d.number("lowest_id"),
+		Retries: f.Retries, Refreshes: f.Refreshes, Unknowns: f.Unknowns, UnknownCode: f.UnknownCode,
+		UnknownSince: d.time("unknown_since"), Lookups: f.Lookups, NotFound: f.NotFound, Contradicted: f.Contradicted,
+		clock: clock, previous: payment.Status(fields["status"]), reason: f.Reason,
+		rev: d.number("rev"), request: fields["request"], primary: fields["primary"],
+		events: d.number("events"), attempts: int(d.number("attempts")),
 	}
-	if floor := fields["floor"]; floor != "" {
-		if r.Floor, err = strconv.ParseInt(floor, 10, 64); err != nil {
-			return nil, fmt.Errorf("ledger: %s is damaged: floor: %w", key, err)
-		}
-	}
-	if lease := fields["lease"]; lease != "" {
-		ms, err := strconv.ParseInt(lease, 10, 64)
-		if err != nil {
-			return nil, fmt.Errorf("ledger: %s is damaged: lease: %w", key, err)
-		}
-		r.lease = time.UnixMilli(ms).UTC()
-	}
-	for n := 1; n <= attempts; n++ {
+	for n := 1; n <= r.attempts; n++ {
 		text, ok := fields["a:"+strconv.Itoa(n)]
 		if !ok { // not asked for
 			continue
 		}
 		var a payment.Attempt
 		if err := json.Unmarshal([]byte(text), &a); err != nil {
-			return nil, fmt.Errorf("ledger: %s is damaged: attempt %d: %w", key, n, err)
+			d.errs = append(d.errs, fmt.Errorf("attempt %d: %w", n, err))
 		}
 		r.Attempts = append(r.Attempts, a)
 	}
+	if err := errors.Join(d.errs...); err != nil {
+		return nil, fmt.Errorf("ledger: %s: %w: %w", key, ErrDamaged, err)
+	}
 	return r, nil
+}
+
+// decoder reads numbers and times, and gathers what cannot be read.
+type decoder struct {
+	fields map[string]string
+	errs   []error
+}
+
+// number reads a whole number; a field that is not there is 0.
+func (d *decoder) number(name string) int64 {
+	text := d.fields[name]
+	if text == "" {
+		return 0
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n < 0 || n > maxNumber {
+		d.errs = append(d.errs, fmt.Errorf("%s: %q is not a number of ours", name, text))
+		return 0
+	}
+	return n
+}
+
+// maxNumber bounds every number that is read, so that a damaged one cannot make a
+// program count to it.
+const maxNumber = 1 << 53
+
+// time reads a time in Unix milliseconds; a field that is not there is the zero time.
+func (d *decoder) time(name string) time.Time {
+	ms := d.number(name)
+	if ms == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms).UTC()
 }

@@ -1,189 +1,445 @@
 package ledger
 
-import "github.com/redis/go-redis/v9"
+import (
+	"time"
 
-// Every script may be run twice: go-redis sends a command again when the
-// connection broke before the reply was read. So each call carries a nonce that
-// is written with what it changes, and a script that finds its own nonce there
-// answers as it did the first time.
+	"github.com/redis/go-redis/v9"
 
-// createScript writes a payment down, once.
+	"terbayar/internal/durable"
+	"terbayar/internal/payment"
+)
+
+// Every script may run twice for one request: a reply that was lost is asked for again.
+// So each carries a request id that is written with what it changes, and a script that
+// finds its own request id answers as it did the first time. It then writes something
+// all the same: WAIT covers what the connection has written.
 //
-//	KEYS payment, open, counts
-//	ARGV nonce, digest, transaction id, due (ms), v, order, token, facts, updated (ms)
-//	returns {"created" | "duplicate" | "conflict", status}
-var createScript = redis.NewScript(`
-local p = redis.call('HMGET', KEYS[1], 'digest', 'nonce', 'status')
+// All times are Redis' own, in Unix milliseconds. Every key that a script touches is in
+// KEYS: so while the slot migrates Redis answers TRYAGAIN before the first write.
+
+// clock begins a script that needs the time: now, and text(n), a number as Redis keeps it.
+const clock = `
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local function text(n) return string.format('%.0f', n) end
+`
+
+func ms(d time.Duration) int64 { return d.Milliseconds() }
+
+// createScript writes a payment down, once. (Model step [create].) One that is there
+// already stays as it is, but for a customer token that no worker could decrypt: that is
+// replaced, and the payment is to be sent now.
+//
+//	KEYS[1] payment
+//	KEYS[2] sending
+//	KEYS[3] queued
+//	KEYS[4] open
+//	KEYS[5] counts
+//	ARGV[1] request id
+//	ARGV[2] digest of the order
+//	ARGV[3] transaction id
+//	ARGV[4] version
+//	ARGV[5] order
+//	ARGV[6] encrypted token, or ""
+//	ARGV[7] facts
+//	ARGV[8] expires (ms), or ""
+//	ARGV[9] how long until its task is taken for lost (ms)
+//	result[1] "created" | "duplicate" | "conflict"
+//	result[2] status
+var createScript = redis.NewScript(clock + `
+local p = redis.call('HMGET', KEYS[1], 'digest', 'request', 'status', 'v', 'bad_token', 'created')
 if p[1] then
+  redis.call('HSET', KEYS[1], 'digest', p[1])
   if p[2] == ARGV[1] then return {'created', p[3]} end
   if p[1] ~= ARGV[2] then return {'conflict', p[3]} end
+  if p[5] and p[4] == ARGV[4] and ARGV[6] ~= '' and (p[3] == 'queued' or p[3] == 'needs_review') then
+    redis.call('HDEL', KEYS[1], 'bad_token', 'after')
+    redis.call('HINCRBY', KEYS[1], 'rev', 1)
+    redis.call('HSET', KEYS[1], 'token', ARGV[6], 'status', 'queued', 'request', ARGV[1], 'updated', text(now))
+    redis.call('ZADD', KEYS[2], text(now + ARGV[9]), ARGV[3])
+    redis.call('ZADD', KEYS[3], p[6], ARGV[3])
+    redis.call('ZREM', KEYS[4], ARGV[3])
+    redis.call('HINCRBY', KEYS[5], p[3], -1)
+    redis.call('HINCRBY', KEYS[5], 'queued', 1)
+    return {'duplicate', 'queued'}
+  end
   return {'duplicate', p[3]}
 end
-redis.call('HSET', KEYS[1], 'nonce', ARGV[1], 'digest', ARGV[2], 'v', ARGV[5],
+redis.call('HSET', KEYS[1], 'request', ARGV[1], 'digest', ARGV[2], 'v', ARGV[4],
   'status', 'queued', 'rev', 1, 'events', 0, 'attempts', 0,
-  'order', ARGV[6], 'facts', ARGV[8], 'updated', ARGV[9])
-if ARGV[7] ~= '' then redis.call('HSET', KEYS[1], 'token', ARGV[7]) end
-redis.call('ZADD', KEYS[2], ARGV[4], ARGV[3])
-redis.call('HINCRBY', KEYS[3], 'queued', 1)
+  'order', ARGV[5], 'facts', ARGV[7], 'created', text(now), 'updated', text(now))
+if ARGV[6] ~= '' then redis.call('HSET', KEYS[1], 'token', ARGV[6]) end
+if ARGV[8] ~= '' then redis.call('HSET', KEYS[1], 'expires', ARGV[8]) end
+redis.call('ZADD', KEYS[2], text(now + ARGV[9]), ARGV[3])
+redis.call('ZADD', KEYS[3], text(now), ARGV[3])
+redis.call('HINCRBY', KEYS[5], 'queued', 1)
 return {'created', 'queued'}
 `)
 
-// ofLineage begins a script that works for those only who know this Redis: it
-// sets lineage, which is new whenever a Redis starts or is promoted. One that does
-// not tell has none, and then nobody notices (redisconn.Check warns of it).
-const ofLineage = `
-local info = redis.pcall('INFO', 'replication')
-local lineage = type(info) == 'string' and info:match('master_replid:(%x+)') or 'untold'
-`
+type createArgs struct {
+	request, digest, transactionID string
+	order                          []byte
+	token                          string
+	facts                          []byte
+	expires                        time.Time
+	grace                          time.Duration
+}
 
-// lookScript says which Redis this is, and who has a payment that is due.
-//
-//	KEYS open, open, ...
-//	ARGV now (ms)
-//	returns {lineage, the most overdue or "", the most overdue or "", ...}
-var lookScript = redis.NewScript(ofLineage + `
-local answer = {lineage}
-for i, open in ipairs(KEYS) do
-  answer[i + 1] = redis.call('ZRANGEBYSCORE', open, '-inf', ARGV[1], 'LIMIT', 0, 1)[1] or ''
-end
-return answer
-`)
+func createCall(g payment.Gateway, a createArgs) durable.Call {
+	var expires any = ""
+	if !a.expires.IsZero() {
+		expires = a.expires.UnixMilli()
+	}
+	return durable.Call{
+		Script: createScript,
+		Keys: []string{
+			paymentKey(payment.Key{Gateway: g, TransactionID: a.transactionID}), sendingKey(g), queuedKey(g), openKey(g), countsKey(g),
+		},
+		Args: []any{a.request, a.digest, a.transactionID, version, a.order, a.token, a.facts, expires, ms(a.grace)},
+	}
+}
 
-// meetScript says which Redis this is, and until when its vigil is kept: with the
-// first who meets it the vigil begins.
+// claimScript takes a queued payment for one submit: writes the attempt down and turns
+// the revision, which together with the request id is from then on the holder's fence.
+// Run again for the same request it renews the lease. (Model step [claim].)
 //
-//	KEYS vigil
-//	ARGV until (ms)
-//	returns {lineage, until (ms)}
-var meetScript = redis.NewScript(ofLineage + `
-local whose, till = string.match(redis.call('GET', KEYS[1]) or '', '^(%S+) (%d+)$')
-if whose ~= lineage then
-  till = ARGV[1]
-  redis.call('SET', KEYS[1], lineage .. ' ' .. till)
-end
-return {lineage, till}
-`)
-
-// claimScript takes a queued payment for one submit: writes the attempt down
-// and turns the revision, which from then on is the holder's fence.
-//
-//	KEYS payment, open, counts, newest
-//	ARGV nonce, now (ms), lease end (ms), attempt, transaction id, lineage,
-//	     "1" while nothing may be claimed
-//	returns {"claimed" | "busy" | "lapsed" | "settled", field, value, field, value, ...}
-//	        or {"missing"} or {"held"} or {"stranger"} or {"early", not before (ms)}
-var claimScript = redis.NewScript(ofLineage + `
-if lineage ~= ARGV[6] then return {'stranger'} end
-local p = redis.call('HMGET', KEYS[1], 'status', 'nonce', 'lease', 'after')
-if not p[1] then return {'missing'} end
+//	KEYS[1] payment
+//	KEYS[2] sending
+//	KEYS[3] queued
+//	KEYS[4] counts
+//	KEYS[5] highest reference
+//	ARGV[1] request id
+//	ARGV[2] attempt
+//	ARGV[3] lease (ms)
+//	ARGV[4] transaction id
+//	ARGV[5] version
+//	ARGV[6] how long it may wait in the queue (ms), where it has no date of its own; 0: for ever
+//	result[1] "claimed" | "busy" | "lapsed" | "settled" | "expired" | "missing" | "version" | "early"
+//	result[2] now (ms)
+//	result[3...] "early": how much longer (ms). "missing", "version": nothing. Else field, value, ...
+var claimScript = redis.NewScript(clock + `
+local p = redis.call('HMGET', KEYS[1], 'status', 'request', 'lease', 'after', 'v', 'expires', 'created')
+if not p[5] then return {'missing', text(now)} end
+if p[5] ~= ARGV[5] then return {'version', text(now)} end
 local verdict = 'settled'
 if p[1] == 'queued' then
-  if ARGV[7] == '1' then return {'held'} end
-  if p[4] and tonumber(p[4]) > tonumber(ARGV[2]) then return {'early', p[4]} end
-  local n = redis.call('HINCRBY', KEYS[1], 'attempts', 1)
-  redis.call('HINCRBY', KEYS[1], 'rev', 1)
-  redis.call('HSET', KEYS[1], 'status', 'submitting', 'nonce', ARGV[1],
-    'lease', ARGV[3], 'updated', ARGV[2], 'a:' .. n, ARGV[4])
-  redis.call('HSETNX', KEYS[1], 'floor', redis.call('GET', KEYS[4]) or '0')
-  redis.call('ZADD', KEYS[2], ARGV[3], ARGV[5])
-  redis.call('HINCRBY', KEYS[3], 'queued', -1)
-  redis.call('HINCRBY', KEYS[3], 'submitting', 1)
-  redis.call('HINCRBY', KEYS[3], 'claims', 1)
-  verdict = 'claimed'
-elseif p[2] == ARGV[1] then
-  verdict = 'claimed'
+  if p[2] == ARGV[1] .. ':released' then return {'early', text(now), '0'} end
+  local expires = tonumber(p[6] or '')
+  if not expires and tonumber(ARGV[6]) > 0 then expires = tonumber(p[7]) + tonumber(ARGV[6]) end
+  if expires and expires <= now then
+    verdict = 'expired'
+  elseif p[4] and tonumber(p[4]) > now then
+    return {'early', text(now), text(tonumber(p[4]) - now)}
+  else
+    verdict = 'claimed'
+    local n = redis.call('HINCRBY', KEYS[1], 'attempts', 1)
+    redis.call('HINCRBY', KEYS[1], 'rev', 1)
+    redis.call('HSET', KEYS[1], 'status', 'submitting', 'request', ARGV[1], 'updated', text(now), 'a:' .. n, ARGV[2])
+    redis.call('HSETNX', KEYS[1], 'first_claim', text(now))
+    redis.call('HSETNX', KEYS[1], 'lowest_id', redis.call('GET', KEYS[5]) or '0')
+    redis.call('ZREM', KEYS[3], ARGV[4])
+    redis.call('HINCRBY', KEYS[4], 'queued', -1)
+    redis.call('HINCRBY', KEYS[4], 'submitting', 1)
+  end
 elseif p[1] == 'submitting' then
-  verdict = tonumber(p[3]) <= tonumber(ARGV[2]) and 'lapsed' or 'busy'
+  if p[2] == ARGV[1] then
+    verdict = 'claimed'
+  else
+    verdict = tonumber(p[3]) <= now and 'lapsed' or 'busy'
+  end
+end
+if verdict == 'claimed' then
+  redis.call('HSET', KEYS[1], 'lease', text(now + ARGV[3]))
+  redis.call('ZADD', KEYS[2], text(now + ARGV[3]), ARGV[4])
 end
 local answer = redis.call('HGETALL', KEYS[1])
+table.insert(answer, 1, text(now))
 table.insert(answer, 1, verdict)
 return answer
 `)
 
-// putBackScript writes a claim that Redis has forgotten once more: if what stands
-// there, if anything, is an older revision, and none that was told to anybody.
+type claimArgs struct {
+	request, transactionID string
+	attempt                []byte
+	lease, queueTTL        time.Duration
+}
+
+func claimCall(g payment.Gateway, a claimArgs) durable.Call {
+	return durable.Call{
+		Script: claimScript,
+		Keys: []string{
+			paymentKey(payment.Key{Gateway: g, TransactionID: a.transactionID}), sendingKey(g), queuedKey(g), countsKey(g), highestKey(g),
+		},
+		Args: []any{a.request, a.attempt, ms(a.lease), a.transactionID, version, ms(a.queueTTL)},
+	}
+}
+
+// releaseScript gives back a claim of which nothing was sent, as if it had not been
+// made: no attempt is spent. (Model step [release].)
 //
-//	KEYS payment, open, unknown, counts
-//	ARGV transaction id, revision, lease end (ms), field, value, field, value, ...
-//	returns "put back" | "known"
-var putBackScript = redis.NewScript(`
-local p = redis.call('HMGET', KEYS[1], 'rev', 'status')
-if p[1] then
-  if tonumber(p[1]) >= tonumber(ARGV[2]) then return 'known' end
-  if p[2] ~= 'queued' and p[2] ~= 'submitting' and p[2] ~= 'verifying' then return 'known' end
-  redis.call('HINCRBY', KEYS[4], p[2], -1)
-end
-redis.call('HINCRBY', KEYS[4], 'submitting', 1)
-redis.call('HINCRBY', KEYS[4], 'claims', 1)
-redis.call('DEL', KEYS[1])
-redis.call('HSET', KEYS[1], unpack(ARGV, 4))
-redis.call('ZADD', KEYS[2], ARGV[3], ARGV[1])
-redis.call('ZREM', KEYS[3], ARGV[1])
-return 'put back'
+//	KEYS[1] payment
+//	KEYS[2] sending
+//	KEYS[3] queued
+//	KEYS[4] counts
+//	ARGV[1] request id of the claim
+//	ARGV[2] transaction id
+//	ARGV[3] how long until its task is taken for lost (ms)
+//	result  "released" | "not held"
+var releaseScript = redis.NewScript(clock + `
+local p = redis.call('HMGET', KEYS[1], 'status', 'request', 'attempts', 'created', 'first_claim')
+if p[2] == ARGV[1] .. ':released' then return 'released' end
+if p[1] ~= 'submitting' or p[2] ~= ARGV[1] then return 'not held' end
+redis.call('HDEL', KEYS[1], 'lease', 'after', 'a:' .. p[3])
+if p[3] == '1' then redis.call('HDEL', KEYS[1], 'first_claim', 'lowest_id') end
+redis.call('HINCRBY', KEYS[1], 'attempts', -1)
+redis.call('HINCRBY', KEYS[1], 'rev', 1)
+redis.call('HSET', KEYS[1], 'status', 'queued', 'request', ARGV[1] .. ':released', 'updated', text(now))
+redis.call('ZADD', KEYS[2], text(now + ARGV[3]), ARGV[2])
+redis.call('ZADD', KEYS[3], p[4], ARGV[2])
+redis.call('HINCRBY', KEYS[4], 'submitting', -1)
+redis.call('HINCRBY', KEYS[4], 'queued', 1)
+return 'released'
 `)
 
-// saveScript records a change, if nobody has changed the payment since it was
-// read: status, facts, at most one attempt, when it is next due, and the event.
+type releaseArgs struct {
+	request, transactionID string
+	grace                  time.Duration
+}
+
+func releaseCall(g payment.Gateway, a releaseArgs) durable.Call {
+	return durable.Call{
+		Script: releaseScript,
+		Keys: []string{
+			paymentKey(payment.Key{Gateway: g, TransactionID: a.transactionID}), sendingKey(g), queuedKey(g), countsKey(g),
+		},
+		Args: []any{a.request, a.transactionID, ms(a.grace)},
+	}
+}
+
+// saveScript records a change, if nobody has changed the payment since it was read:
+// status, facts, at most one attempt, when it is next due, and the event. (Model step
+// [record].)
 //
-// The revision alone would not do for a fence: a Redis that has forgotten one counts
-// to the same number again.
+// The revision alone would not do for a fence: a Redis that has lost one counts to the
+// same number again.
 //
-//	KEYS payment, open, unknown, counts, stream, newest
-//	ARGV nonce, revision read, transaction id, status, facts, updated (ms),
-//	     attempt number or "", attempt, due (ms) or "", unknown since (ms) or "",
-//	     event or "", "1" to forget the customer token, numeric reference or "0",
-//	     nonce read, not to be claimed before (ms) or "", lineage
-//	returns "saved" | "fenced" | "missing" | "stranger"
-var saveScript = redis.NewScript(ofLineage + `
-if lineage ~= ARGV[16] then return 'stranger' end
-local p = redis.call('HMGET', KEYS[1], 'status', 'rev', 'nonce')
+//	KEYS[1] payment
+//	KEYS[2] sending
+//	KEYS[3] queued
+//	KEYS[4] open
+//	KEYS[5] unknown
+//	KEYS[6] counts
+//	KEYS[7] stream
+//	KEYS[8] highest reference
+//	ARGV[1] request id
+//	ARGV[2] revision read
+//	ARGV[3] request id read
+//	ARGV[4] transaction id
+//	ARGV[5] status
+//	ARGV[6] facts
+//	ARGV[7] updated (ms)
+//	ARGV[8] attempt number, or ""
+//	ARGV[9] attempt
+//	ARGV[10] due in (ms), or "": never again
+//	ARGV[11] grid on which it is due (ms), or 0
+//	ARGV[12] not to be claimed for so long (ms)
+//	ARGV[13] primary under which the outcome becomes unknown now, or is counted anew; "-": neither
+//	ARGV[14] event, or ""
+//	ARGV[15] "1": the customer token is deleted
+//	ARGV[16] numeric reference, or 0
+//	ARGV[17] "1": only if the claim has expired
+//	ARGV[18] "1": no worker could decrypt the customer token
+//	result   "saved" | "fenced" | "missing"
+var saveScript = redis.NewScript(clock + `
+local p = redis.call('HMGET', KEYS[1], 'status', 'rev', 'request', 'lease', 'created')
 if not p[1] then return 'missing' end
-if p[3] == ARGV[1] then return 'saved' end
-if p[2] ~= ARGV[2] or p[3] ~= ARGV[14] then return 'fenced' end
+if p[3] == ARGV[1] then
+  redis.call('HSET', KEYS[1], 'request', ARGV[1])
+  return 'saved'
+end
+if p[2] ~= ARGV[2] or p[3] ~= ARGV[3] then return 'fenced' end
+if ARGV[17] == '1' and not (p[4] and tonumber(p[4]) <= now) then return 'fenced' end
+local status = ARGV[5]
 redis.call('HINCRBY', KEYS[1], 'rev', 1)
-redis.call('HSET', KEYS[1], 'nonce', ARGV[1], 'status', ARGV[4], 'facts', ARGV[5], 'updated', ARGV[6])
+redis.call('HSET', KEYS[1], 'request', ARGV[1], 'status', status, 'facts', ARGV[6], 'updated', ARGV[7])
 redis.call('HDEL', KEYS[1], 'lease', 'after')
-if ARGV[15] ~= '' then redis.call('HSET', KEYS[1], 'after', ARGV[15]) end
-if ARGV[7] ~= '' then redis.call('HSET', KEYS[1], 'attempts', ARGV[7], 'a:' .. ARGV[7], ARGV[8]) end
-if ARGV[9] ~= '' then redis.call('ZADD', KEYS[2], ARGV[9], ARGV[3]) else redis.call('ZREM', KEYS[2], ARGV[3]) end
-if ARGV[10] ~= '' then redis.call('ZADD', KEYS[3], ARGV[10], ARGV[3]) else redis.call('ZREM', KEYS[3], ARGV[3]) end
-if p[1] ~= ARGV[4] then
-  redis.call('HINCRBY', KEYS[4], p[1], -1)
-  redis.call('HINCRBY', KEYS[4], ARGV[4], 1)
+if ARGV[8] ~= '' then redis.call('HSET', KEYS[1], 'attempts', ARGV[8], 'a:' .. ARGV[8], ARGV[9]) end
+if status == 'queued' then
+  local after = now + ARGV[12]
+  redis.call('HSET', KEYS[1], 'after', text(after))
+  redis.call('ZADD', KEYS[2], text(after + ARGV[10]), ARGV[4])
+  redis.call('ZADD', KEYS[3], p[5], ARGV[4])
+  redis.call('ZREM', KEYS[4], ARGV[4])
+else
+  redis.call('ZREM', KEYS[2], ARGV[4])
+  redis.call('ZREM', KEYS[3], ARGV[4])
+  if ARGV[10] ~= '' then
+    local due, grid = now + ARGV[10], tonumber(ARGV[11])
+    if grid > 0 then due = math.floor(due / grid) * grid + grid end
+    redis.call('ZADD', KEYS[4], text(due), ARGV[4])
+  else
+    redis.call('ZREM', KEYS[4], ARGV[4])
+  end
 end
-if ARGV[11] ~= '' then
+if ARGV[13] ~= '-' then redis.call('HSET', KEYS[1], 'unknown_since', text(now), 'primary', ARGV[13]) end
+if status == 'verifying' then
+  redis.call('ZADD', KEYS[5], redis.call('HGET', KEYS[1], 'unknown_since'), ARGV[4])
+else
+  redis.call('ZREM', KEYS[5], ARGV[4])
+end
+if p[1] ~= status then
+  redis.call('HINCRBY', KEYS[6], p[1], -1)
+  redis.call('HINCRBY', KEYS[6], status, 1)
+end
+if ARGV[14] ~= '' then
   redis.call('HINCRBY', KEYS[1], 'events', 1)
-  redis.call('XADD', KEYS[5], '*', 'event', ARGV[11])
+  redis.call('XADD', KEYS[7], '*', 'event', ARGV[14])
 end
-if ARGV[12] == '1' then redis.call('HDEL', KEYS[1], 'token') end
-if tonumber(ARGV[13]) > tonumber(redis.call('GET', KEYS[6]) or '0') then redis.call('SET', KEYS[6], ARGV[13]) end
+if ARGV[15] == '1' then redis.call('HDEL', KEYS[1], 'token') end
+if ARGV[18] == '1' then redis.call('HSET', KEYS[1], 'bad_token', '1') end
+if tonumber(ARGV[16]) > tonumber(redis.call('GET', KEYS[8]) or '0') then redis.call('SET', KEYS[8], ARGV[16]) end
 return 'saved'
 `)
 
-// takeScript takes what is due and hides it from other takers for a while: who
+type saveArgs struct {
+	request       string
+	revRead       int64
+	requestRead   string
+	status        payment.Status
+	facts         []byte
+	updated       time.Time
+	number        int // of the attempt; 0: none
+	attempt       []byte
+	due           Due
+	notBefore     time.Duration
+	primary       string // with restart
+	restart       bool
+	event         []byte
+	deleteToken   bool
+	reference     int64
+	onlyIfExpired bool
+	badToken      bool
+}
+
+func saveCall(key payment.Key, stream string, a saveArgs) durable.Call {
+	var number, due any = "", ""
+	if a.number > 0 {
+		number = a.number
+	}
+	if a.due.set {
+		due = ms(a.due.in)
+	}
+	primary := "-"
+	if a.restart {
+		primary = a.primary
+	}
+	flag := func(b bool) string {
+		if b {
+			return "1"
+		}
+		return ""
+	}
+	g := key.Gateway
+	return durable.Call{
+		Script: saveScript,
+		Keys: []string{
+			paymentKey(key), sendingKey(g), queuedKey(g), openKey(g), unknownKey(g), countsKey(g), stream, highestKey(g),
+		},
+		Args: []any{
+			a.request, a.revRead, a.requestRead, key.TransactionID, string(a.status), a.facts, a.updated.UnixMilli(),
+			number, a.attempt, due, ms(a.due.grid), ms(a.notBefore), primary, a.event, flag(a.deleteToken), a.reference, flag(a.onlyIfExpired), flag(a.badToken),
+		},
+	}
+}
+
+// dueScript says which of the sets have something that is due.
+//
+//	KEYS    sorted sets by when due (ms)
+//	result  for each "1" or ""
+var dueScript = redis.NewScript(clock + `
+local answer = {}
+for i, key in ipairs(KEYS) do
+  answer[i] = redis.call('ZRANGEBYSCORE', key, '-inf', text(now), 'LIMIT', 0, 1)[1] and '1' or ''
+end
+return answer
+`)
+
+// takeScript takes what is due and hides it from other takers for a while: one who
 // takes and dies only delays.
 //
-//	KEYS open
-//	ARGV now (ms), hidden until (ms), how many at the most
-//	returns the transaction ids, most overdue first
-var takeScript = redis.NewScript(`
-local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, ARGV[3])
-for _, id in ipairs(due) do redis.call('ZADD', KEYS[1], 'XX', ARGV[2], id) end
+//	KEYS[1] a sorted set by when due (ms)
+//	ARGV[1] hidden for (ms)
+//	ARGV[2] how many at the most
+//	result[1] now (ms)
+//	result[2] which data set this is: another one when the primary has changed; "" if Redis does not tell
+//	result[3] hidden until (ms)
+//	result[4...] transaction id, when it was due (ms), ..., most overdue first
+var takeScript = redis.NewScript(clock + `
+local info = redis.pcall('INFO', 'replication')
+local primary = type(info) == 'string' and info:match('master_replid:(%x+)') or ''
+local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', text(now), 'WITHSCORES', 'LIMIT', 0, ARGV[2])
+for i = 1, #due, 2 do redis.call('ZADD', KEYS[1], text(now + ARGV[1]), due[i]) end
+table.insert(due, 1, text(now + ARGV[1]))
+table.insert(due, 1, primary)
+table.insert(due, 1, text(now))
 return due
 `)
 
-// postponeHiddenScript postpones what is still hidden as takeScript hid it.
+// rescheduleScript sets when payments are due that are still hidden as takeScript hid
+// them: what somebody else has changed meanwhile stays as it is.
 //
-//	KEYS open
-//	ARGV hidden until (ms), due (ms), transaction id, ...
-//	returns how many that were
-var postponeHiddenScript = redis.NewScript(`
-local n = 0
-for i = 3, #ARGV do
-  if tonumber(redis.call('ZSCORE', KEYS[1], ARGV[i])) == tonumber(ARGV[1]) then
-    redis.call('ZADD', KEYS[1], ARGV[2], ARGV[i])
+//	KEYS[1] the sorted set they were taken from
+//	ARGV[1] hidden until (ms)
+//	ARGV[2] due in (ms), or "": when each was due before
+//	ARGV[3] grid on which they are due (ms), or 0
+//	ARGV[4...] transaction id, when it was due (ms), ...
+//	result  how many that were
+var rescheduleScript = redis.NewScript(clock + `
+local due, n = '', 0
+if ARGV[2] ~= '' then
+  local grid = tonumber(ARGV[3])
+  due = now + ARGV[2]
+  if grid > 0 then due = math.floor(due / grid) * grid + grid end
+  due = text(due)
+end
+for i = 4, #ARGV, 2 do
+  if tonumber(redis.call('ZSCORE', KEYS[1], ARGV[i]) or '-1') == tonumber(ARGV[1]) then
+    redis.call('ZADD', KEYS[1], due ~= '' and due or ARGV[i + 1], ARGV[i])
     n = n + 1
   end
 end
 return n
+`)
+
+// hideScript keeps hidden what is still hidden as takeScript hid it.
+//
+//	KEYS[1] the sorted set they were taken from
+//	ARGV[1] hidden until (ms)
+//	ARGV[2] hidden for, from now on (ms)
+//	ARGV[3...] transaction id, ...
+//	result  hidden until (ms)
+var hideScript = redis.NewScript(clock + `
+for i = 3, #ARGV do
+  if tonumber(redis.call('ZSCORE', KEYS[1], ARGV[i]) or '-1') == tonumber(ARGV[1]) then
+    redis.call('ZADD', KEYS[1], text(now + ARGV[2]), ARGV[i])
+  end
+end
+return text(now + ARGV[2])
+`)
+
+// censusScript counts the payments of a gateway.
+//
+//	KEYS[1] counts
+//	KEYS[2] queued
+//	KEYS[3] unknown
+//	result[1] now (ms)
+//	result[2] when the oldest queued payment was created (ms), or ""
+//	result[3] since when the oldest unknown outcome is unknown (ms), or ""
+//	result[4...] status, number, ...
+var censusScript = redis.NewScript(clock + `
+local answer = redis.call('HGETALL', KEYS[1])
+table.insert(answer, 1, redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')[2] or '')
+table.insert(answer, 1, redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')[2] or '')
+table.insert(answer, 1, text(now))
+return answer
 `)

@@ -104,6 +104,7 @@ type Payment struct {
 	PaymentLinks     string    `json:"payment_links,omitempty"` // where the customer pays, by redirect
 	PaymentCode      string    `json:"payment_code,omitempty"`  // what the customer types at a till or bank
 	QRCode           string    `json:"qr_code,omitempty"`       // the QRIS payload (EMV) the customer scans
+	NextAt           time.Time `json:"next_at,omitzero"`        // when it is next sent or looked up; not in events
 	Attempts         []Attempt `json:"attempts"`
 }
 

@@ -79,12 +79,40 @@ func TestMoneyRules(t *testing.T) {
 			t.Errorf("money that comes to a payment in %s is lost", s)
 		}
 	}
-	if payment.CanMove(payment.Verifying, payment.Rejected) || payment.CanMove(payment.Verifying, payment.Expired) {
-		t.Error("a payment of unknown outcome may be ended without evidence")
+	for _, to := range []payment.Status{payment.Paid, payment.Failed, payment.Refunded, payment.OnProcessing, payment.Rejected} {
+		if payment.CanMove(payment.Queued, to) {
+			t.Errorf("a payment that was not sent may become %s", to)
+		}
 	}
 	for _, s := range []payment.Status{payment.Paid, payment.Rejected, payment.Failed, payment.Cancelled, payment.Refunded} {
 		if !s.Final() {
 			t.Errorf("%s is not final", s)
+		}
+	}
+}
+
+// TestNext goes through every pair of a status that is looked up and one that a
+// gateway can name: each is a legal move, or stays on purpose.
+func TestNext(t *testing.T) {
+	stay := map[[2]payment.Status]payment.Status{
+		{payment.Expired, payment.OnProcessing}: payment.Expired, // only money brings it back
+	}
+	for _, from := range payment.LookedUp() {
+		for _, told := range append(payment.Meanings(), payment.NeedsReview) {
+			want, ok := stay[[2]payment.Status{from, told}]
+			if !ok {
+				want = told
+			}
+			if got := payment.Next(from, told); got != want || !payment.CanMove(from, got) {
+				t.Errorf("%s, told %s: %s, want %s (a legal move: %t)", from, told, got, want, payment.CanMove(from, got))
+			}
+		}
+	}
+	for _, from := range payment.Statuses() {
+		for _, told := range payment.Statuses() {
+			if got := payment.Next(from, told); got != from && (from.Final() || !payment.CanMove(from, got)) {
+				t.Errorf("%s, told %s: %s", from, told, got)
+			}
 		}
 	}
 }

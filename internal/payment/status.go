@@ -28,12 +28,41 @@ const (
 // only on evidence; Expired and NeedsReview yield to what the gateway positively
 // says later; and a final status has no row: nothing overwrites it.
 var moves = map[Status][]Status{
-	Queued:       {Submitting},
-	Submitting:   {Queued, Verifying, OnProcessing, Paid, Rejected, Failed, Cancelled, Refunded, NeedsReview},
-	Verifying:    {Queued, OnProcessing, Paid, Failed, Cancelled, Refunded, NeedsReview},
+	Queued:       {Submitting, Expired, Cancelled, NeedsReview},
+	Submitting:   {Queued, Verifying, OnProcessing, Paid, Rejected, Failed, Expired, Cancelled, Refunded, NeedsReview},
+	Verifying:    {Queued, OnProcessing, Paid, Rejected, Failed, Expired, Cancelled, Refunded, NeedsReview},
 	OnProcessing: {Paid, Failed, Expired, Cancelled, Refunded, NeedsReview},
 	Expired:      {Paid, Failed, Cancelled, Refunded, NeedsReview},
-	NeedsReview:  {OnProcessing, Paid, Failed, Cancelled, Refunded},
+	NeedsReview:  {OnProcessing, Paid, Failed, Expired, Cancelled, Refunded},
+}
+
+// stays lists what a gateway may say of a payment without moving it: an expired
+// payment that is still open at the gateway stays expired, since only money (or
+// an end) brings it back.
+var stays = map[Status][]Status{
+	Expired: {OnProcessing},
+}
+
+// Next is the status of a payment of which its gateway has positively said where
+// it stands: what the gateway says, unless the payment is at its end already or
+// the pair is one of those that stay.
+func Next(from, told Status) Status {
+	if slices.Contains(stays[from], told) || !CanMove(from, told) {
+		return from
+	}
+	return told
+}
+
+// Meanings lists the statuses in which a gateway can have a payment. The others
+// are Terbayar's own.
+func Meanings() []Status {
+	return []Status{OnProcessing, Paid, Failed, Expired, Cancelled, Refunded}
+}
+
+// LookedUp lists the statuses in which a payment is looked up at its gateway.
+// From each of them every one of Meanings must lead somewhere: see Next.
+func LookedUp() []Status {
+	return []Status{Submitting, Verifying, OnProcessing, Expired, NeedsReview}
 }
 
 // Statuses lists every status, in the order of a payment's life.

@@ -79,7 +79,7 @@ func inspect(ctx context.Context, node redis.Cmdable) (warnings []string, err er
 	if err != nil && !errors.As(err, new(redis.Error)) { // a refusal only means that it tells nothing
 		return nil, err
 	}
-	info := fields(text)
+	info := InfoFields(text)
 	var untold []string
 	told := func(name string) (string, bool) {
 		value, ok := info[name]
@@ -94,29 +94,9 @@ func inspect(ctx context.Context, node redis.Cmdable) (warnings []string, err er
 	if policy, ok := told("maxmemory_policy"); ok && policy != "noeviction" {
 		return nil, fmt.Errorf("%w: its maxmemory-policy is %s and must be noeviction, or it drops payments when memory runs out", ErrUnfit, policy)
 	}
-	switch aof, ok := told("aof_enabled"); {
-	case !ok:
-	case aof != "1":
-		warnings = append(warnings, "appendonly is off: a restart loses every payment since the last snapshot")
-	default:
-		// Managed ones forbid CONFIG, and there it is not the operator's to set.
-		if fsync := node.ConfigGet(ctx, "appendfsync").Val()["appendfsync"]; fsync != "" && fsync != "always" {
-			warnings = append(warnings, "appendfsync is "+fsync+", not always: a Redis that dies forgets its last seconds; "+
-				"living workers put back what they have claimed, but not what enqueue had just been answered for")
-		}
-	}
-	if info["master_replid"] == "" {
-		warnings = append(warnings, "INFO does not tell master_replid: a Redis that has restarted or failed over is not noticed, and what it has forgotten is not put back")
-	}
-	if n := info["connected_slaves"]; n != "" && n != "0" {
-		if least := node.ConfigGet(ctx, "min-replicas-to-write").Val()["min-replicas-to-write"]; least == "0" {
-			warnings = append(warnings, "it has replicas, and min-replicas-to-write is 0: a primary that is cut off from them goes on taking claims, "+
-				"and they are forgotten when a replica is promoted")
-		}
-	}
 	if untold != nil {
 		warnings = append(warnings, "INFO does not tell "+strings.Join(untold, ", ")+
-			": see to it that the version is 6.2 or later, maxmemory-policy noeviction and appendonly on")
+			": see to it that the version is 6.2 or later and maxmemory-policy noeviction")
 	}
 	if used, most := number(info["used_memory"]), number(info["maxmemory"]); most > 0 && used > most/100*headroom {
 		warnings = append(warnings, fmt.Sprintf(
@@ -125,8 +105,8 @@ func inspect(ctx context.Context, node redis.Cmdable) (warnings []string, err er
 	return warnings, nil
 }
 
-// fields reads INFO's lines, "name:value".
-func fields(info string) map[string]string {
+// InfoFields reads the lines of an INFO, "name:value".
+func InfoFields(info string) map[string]string {
 	all := map[string]string{}
 	for line := range strings.Lines(info) {
 		if name, value, ok := strings.Cut(strings.TrimSpace(line), ":"); ok {

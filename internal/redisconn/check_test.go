@@ -23,10 +23,8 @@ func bulk(text string) string { return fmt.Sprintf("$%d\r\n%s\r\n", len(text), t
 
 func TestCheckJudges(t *testing.T) {
 	const (
-		lossy  = "appendonly is off: a restart loses every payment since the last snapshot"
-		silent = "INFO does not tell redis_version, maxmemory_policy, aof_enabled: " +
-			"see to it that the version is 6.2 or later, maxmemory-policy noeviction and appendonly on"
-		strange = "INFO does not tell master_replid: a Redis that has restarted or failed over is not noticed, and what it has forgotten is not put back"
+		silent = "INFO does not tell redis_version, maxmemory_policy: " +
+			"see to it that the version is 6.2 or later and maxmemory-policy noeviction"
 	)
 	for _, row := range []struct {
 		name, info, probe string
@@ -43,20 +41,19 @@ func TestCheckJudges(t *testing.T) {
 			"evicting", bulk(strings.Replace(fit, "noeviction", "allkeys-lru", 1)), empty, nil,
 			"its maxmemory-policy is allkeys-lru and must be noeviction, or it drops payments when memory runs out",
 		},
-		{"no AOF", bulk(strings.Replace(fit, "aof_enabled:1", "aof_enabled:0", 1)), empty, []string{lossy}, ""},
 		{"roomy", bulk(strings.Replace(fit, "maxmemory:0", "maxmemory:10485760", 1)), empty, nil, ""},
 		{
 			"full", bulk(strings.Replace(fit, "maxmemory:0", "maxmemory:1200000", 1)), empty,
 			[]string{"87 % of maxmemory is in use: when it is full, nothing can be recorded any more"},
 			"",
 		},
-		{"silent", bulk("# Server\r\n"), empty, []string{strange, silent}, ""},
-		{"INFO forbidden", "-NOPERM this user has no permissions\r\n", empty, []string{strange, silent}, ""},
-		{"INFO unknown", unknown, empty, []string{strange, silent}, ""},
-		{"silent and old", unknown, "-ERR syntax error\r\n", []string{strange, silent}, "it does not know ZRANGE BYSCORE, so it is older than 6.2"},
+		{"silent", bulk("# Server\r\n"), empty, []string{silent}, ""},
+		{"INFO forbidden", "-NOPERM this user has no permissions\r\n", empty, []string{silent}, ""},
+		{"INFO unknown", unknown, empty, []string{silent}, ""},
+		{"silent and old", unknown, "-ERR syntax error\r\n", []string{silent}, "it does not know ZRANGE BYSCORE, so it is older than 6.2"},
 		{
 			"partly silent", bulk(strings.Replace(fit, "maxmemory_policy:noeviction\r\n", "", 1)), empty,
-			[]string{strings.Replace(silent, "redis_version, maxmemory_policy, aof_enabled", "maxmemory_policy", 1)},
+			[]string{strings.Replace(silent, "redis_version, maxmemory_policy", "maxmemory_policy", 1)},
 			"",
 		},
 	} {
@@ -104,7 +101,7 @@ func fake(t *testing.T, info, probe string) redis.UniversalClient {
 
 func TestCheckOfMiniredis(t *testing.T) {
 	warnings, err := Check(t.Context(), redistest.Mini(t))
-	if err != nil || len(warnings) != 2 || !strings.HasPrefix(warnings[1], "INFO does not tell") {
+	if err != nil || len(warnings) != 1 || !strings.HasPrefix(warnings[0], "INFO does not tell") {
 		t.Errorf("%q, %v", warnings, err)
 	}
 }
@@ -120,13 +117,8 @@ func TestCheckOfRedisServer(t *testing.T) {
 	if warnings, err := Check(t.Context(), client); err != nil || warnings != nil {
 		t.Errorf("%q, %v", warnings, err)
 	}
-	set("appendfsync", "everysec")
-	if warnings, err := Check(t.Context(), client); err != nil || len(warnings) != 1 || !strings.HasPrefix(warnings[0], "appendfsync is everysec") {
-		t.Errorf("%q, %v", warnings, err)
-	}
-	set("appendonly", "no")
 	set("maxmemory", "1200000") // a fresh server needs about one MB
-	if warnings, err := Check(t.Context(), client); err != nil || len(warnings) != 2 {
+	if warnings, err := Check(t.Context(), client); err != nil || len(warnings) != 1 {
 		t.Errorf("%q, %v", warnings, err)
 	}
 	set("maxmemory-policy", "volatile-lru")

@@ -48,12 +48,27 @@ func Open(rawURL string, beside Passwords) (redis.UniversalClient, error) {
 	if err != nil {
 		return nil, fmt.Errorf("redisconn: %w", err)
 	}
-	redis.SetLogger(debugLog{})
 	client := connect(options)
 	client.AddHook(ackHook{})
 	client.AddHook(brakeHook{})
 	return client, nil
 }
+
+// OpenDurable makes the client of a durable.Writer for the same URL. Its connections
+// are blocked while Redis waits for replicas, so they are none of the others', and no
+// command goes a second time by itself: a script and its WAIT belong together.
+func OpenDurable(rawURL string, beside Passwords) (redis.UniversalClient, error) {
+	options, err := parse(rawURL, beside)
+	if err != nil {
+		return nil, fmt.Errorf("redisconn: %w", err)
+	}
+	options.MaxRetries = -1
+	options.ReadTimeout = ioTimeout + 2*MaxWaitTimeout // for WAIT and WAITAOF, one after the other
+	return connect(options), nil
+}
+
+// MaxWaitTimeout is more than Redis may be asked to wait for replicas.
+const MaxWaitTimeout = ioTimeout
 
 // clusterReload is how often a Cluster in use is asked who holds what. go-redis
 // does so once a minute, and when it is sent elsewhere; a primary that is dead
@@ -61,6 +76,9 @@ func Open(rawURL string, beside Passwords) (redis.UniversalClient, error) {
 const clusterReload = time.Second
 
 func connect(o *redis.UniversalOptions) redis.UniversalClient {
+	redis.SetLogger(debugLog{})
+	watched := &connections{open: make(map[*watchedConn]struct{})}
+	o.Dialer = watched.dialer(o)
 	if !o.IsClusterMode {
 		return redis.NewUniversalClient(o)
 	}

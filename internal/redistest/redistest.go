@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -43,7 +44,22 @@ func Mini(t TB) redis.UniversalClient {
 		t.Fatal(err)
 	}
 	t.Cleanup(mini.Close)
-	return client(t, mini.Addr())
+	c := client(t, mini.Addr())
+	clocks.Store(c, mini)
+	return c
+}
+
+// clocks are the miniredis behind the clients of Mini.
+var clocks sync.Map
+
+// SetTime sets the clock of the miniredis behind a client of Mini. It reports false for
+// another client: a real Redis has the real time.
+func SetTime(client redis.UniversalClient, now time.Time) bool {
+	mini, ok := clocks.Load(client)
+	if ok {
+		mini.(*miniredis.Miniredis).SetTime(now)
+	}
+	return ok
 }
 
 // Process is a redis-server or a redis-sentinel, a child of the test.

@@ -17,25 +17,28 @@ import (
 	"terbayar/internal/clients"
 	"terbayar/internal/clients/amdigipay"
 	"terbayar/internal/clients/paydia"
+	"terbayar/internal/durable"
 	"terbayar/internal/gate"
 	"terbayar/internal/gatewaysim"
 	"terbayar/internal/intake"
 	"terbayar/internal/ledger"
 	"terbayar/internal/payment"
+	"terbayar/internal/redistest"
 	"terbayar/internal/retrypolicy"
 	"terbayar/internal/secret"
 	"terbayar/internal/statuspoll"
 	"terbayar/internal/submit"
 )
 
-// Start is when every rig's clock starts: 10:00 in Jakarta.
-var Start = time.Date(2026, 5, 21, 3, 0, 0, 0, time.UTC)
+// Start is when every rig's clock starts: 10:00 in Jakarta. It lies in the future, so
+// that by a real Redis' clock no order has expired.
+var Start = time.Date(2036, 5, 21, 3, 0, 0, 0, time.UTC)
 
 // Timeout is the gateway time-out of a rig's clients. It runs on the real clock.
 const Timeout = 2 * time.Second
 
-// Lease is how long a rig's claims are held.
-const Lease = 20 * time.Second
+// Times are the timeouts around a rig's submits.
+var Times = submit.Times{Send: 10 * time.Second, Lease: 20 * time.Second}
 
 // Rig is the wiring. Replace parts before using it.
 type Rig struct {
@@ -71,6 +74,7 @@ func (c *clock) now() time.Time {
 func New(t testing.TB, client redis.UniversalClient, edits ...func(*gatewaysim.Config)) *Rig {
 	t.Helper()
 	r := &Rig{t: t, clock: &clock{t: Start}, Redis: client, Policy: retrypolicy.Builtin()}
+	redistest.SetTime(client, Start)
 	private, public, err := gatewaysim.NewKeyPair()
 	if err != nil {
 		t.Fatal(err)
@@ -104,12 +108,13 @@ func New(t testing.TB, client redis.UniversalClient, edits ...func(*gatewaysim.C
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Ledger = ledger.New(client, ledger.DefaultStream, r.Now)
+	r.Ledger = NewLedger(client, r.Now)
 	r.Intake = &intake.Intake{Ledger: r.Ledger, Sealer: sealer, Enqueue: r.enqueue}
 	r.Submitter = &submit.Submitter{
-		Ledger: r.Ledger, Policy: r.Policy, Sealer: sealer, Lease: Lease, PollInterval: 30 * time.Second, Now: r.Now,
+		Ledger: r.Ledger, Policy: r.Policy, Sealer: sealer, Times: Times, PollInterval: 30 * time.Second, Now: r.Now,
 		Gateways:  map[payment.Gateway]clients.Gateway{payment.AMDigiPay: r.AM, payment.Paydia: r.Paydia},
 		OnLogin:   func(payment.Gateway, error) {},
+		OnExpired: func(*ledger.Record) {},
 		OnAttempt: r.onAttempt,
 	}
 	r.Poller = &statuspoll.Poller{
@@ -118,10 +123,19 @@ func New(t testing.TB, client redis.UniversalClient, edits ...func(*gatewaysim.C
 			payment.AMDigiPay: &statuspoll.ListAsker{Client: r.AM, Policy: r.Policy, Limit: 100},
 			payment.Paydia:    &statuspoll.QueryAsker{Client: r.Paydia, Policy: r.Policy, Sealer: sealer, AtOnce: 16, Now: r.Now},
 		},
-		Interval: 30 * time.Second, Sweep: time.Hour, ExpiryGrace: time.Minute, LateWindow: 7 * 24 * time.Hour,
-		Now: r.Now, Sleep: func(_ context.Context, d time.Duration) error { r.Forward(d); return nil }, OnAttempt: r.onAttempt,
+		Interval: 30 * time.Second, FullScan: time.Hour, ExpiryGrace: time.Minute, LateWindow: 7 * 24 * time.Hour,
+		Now: r.Now, OnAttempt: r.onAttempt, OnUnreadable: func(payment.Gateway, []string, error) {},
 	}
 	return r
+}
+
+// NewLedger makes a ledger on a Redis that acknowledges by answering.
+func NewLedger(client redis.UniversalClient, now func() time.Time) *ledger.Ledger {
+	discard := slog.New(slog.DiscardHandler)
+	return ledger.New(ledger.Options{
+		Redis: client, Stream: ledger.DefaultStream, Now: now, Log: discard,
+		Writes: durable.New(durable.Options{Client: client, Mode: durable.None, Key: ledger.DurabilityKey, Now: now, Log: discard}),
+	})
 }
 
 // Guard puts a gate before each gateway, as the worker does; without it both may
@@ -159,6 +173,7 @@ func (r *Rig) Forward(d time.Duration) {
 	r.clock.mu.Lock()
 	defer r.clock.mu.Unlock()
 	r.clock.t = r.clock.t.Add(d)
+	redistest.SetTime(r.Redis, r.clock.t)
 }
 
 func (r *Rig) enqueue(_ context.Context, key payment.Key, _ payment.Rupiah) error {
@@ -192,7 +207,7 @@ func (r *Rig) Queue() []payment.Key {
 
 // AMOrder is a payment of 13000 rupiah that can be paid for a day.
 func AMOrder(id string) []byte {
-	return fmt.Appendf(nil, `{"gateway":"amdigipay","payment":{"payment_id":33,"expired_date":"2026-05-22 10:00:00",`+
+	return fmt.Appendf(nil, `{"gateway":"amdigipay","payment":{"payment_id":33,"expired_date":"2036-05-22 10:00:00",`+
 		`"nominal":10000,"admin_fee":3000,"transaction_id":%q,"transaction_total":13000,"transaction_name":"a/b & <c> é \"q\" 支付",`+
 		`"transaction_desc":"testing","customer_number":"085925065195","customer_name":"testing","item_details":[`+
 		`{"item_id":"testing","item_price":10000,"item_total_price":10000,"item_quantity":1,"item_name":"testing"},`+

@@ -14,6 +14,7 @@ import (
 	"terbayar/internal/ledger"
 	"terbayar/internal/payment"
 	"terbayar/internal/retrypolicy"
+	"terbayar/internal/rig"
 	"terbayar/internal/statuspoll"
 )
 
@@ -26,6 +27,8 @@ type longAsker struct {
 func (*longAsker) Together() bool { return false }
 
 func (*longAsker) Round() int { return 10 }
+
+func (*longAsker) Ready(context.Context) error { return nil }
 
 func (a *longAsker) Ask(_ context.Context, wanted []*ledger.Record, _ bool) ([]statuspoll.Finding, error) {
 	a.asked.Add(int32(len(wanted)))
@@ -44,20 +47,23 @@ func TestKeptWhileAskedAbout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := redis.NewClient(&redis.Options{Addr: mini.Addr()})
 		defer client.Close()
-		book := ledger.New(client, ledger.DefaultStream, time.Now)
+		mini.SetTime(time.Now())
+		book := rig.NewLedger(client, time.Now)
 		asker := &longAsker{takes: time.Minute}
 		poller := &statuspoll.Poller{
 			Ledger: book, Askers: map[payment.Gateway]statuspoll.Asker{payment.Paydia: asker},
-			Policy: retrypolicy.Builtin(), Interval: 30 * time.Second, Sweep: time.Hour, Now: time.Now,
+			Policy: retrypolicy.Builtin(), Interval: 30 * time.Second, FullScan: time.Hour, Now: time.Now,
 			OnAttempt: func(*ledger.Record, payment.Attempt, error) {},
 		}
 		book.Create(t.Context(), []ledger.Entry{{Key: ord, Amount: 10000, Order: []byte(`{}`), Digest: "d"}})
-		r, verdict, err := book.Claim(t.Context(), ord, payment.Attempt{At: time.Now(), Kind: payment.KindSubmit}, time.Minute)
+		r, verdict, err := book.Claim(t.Context(), ord, ledger.Claim{
+			Attempt: payment.Attempt{At: time.Now(), Kind: payment.KindSubmit}, Lease: time.Minute, Patience: time.Second,
+		})
 		if err != nil || verdict != ledger.Claimed {
 			t.Fatal(verdict, err)
 		}
-		r.Status, r.Since, r.Due = payment.Verifying, time.Now(), time.Now()
-		r.Doubt, r.Doubts = retrypolicy.CodeUnknown, 1
+		r.Unknown(retrypolicy.CodeUnknown)
+		r.Due = ledger.In(0)
 		if err := book.Save(t.Context(), r); err != nil {
 			t.Fatal(err)
 		}
@@ -67,6 +73,7 @@ func TestKeptWhileAskedAbout(t *testing.T) {
 		begun := time.Now()
 		for range 58 { // second by second, as every replica's ticker looks
 			time.Sleep(time.Second)
+			mini.SetTime(time.Now())
 			due, err := book.Due(t.Context(), []payment.Gateway{payment.Paydia})
 			if err != nil {
 				t.Fatal(err)
@@ -83,6 +90,7 @@ func TestKeptWhileAskedAbout(t *testing.T) {
 			t.Errorf("%+v, %v: asked %d times, want once", r, err, asker.asked.Load())
 		}
 		for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Second) {
+			mini.SetTime(time.Now())
 			if due, err := book.Due(t.Context(), []payment.Gateway{payment.Paydia}); err != nil || time.Now().After(deadline) {
 				t.Fatalf("never due again: %v", err)
 			} else if len(due) > 0 {

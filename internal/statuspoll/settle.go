@@ -11,15 +11,15 @@ import (
 )
 
 const (
-	// watchInterval is how often a payment in review whose outcome is still
-	// unknown is looked for. Late evidence spares the person who would look.
-	watchInterval = 10 * time.Minute
-	// maxDoubts is how often a payment may be sent with an outcome nobody knew
-	// before a person decides, where the policy says "then: retry".
-	maxDoubts = 3
+	// slowest is the longest time between two lookups of a payment that is only watched,
+	// because it expired or is in review: late evidence spares the person who would look.
+	slowest = 10 * time.Minute
+	// maxUnknowns is how often a payment may be sent with an unknown outcome before a
+	// person decides, where the policy says "then: retry".
+	maxUnknowns = 3
 )
 
-// change is what a look-up changed in a record, with the attempt to show for it
+// change is what a lookup changed in a record, with the attempt to show for it
 // (nil where only the record's upkeep changed).
 type change struct {
 	record  *ledger.Record
@@ -40,6 +40,11 @@ func (p *Poller) settle(r *ledger.Record, f Finding) (c change, ok bool) {
 	default: // known to be there, or being watched for: not to see it says nothing
 		p.keepWatch(r)
 	}
+	if r.Status == payment.OnProcessing && p.openTooLong(r) {
+		r.Status, r.Due = payment.NeedsReview, ledger.Due{}
+		r.Reason = fmt.Sprintf("it is still open after %s, and the gateway has not said that it ended", p.LateWindow)
+		action = retrypolicy.Review
+	}
 	c = change{record: r, detail: f.Answer.Err}
 	if action != "" {
 		c.attempt = &payment.Attempt{
@@ -49,75 +54,85 @@ func (p *Poller) settle(r *ledger.Record, f Finding) (c change, ok bool) {
 		}
 		r.Append(*c.attempt)
 	}
-	polled := r.Status == payment.OnProcessing || r.Status == payment.Expired
 	same := before.Status == r.Status && before.GatewayStatus == r.GatewayStatus &&
 		before.GatewayReference == r.GatewayReference
-	return c, action != "" || !polled || !same || r.Due.IsZero()
+	return c, action != "" || r.Status != payment.OnProcessing || !same
 }
 
-// found takes over what the gateway says. The action is empty when the payment
-// stays where it stood.
+// found takes over what the gateway says. The action is empty when the payment's status
+// stays as it was.
 func (p *Poller) found(r *ledger.Record, f Finding) retrypolicy.Action {
-	before := r.Status
+	before, reason := r.Status, r.Reason
 	f.Answer.Receipt.Apply(&r.Payment)
 	if f.Twice != "" {
 		r.Status, r.Reason = payment.NeedsReview, f.Twice
 	}
-	if before == payment.Expired && r.Status == payment.OnProcessing {
-		r.Status = payment.Expired // still unpaid; only money brings it back
-	}
+	r.Contradicted = r.Status == payment.NeedsReview
 	if before == payment.OnProcessing && r.Status == payment.OnProcessing && p.late(r, f.Answer.At) {
 		r.Status = payment.Expired
 	}
-	r.Due = submit.DueAfter(r.Status, p.Now(), p.Interval)
-	if r.Status == payment.Expired || r.Status == payment.NeedsReview && before == payment.NeedsReview {
-		p.keepWatch(r)
-	}
-	if r.Status == before {
+	p.keepWatch(r)
+	switch {
+	case r.Status == payment.NeedsReview && (before != payment.NeedsReview || r.Reason != reason):
+		return retrypolicy.Review
+	case r.Status != before:
+		return retrypolicy.Accept
+	default:
 		return ""
 	}
-	return retrypolicy.Accept
 }
 
-// late reports whether a payment that was seen unpaid at that time will not be
-// paid in time any more.
+// late reports whether a payment that was seen unpaid at that time will not be paid in
+// time any more. Redis' clock and this worker's both have to say so: either may be ahead.
 func (p *Poller) late(r *ledger.Record, seen time.Time) bool {
-	return !r.ExpiresAt.IsZero() && seen.After(r.ExpiresAt.Add(p.ExpiryGrace))
+	end := r.ExpiresAt.Add(p.ExpiryGrace)
+	return !r.ExpiresAt.IsZero() && seen.After(end) && r.Now(seen).After(end)
 }
 
-// notFound goes on with a payment of unknown outcome that a look-up did not
+// openTooLong reports whether a payment has been open for so long that a person should
+// look: the gateway no longer shows it, or never says how it ended.
+func (p *Poller) openTooLong(r *ledger.Record) bool {
+	from := r.ExpiresAt
+	if from.IsZero() {
+		from = r.CreatedAt
+	}
+	return r.Now(p.Now()).After(from.Add(p.ExpiryGrace + p.LateWindow))
+}
+
+// notFound goes on with a payment of unknown outcome that a lookup did not
 // find. "No such payment" is believed only when it was said often enough over
 // long enough: the request may still be on its way inside the gateway.
 func (p *Poller) notFound(r *ledger.Record, f Finding) retrypolicy.Action {
-	now := p.Now()
+	age := r.Now(p.Now()).Sub(r.UnknownSince)
 	r.Lookups++
 	if f.Answer.Absent {
 		r.NotFound++
 	}
 	verify := p.Policy.Verify(r.Gateway)
 	believed := f.Proven && enough(r, verify, f.Answer.At)
-	delay, exhausted := p.Policy.Lookup(r.Gateway, r.Doubt, r.Lookups, now.Sub(r.Since))
+	delay, exhausted := p.Policy.Lookup(r.Gateway, r.UnknownCode, r.Lookups, age)
 	switch {
-	case believed && verify.Then == retrypolicy.Retry && r.Doubts < maxDoubts:
-		r.Status, r.Due = payment.Queued, now.Add(ledger.TaskGrace)
+	case believed && verify.Then == retrypolicy.Retry && r.Unknowns < maxUnknowns:
+		r.Status = payment.Queued
 		return retrypolicy.Retry
 	case believed:
-		r.Reason = fmt.Sprintf("the outcome of the submit is unknown (%s), and the gateway knew no such payment in %d look-ups over %s",
-			r.Doubt, r.NotFound, now.Sub(r.Since).Round(time.Second))
+		r.Reason = fmt.Sprintf("the outcome of the submit is unknown (%s), and the gateway knew no such payment in %d lookups over %s",
+			r.UnknownCode, r.NotFound, age.Round(time.Second))
 	case exhausted:
-		r.Reason = fmt.Sprintf("the outcome of the submit is unknown (%s), and %d look-ups over %s did not settle it",
-			r.Doubt, r.Lookups, now.Sub(r.Since).Round(time.Second))
+		r.Reason = fmt.Sprintf("the outcome of the submit is unknown (%s), and %d lookups over %s did not settle it",
+			r.UnknownCode, r.Lookups, age.Round(time.Second))
 	default:
-		r.Due = now.Add(delay)
+		r.Due = ledger.In(delay)
 		return retrypolicy.Verify
 	}
-	r.Status, r.GatewayStatus = payment.NeedsReview, r.Doubt
+	r.Status, r.GatewayStatus = payment.NeedsReview, r.UnknownCode
 	p.keepWatch(r)
 	return retrypolicy.Review
 }
 
-// ripe reports whether one more "no such payment", said at that time, would be believed.
-func (p *Poller) ripe(r *ledger.Record, at time.Time) bool {
+// confirmable reports whether one more "no such payment", said at that time, would be
+// believed.
+func (p *Poller) confirmable(r *ledger.Record, at time.Time) bool {
 	once := *r
 	once.NotFound++
 	return r.Status == payment.Verifying && enough(&once, p.Policy.Verify(r.Gateway), at)
@@ -125,21 +140,31 @@ func (p *Poller) ripe(r *ledger.Record, at time.Time) bool {
 
 // enough reports whether "no such payment", last said at that time, was said often
 // enough, for long enough.
-func enough(r *ledger.Record, c retrypolicy.Verification, at time.Time) bool {
-	return r.NotFound >= c.Lookups && at.Sub(r.Since) >= c.Settle
+func enough(r *ledger.Record, v retrypolicy.Verification, at time.Time) bool {
+	return r.NotFound >= v.Lookups && r.Now(at).Sub(r.UnknownSince) >= v.Settle
 }
 
-// keepWatch says when an expired payment, or one in review, is next looked
-// for; once its time is up, never again.
+// keepWatch says when a payment is next looked up: an open one with the next poll; one
+// that has expired, or is in review because of something that may change, more slowly
+// and for LateWindow only.
 func (p *Poller) keepWatch(r *ledger.Record) {
-	now := p.Now()
+	var from time.Time
 	switch {
-	case r.Status == payment.Expired && now.Before(r.ExpiresAt.Add(p.LateWindow)),
-		r.Status == payment.OnProcessing:
-		r.Due = submit.DueAfter(payment.OnProcessing, now, p.Interval)
-	case r.Status == payment.NeedsReview && r.Doubts > 0 && now.Before(r.Since.Add(p.LateWindow)):
-		r.Due = now.Add(watchInterval)
+	case r.Status == payment.OnProcessing:
+		r.Due = submit.DueAfter(r.Status, p.Interval)
+		return
+	case r.Status == payment.Expired:
+		from = r.ExpiresAt
+	case r.Status == payment.NeedsReview && r.Contradicted:
+		from = r.UpdatedAt
+	case r.Status == payment.NeedsReview && r.Unknowns > 0:
+		from = r.UnknownSince
 	default:
-		r.Due = time.Time{}
+		r.Due = ledger.Due{}
+		return
+	}
+	r.Due = ledger.Due{}
+	if now := r.Now(p.Now()); now.Before(from.Add(p.LateWindow)) {
+		r.Due = ledger.In(min(10*p.Interval, slowest))
 	}
 }

@@ -1,7 +1,7 @@
-// Package statuspoll asks the gateways where open payments stand, until each is
-// final. A poll takes what is due from the ledger, asks the gateway for all of
-// it together, and records what it positively found. An error, or a payment
-// that was not seen, changes nothing.
+// Package statuspoll asks the gateways for the status of open payments, until each is
+// final. A poll takes what is due from the ledger, asks the gateway for all of it
+// together, and records what it positively found. An error, or a payment that was not
+// seen, changes nothing.
 package statuspoll
 
 import (
@@ -22,12 +22,13 @@ import (
 
 // Asker asks one gateway about many payments at once.
 type Asker interface {
+	// Ready logs in if need be. The error says why the gateway cannot be asked now.
+	Ready(ctx context.Context) error
 	// Ask looks for the wanted payments and returns a finding for each, at its
-	// index. prove asks it to take no short cut: somebody is about to believe that
+	// index. full asks it to take no short cut: somebody is about to believe that
 	// a payment is not there. The error says why the gateway could not be asked, or
-	// not on to the end: it cannot be logged in to, or is not to be asked now. What
-	// was found before stands.
-	Ask(ctx context.Context, wanted []*ledger.Record, prove bool) ([]Finding, error)
+	// not on to the end. What was found before stands.
+	Ask(ctx context.Context, wanted []*ledger.Record, full bool) ([]Finding, error)
 	// Together reports whether asking about one more payment costs nothing: then a
 	// poll for some looks out for every unknown outcome.
 	Together() bool
@@ -36,12 +37,12 @@ type Asker interface {
 	Round() int
 }
 
-// Finding is what a look-up learned of one payment: a receipt when it was found,
+// Finding is what a lookup learned of one payment: a receipt when it was found,
 // Absent when the gateway positively knows no such payment, otherwise what went
 // wrong. The zero value means that it was not asked about after all.
 type Finding struct {
 	Answer     clients.Answer
-	ExternalID string // the look-up's own X-EXTERNAL-ID, Paydia only
+	ExternalID string // the lookup's own X-EXTERNAL-ID, Paydia only
 	Twice      string // in words, when the gateway has the payment twice
 	Proven     bool   // an Absent that rests on no short cut: it may be believed
 }
@@ -49,7 +50,7 @@ type Finding struct {
 // Poller polls gateways. Its fields are set once, before its first use.
 type Poller struct {
 	Ledger    *ledger.Ledger
-	Submitter *submit.Submitter // for claims whose holder is gone
+	Submitter *submit.Submitter // for claims that have expired, and payments that were not sent in time
 	Askers    map[payment.Gateway]Asker
 	Policy    *retrypolicy.Policy
 	// Requeue puts the tasks of payments of one gateway into its queue; one that waits
@@ -57,67 +58,67 @@ type Poller struct {
 	Requeue func(ctx context.Context, payments []*payment.Payment) error
 
 	Interval    time.Duration // the grid of the poll
-	Sweep       time.Duration // how long polls may take short cuts before one must not
+	FullScan    time.Duration // how long polls may take short cuts before one must not
 	ExpiryGrace time.Duration // how long after expired_date an unpaid payment is expired
 	LateWindow  time.Duration // how long expired and lost payments are still looked for
 	Now         func() time.Time
-	Sleep       func(ctx context.Context, d time.Duration) error // until then, or the context ends
-	// OnAttempt is told of every look-up that stands in the ledger, with what its
-	// client had to add.
+	// OnAttempt is told of every lookup that the ledger has, with what its client had
+	// to add.
 	OnAttempt func(r *ledger.Record, a payment.Attempt, detail error)
+	// OnUnreadable is told of records that cannot be read, or are of another version:
+	// they are put off, and nothing else is done with them.
+	OnUnreadable func(g payment.Gateway, ids []string, why error)
 
-	mu    sync.Mutex
-	swept map[payment.Gateway]time.Time // when a poll last took no short cut
+	mu           sync.Mutex
+	lastFullScan map[payment.Gateway]time.Time
 }
 
 // hide is how long what a poll has taken is hidden from other polls; while it
 // asks, it keeps hiding it. A poll that dies delays its payments by as much.
 const hide = 10 * time.Second
 
-// Poll settles everything that is due at a gateway. Once the gateway cannot be asked
-// any more, whatever else is due is put off in the order it stands in: where every poll
-// is cut short, somebody would otherwise wait for ever.
+// sendingRound is how many payments that are queued or submitting are seen to at once.
+const sendingRound = 1000
+
+// Poll sees to everything that is due at a gateway. What the gateway cannot be asked
+// about now stays due, for a worker that can ask.
 func (p *Poller) Poll(ctx context.Context, g payment.Gateway) error {
-	round := p.Askers[g].Round()
-	var halt halt
+	if err := errors.Join(p.attendSending(ctx, g), p.lookUpDue(ctx, g)); err != nil {
+		return fmt.Errorf("statuspoll: %s: %w", g, err)
+	}
+	return nil
+}
+
+// attendSending sees to payments whose task should have come, or whose claim has
+// expired.
+func (p *Poller) attendSending(ctx context.Context, g payment.Gateway) error {
 	for {
-		hidden := p.Now().Add(hide)
-		taken, err := p.Ledger.Take(ctx, g, hidden, round)
-		errs := []error{err}
-		var queued, wanted []*ledger.Record
-		for _, r := range taken {
-			switch r.Status {
-			case payment.Queued:
-				queued = append(queued, r)
-			case payment.Submitting:
-				err := p.Submitter.Abandon(ctx, r.Key())
-				if errors.As(err, new(*ledger.Held)) {
-					wanted, err = append(wanted, r), nil // to be asked about meanwhile
-				}
+		taken, err := p.Ledger.Take(ctx, ledger.Sending, g, hide, sendingRound)
+		if err != nil {
+			return err
+		}
+		errs := []error{p.putOffUnreadable(ctx, g, taken)}
+		var queued []*ledger.Record
+		for _, r := range taken.Records {
+			switch {
+			case r.Status == payment.Submitting:
+				errs = append(errs, p.Submitter.Abandon(ctx, r.Key()))
+			case r.Status == payment.Queued && p.Submitter.TooLate(r):
+				_, err := p.Submitter.Expire(ctx, r)
 				errs = append(errs, err)
-			default:
-				wanted = append(wanted, r)
+			case r.Status == payment.Queued:
+				queued = append(queued, r)
 			}
 		}
-		errs = append(errs, p.requeue(ctx, g, queued, hidden))
-		if halt.until.IsZero() {
-			halt, err = p.lookUp(ctx, g, wanted)
-		} else {
-			err = p.putOff(ctx, g, ids(wanted), &halt)
-		}
-		err = errors.Join(append(errs, err)...)
-		if err != nil || len(taken) < round || halt.over(p.Now()) {
-			if err = errors.Join(halt.why, err); err != nil {
-				err = fmt.Errorf("statuspoll: %s: %w", g, err)
-			}
+		errs = append(errs, p.requeue(ctx, taken, queued))
+		if err := errors.Join(errs...); err != nil || taken.Len() < sendingRound {
 			return err
 		}
 	}
 }
 
-// requeue brings back payments whose tasks should have come long ago. Who has been
-// claimed meanwhile stays due when the claim ends.
-func (p *Poller) requeue(ctx context.Context, g payment.Gateway, queued []*ledger.Record, hidden time.Time) error {
+// requeue brings back payments whose tasks should have come long ago.
+func (p *Poller) requeue(ctx context.Context, taken *ledger.Taken, queued []*ledger.Record) error {
 	if len(queued) == 0 {
 		return nil
 	}
@@ -128,63 +129,100 @@ func (p *Poller) requeue(ctx context.Context, g payment.Gateway, queued []*ledge
 	if err := p.Requeue(ctx, payments); err != nil {
 		return err
 	}
-	return p.Ledger.PostponeHidden(ctx, g, ids(queued), hidden, p.Now().Add(ledger.TaskGrace))
+	return p.Ledger.Reschedule(ctx, taken, ids(queued), ledger.In(ledger.TaskGrace))
 }
 
-// halt is until when a gateway cannot be asked, and why (nil: its gate is closed, and has
-// said so). The zero value: it can.
-type halt struct {
-	until time.Time
-	why   error
-}
-
-func (h halt) over(now time.Time) bool { return !h.until.IsZero() && !h.until.After(now) }
-
-// putOff says that payments, which were not asked about, are due when the gateway can
-// be asked again: behind those that were put off before.
-func (p *Poller) putOff(ctx context.Context, g payment.Gateway, unasked []string, halt *halt) error {
-	halt.until = halt.until.Add(time.Duration(len(unasked)) * ledger.Apart)
-	return p.Ledger.Postpone(ctx, g, unasked, halt.until)
-}
-
-// lookUp asks for the payments that are due and records what was found.
-func (p *Poller) lookUp(ctx context.Context, g payment.Gateway, due []*ledger.Record) (halt, error) {
-	var halt halt
-	if len(due) == 0 {
-		return halt, nil
+// putOffUnreadable keeps records that cannot be read out of the way of the others.
+func (p *Poller) putOffUnreadable(ctx context.Context, g payment.Gateway, taken *ledger.Taken) error {
+	if len(taken.Unreadable) == 0 {
+		return nil
 	}
+	p.OnUnreadable(g, taken.Unreadable, taken.Err)
+	return p.Ledger.Reschedule(ctx, taken, taken.Unreadable, ledger.In(p.Interval))
+}
+
+// lookUpDue looks up what is due, round by round, as long as the gateway can be asked.
+func (p *Poller) lookUpDue(ctx context.Context, g payment.Gateway) error {
 	asker := p.Askers[g]
-	wanted := due
-	if asker.Together() {
-		unknown, err := p.Ledger.Unknown(ctx, g)
+	for {
+		due, err := p.Ledger.Take(ctx, ledger.Open, g, hide, asker.Round())
 		if err != nil {
-			return halt, err
+			return err
 		}
-		wanted = join(due, unknown)
+		if due.Len() == 0 {
+			return nil
+		}
+		q, err := p.gather(ctx, g, due)
+		if err != nil {
+			return err
+		}
+		if err := p.putOffUnreadable(ctx, g, due); err != nil {
+			return err
+		}
+		if why := asker.Ready(ctx); why != nil {
+			return errors.Join(p.Ledger.Release(ctx, due, ids(q.due)), p.notAsked(g, why))
+		}
+		findings, why := p.ask(ctx, g, q)
+		if err := errors.Join(p.apply(ctx, q, findings), p.notAsked(g, why)); err != nil || why != nil || due.Len() < asker.Round() {
+			return err
+		}
 	}
-	prove := p.prove(g, due)
-	release := p.keep(ctx, g, due)
-	findings, err := asker.Ask(ctx, wanted, prove)
+}
+
+// question is what one round asks about: first the payments that are due, then unknown
+// outcomes that may be found on the way.
+type question struct {
+	taken  *ledger.Taken
+	due    []*ledger.Record
+	wanted []*ledger.Record // due, and after them the others
+}
+
+// gather says what a round asks about.
+func (p *Poller) gather(ctx context.Context, g payment.Gateway, taken *ledger.Taken) (question, error) {
+	q := question{taken: taken, due: taken.Records, wanted: taken.Records}
+	if p.Askers[g].Together() && len(q.due) > 0 {
+		unknown, err := p.Ledger.Unknown(ctx, taken)
+		if err != nil {
+			return question{}, err
+		}
+		q.wanted = join(q.due, unknown)
+	}
+	for _, r := range q.wanted {
+		r.CountAnew(taken.Primary(), p.Now())
+	}
+	return q, nil
+}
+
+// ask asks about all of them together, and keeps them hidden meanwhile. (Model step
+// [lookup].)
+func (p *Poller) ask(ctx context.Context, g payment.Gateway, q question) ([]Finding, error) {
+	if len(q.wanted) == 0 {
+		return nil, nil
+	}
+	full := p.wantsFullScan(g, q.due)
+	release := p.keepHidden(ctx, q.taken)
+	findings, err := p.Askers[g].Ask(ctx, q.wanted, full)
 	release()
-	if prove && err == nil {
-		p.proved(g)
+	if full && err == nil {
+		p.scanned(g)
 	}
-	heldErr := p.abandonHeld(ctx, wanted)
+	return findings, err
+}
+
+// apply records what was found.
+func (p *Poller) apply(ctx context.Context, q question, findings []Finding) error {
 	var unchanged, unasked []string
 	var changes []change
-	for i, r := range wanted {
-		f := findings[i]
-		if r.Status == payment.Submitting {
-			continue // there is more to know of it than when it was asked about
-		}
-		if f.Answer.At.IsZero() {
-			if i < len(due) {
+	for i, f := range findings {
+		r, isDue := q.wanted[i], i < len(q.due)
+		switch {
+		case f.Answer.At.IsZero():
+			if isDue {
 				unasked = append(unasked, r.TransactionID)
 			}
 			continue
-		}
-		if i >= len(due) && f.Answer.Receipt == nil && !(f.Proven && p.ripe(r, f.Answer.At)) {
-			continue // not its turn, and not found: that does not count
+		case !isDue && f.Answer.Receipt == nil && !(f.Proven && p.confirmable(r, f.Answer.At)):
+			continue // not due, and not found: that does not count
 		}
 		if c, ok := p.settle(r, f); ok {
 			changes = append(changes, c)
@@ -192,50 +230,32 @@ func (p *Poller) lookUp(ctx context.Context, g payment.Gateway, due []*ledger.Re
 			unchanged = append(unchanged, r.TransactionID)
 		}
 	}
-	next := submit.DueAfter(payment.OnProcessing, p.Now(), p.Interval)
-	if err != nil {
-		later := submit.LoginPause
-		if closed, ok := errors.AsType[*gate.Closed](err); ok {
-			later, err = closed.Wait, nil
-		}
-		halt.until, halt.why = p.Now().Add(later), err
-		// Who was asked about stands behind those who were not. (Not behind a rest of
-		// hours: other workers may be let through before.)
-		behind := p.Now().Add(min(later, p.Interval) + time.Second)
-		next = latest(next, behind)
-		for _, c := range changes {
-			if !c.record.Due.IsZero() {
-				c.record.Due = latest(c.record.Due, behind)
-			}
-		}
-	}
-	err = errors.Join(heldErr, p.putOff(ctx, g, unasked, &halt), p.Ledger.Postpone(ctx, g, unchanged, next))
-	return halt, errors.Join(err, p.save(ctx, changes))
+	return errors.Join(
+		p.Ledger.Release(ctx, q.taken, unasked),
+		p.Ledger.Reschedule(ctx, q.taken, unchanged, ledger.OnGrid(p.Interval)),
+		p.save(ctx, changes),
+	)
 }
 
-// abandonHeld abandons the claims that could not be abandoned before. Where the claim is
-// the one that was asked about, what was found holds for the payment as it stands then.
-func (p *Poller) abandonHeld(ctx context.Context, wanted []*ledger.Record) error {
-	var errs []error
-	for i, r := range wanted {
-		if r.Status != payment.Submitting {
-			continue
-		}
-		err := p.patiently(ctx, func() error { return p.Submitter.Abandon(ctx, r.Key()) })
-		if err == nil {
-			r, err = p.Ledger.Read(ctx, r.Key())
-		}
-		if err == nil && r.Status == payment.Verifying && r.Since.Equal(wanted[i].LeaseEnd()) {
-			wanted[i] = r
-		}
-		errs = append(errs, err)
+// notAsked is what follows where a gateway could not be asked: what was due stays due.
+// That it cannot be logged in to is told; why it is paused its gate has told.
+func (p *Poller) notAsked(g payment.Gateway, why error) error {
+	var closed *gate.Closed
+	var login *clients.Error
+	switch {
+	case why == nil, errors.As(why, &closed):
+		return nil
+	case errors.As(why, &login):
+		p.Submitter.OnLogin(g, why)
+		return nil
+	default:
+		return why
 	}
-	return errors.Join(errs...)
 }
 
-// keep hides payments for as long as they are asked about. A time it fails is no
+// keepHidden hides payments for as long as they are asked about. A time it fails is no
 // harm: another poll may then ask about them too.
-func (p *Poller) keep(ctx context.Context, g payment.Gateway, due []*ledger.Record) (release func()) {
+func (p *Poller) keepHidden(ctx context.Context, taken *ledger.Taken) (release func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var keeping sync.WaitGroup
 	keeping.Go(func() {
@@ -246,7 +266,7 @@ func (p *Poller) keep(ctx context.Context, g payment.Gateway, due []*ledger.Reco
 			case <-ctx.Done():
 				return
 			case <-again.C:
-				_ = p.Ledger.Postpone(ctx, g, ids(due), p.Now().Add(hide))
+				_ = p.Ledger.Hide(ctx, taken, hide)
 			}
 		}
 	})
@@ -256,72 +276,49 @@ func (p *Poller) keep(ctx context.Context, g payment.Gateway, due []*ledger.Reco
 	}
 }
 
-// prove decides whether a poll takes no short cut: when a payment may be about
-// to be believed lost, though not with every poll, or when the last such poll
-// was too long ago. One proof serves all who are ripe for it.
-func (p *Poller) prove(g payment.Gateway, due []*ledger.Record) bool {
+// wantsFullScan decides whether a poll takes no short cut: when a payment may be about
+// to be believed lost, though not with every poll, or when the last such poll was too
+// long ago. One full scan serves all that wait for it.
+func (p *Poller) wantsFullScan(g payment.Gateway, due []*ledger.Record) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.swept == nil {
-		p.swept = make(map[payment.Gateway]time.Time)
+	if p.lastFullScan == nil {
+		p.lastFullScan = make(map[payment.Gateway]time.Time)
 	}
 	now := p.Now()
-	if p.swept[g].IsZero() { // just started: that is no reason to read everything
-		p.swept[g] = now.Add(-p.Interval)
+	if p.lastFullScan[g].IsZero() { // just started: that is no reason to read everything
+		p.lastFullScan[g] = now.Add(-p.Interval)
 	}
-	since := now.Sub(p.swept[g])
-	return since >= p.Sweep || since >= p.Interval && slices.ContainsFunc(due, func(r *ledger.Record) bool { return p.ripe(r, now) })
+	since := now.Sub(p.lastFullScan[g])
+	return since >= p.FullScan || since >= p.Interval && slices.ContainsFunc(due, func(r *ledger.Record) bool { return p.confirmable(r, now) })
 }
 
-func (p *Poller) proved(g payment.Gateway) {
+func (p *Poller) scanned(g payment.Gateway) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.swept[g] = p.Now()
+	p.lastFullScan[g] = p.Now()
 }
 
-// patiently does what a Redis that has just come back puts off, until it is done.
-func (p *Poller) patiently(ctx context.Context, do func() error) error {
-	for {
-		err := do()
-		held, ok := errors.AsType[*ledger.Held](err)
-		if !ok {
-			return err
-		}
-		if err := p.Sleep(ctx, held.Wait); err != nil {
-			return err
+// save records the changes, all in one round trip.
+func (p *Poller) save(ctx context.Context, changes []change) error {
+	records := make([]*ledger.Record, len(changes))
+	for i, c := range changes {
+		records[i] = c.record
+	}
+	var errs []error
+	for i, err := range p.Ledger.SaveAll(ctx, records) {
+		switch {
+		case errors.Is(err, ledger.ErrFenced): // somebody else was first; it is looked at again when due
+		case err != nil:
+			errs = append(errs, err)
+		default:
+			errs = append(errs, p.saved(ctx, changes[i]))
 		}
 	}
+	return errors.Join(errs...)
 }
 
-// save records the changes, all in one round trip. What is put off is not asked about
-// again: hide is longer than that takes, unless Redis comes back once more.
-func (p *Poller) save(ctx context.Context, changes []change) error {
-	var errs []error
-	err := p.patiently(ctx, func() (held error) {
-		records := make([]*ledger.Record, len(changes))
-		for i, c := range changes {
-			records[i] = c.record
-		}
-		var putOff []change
-		for i, err := range p.Ledger.SaveAll(ctx, records) {
-			switch {
-			case errors.As(err, new(*ledger.Held)):
-				putOff, held = append(putOff, changes[i]), err
-			case errors.Is(err, ledger.ErrFenced): // somebody else was first; it is looked at again when due
-			default:
-				if err == nil {
-					err = p.saved(ctx, changes[i])
-				}
-				errs = append(errs, err)
-			}
-		}
-		changes = putOff
-		return held
-	})
-	return errors.Join(append(errs, err)...)
-}
-
-// saved does what follows from a change that stands in the ledger.
+// saved does what follows from a change that is recorded.
 func (p *Poller) saved(ctx context.Context, c change) error {
 	if c.attempt != nil {
 		p.OnAttempt(c.record, *c.attempt, c.detail)
@@ -330,13 +327,6 @@ func (p *Poller) saved(ctx context.Context, c change) error {
 		return p.Requeue(ctx, []*payment.Payment{&c.record.Payment})
 	}
 	return nil
-}
-
-func latest(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
 }
 
 func ids(records []*ledger.Record) []string {

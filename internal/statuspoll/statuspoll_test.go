@@ -2,14 +2,12 @@ package statuspoll_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/redis/go-redis/v9"
 
 	"terbayar/internal/gatewaysim"
 	"terbayar/internal/ledger"
@@ -43,31 +41,29 @@ func story(t *testing.T, r *rig.Rig, key payment.Key, want ...string) {
 }
 
 func TestOnProcessingBecomesTerbayar(t *testing.T) {
-	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
-		r := rig.New(t, client)
-		r.Sim.SetCustomer(gatewaysim.AM, "INV/1", gatewaysim.Customer{Behaviour: gatewaysim.Pays, After: 40 * time.Second})
-		r.Take(rig.AMOrder("INV/1"))
-		r.Submit(inv)
-		r.Poll(payment.AMDigiPay) // nothing is due yet
-		if n := r.Sim.Requests(gatewaysim.AMList); n != 0 {
-			t.Errorf("%d requests before anything was due", n)
-		}
-		r.Forward(30 * time.Second)
-		r.Poll(payment.AMDigiPay)
-		story(t, r, inv, "submit http:200 > accept", "on_processing")
-		r.Forward(30 * time.Second)
-		r.Poll(payment.AMDigiPay)
-		story(t, r, inv, "submit http:200 > accept", "lookup http:200 > accept", "paid")
-		if got := r.Read(inv); got.GatewayStatus != "Terbayar" || got.QRCode == "" || !got.Due.IsZero() {
-			t.Errorf("%+v", got.Payment)
-		}
-		before := len(r.Sim.Journal())
-		r.Forward(time.Hour)
-		r.Poll(payment.AMDigiPay)
-		if n := len(r.Sim.Journal()) - before; n != 0 {
-			t.Errorf("%d requests with nothing open", n)
-		}
-	})
+	r := rig.New(t, redistest.Mini(t))
+	r.Sim.SetCustomer(gatewaysim.AM, "INV/1", gatewaysim.Customer{Behaviour: gatewaysim.Pays, After: 40 * time.Second})
+	r.Take(rig.AMOrder("INV/1"))
+	r.Submit(inv)
+	r.Poll(payment.AMDigiPay) // nothing is due yet
+	if n := r.Sim.Requests(gatewaysim.AMList); n != 0 {
+		t.Errorf("%d requests before anything was due", n)
+	}
+	r.Forward(30 * time.Second)
+	r.Poll(payment.AMDigiPay)
+	story(t, r, inv, "submit http:200 > accept", "on_processing")
+	r.Forward(30 * time.Second)
+	r.Poll(payment.AMDigiPay)
+	story(t, r, inv, "submit http:200 > accept", "lookup http:200 > accept", "paid")
+	if got := r.Read(inv); got.GatewayStatus != "Terbayar" || got.QRCode == "" {
+		t.Errorf("%+v", got.Payment)
+	}
+	before := len(r.Sim.Journal())
+	r.Forward(time.Hour)
+	r.Poll(payment.AMDigiPay)
+	if n := len(r.Sim.Journal()) - before; n != 0 {
+		t.Errorf("%d requests with nothing open", n)
+	}
 }
 
 // TestStatusIDs: every id of gateways.md 1.8, and one nobody has heard of.
@@ -92,26 +88,24 @@ func TestStatusIDs(t *testing.T) {
 }
 
 func TestUnknownIsFoundAndAdopted(t *testing.T) {
-	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
-		r := rig.New(t, client)
-		r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostAfter, Operation: gatewaysim.AMCreate})
-		r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostAfter, Operation: gatewaysim.PaydiaPayment})
-		r.Take(rig.AMOrder("INV/1"), rig.PaydiaOrder("ORD-1"))
-		r.Submit(inv)
-		r.Submit(ord)
-		r.Forward(6 * time.Second) // the first look-up is due after 5 s, not with the poll
-		r.Poll(payment.AMDigiPay)
-		r.Poll(payment.Paydia)
-		story(t, r, inv, "submit net:unknown > verify", "lookup http:200 > accept", "on_processing")
-		story(t, r, ord, "submit net:unknown > verify", "lookup 2006400 > accept", "paid")
-		a := r.Read(ord).Attempts
-		if a[1].ExternalID == "" || a[1].ExternalID == a[0].ExternalID {
-			t.Errorf("X-EXTERNAL-IDs %q, %q", a[0].ExternalID, a[1].ExternalID)
-		}
-		if v := r.Sim.Violations(); len(v) > 0 {
-			t.Errorf("violations: %+v", v)
-		}
-	})
+	r := rig.New(t, redistest.Mini(t))
+	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostAfter, Operation: gatewaysim.AMCreate})
+	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostAfter, Operation: gatewaysim.PaydiaPayment})
+	r.Take(rig.AMOrder("INV/1"), rig.PaydiaOrder("ORD-1"))
+	r.Submit(inv)
+	r.Submit(ord)
+	r.Forward(6 * time.Second) // the first look-up is due after 5 s, not with the poll
+	r.Poll(payment.AMDigiPay)
+	r.Poll(payment.Paydia)
+	story(t, r, inv, "submit net:unknown > verify", "lookup http:200 > accept", "on_processing")
+	story(t, r, ord, "submit net:unknown > verify", "lookup 2006400 > accept", "paid")
+	a := r.Read(ord).Attempts
+	if a[1].ExternalID == "" || a[1].ExternalID == a[0].ExternalID {
+		t.Errorf("X-EXTERNAL-IDs %q, %q", a[0].ExternalID, a[1].ExternalID)
+	}
+	if v := r.Sim.Violations(); len(v) > 0 {
+		t.Errorf("violations: %+v", v)
+	}
 }
 
 // TestNotFoundIsBelievedSlowly: three answers are not enough before two minutes
@@ -120,6 +114,7 @@ func TestNotFoundIsBelievedSlowly(t *testing.T) {
 	for _, key := range []payment.Key{inv, ord} {
 		t.Run(string(key.Gateway), func(t *testing.T) {
 			r := rig.New(t, redistest.Mini(t))
+			r.Sim.AddStrangers(3, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays}) // an empty list proves nothing
 			r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostBefore, Reference: key.TransactionID, Count: 1})
 			r.Take(rig.AMOrder("INV/1"), rig.PaydiaOrder("ORD-1"))
 			r.Submit(key)
@@ -150,6 +145,7 @@ func TestLateCommitIsNoticed(t *testing.T) {
 	for _, key := range []payment.Key{inv, ord} {
 		t.Run(string(key.Gateway), func(t *testing.T) {
 			r := rig.New(t, redistest.Mini(t))
+			r.Sim.AddStrangers(3, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays}) // an empty list proves nothing
 			r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLateLost, Reference: key.TransactionID, Count: 1, Delay: time.Hour})
 			r.Sim.SetCustomer(gatewaysim.AM, "INV/1", gatewaysim.Customer{Behaviour: gatewaysim.Pays})
 			r.Take(rig.AMOrder("INV/1"), rig.PaydiaOrder("ORD-1"))
@@ -372,64 +368,62 @@ func TestTimeForLookupsRunsOut(t *testing.T) {
 }
 
 func TestExpiryAndLateMoney(t *testing.T) {
-	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
-		r := rig.New(t, client)
-		r.Sim.SetCustomer(gatewaysim.AM, "INV/1", gatewaysim.Customer{Behaviour: gatewaysim.PaysLate, After: time.Hour})
-		r.Take(rig.AMOrder("INV/1"), rig.AMOrder("INV/2")) // to be paid within a day
-		never := payment.Key{Gateway: payment.AMDigiPay, TransactionID: "INV/2"}
-		r.Submit(inv)
-		r.Submit(never)
-		r.Forward(24*time.Hour + 30*time.Second) // within the grace time
-		r.Poll(payment.AMDigiPay)
-		if s := r.Read(inv).Status; s != payment.OnProcessing {
-			t.Errorf("%s within the grace time", s)
-		}
-		r.Forward(time.Minute)
-		r.Poll(payment.AMDigiPay)
-		if s := r.Read(inv).Status; s != payment.Expired {
-			t.Errorf("%s, want expired", s)
-		}
-		r.Forward(time.Hour)
-		r.Poll(payment.AMDigiPay)
-		story(t, r, inv, "submit http:200 > accept", "lookup http:200 > accept", "lookup http:200 > accept", "paid")
-		if s := r.Read(never).Status; s != payment.Expired {
-			t.Errorf("%s, want expired", s)
-		}
-		r.Forward(8 * 24 * time.Hour)
-		r.Poll(payment.AMDigiPay)
-		before := len(r.Sim.Journal())
-		r.Forward(time.Hour)
-		r.Poll(payment.AMDigiPay)
-		if n := len(r.Sim.Journal()) - before; n != 0 {
-			t.Errorf("%d requests after the window for late money", n)
-		}
-	})
+	r := rig.New(t, redistest.Mini(t))
+	r.Sim.SetCustomer(gatewaysim.AM, "INV/1", gatewaysim.Customer{Behaviour: gatewaysim.PaysLate, After: time.Hour})
+	r.Take(rig.AMOrder("INV/1"), rig.AMOrder("INV/2")) // to be paid within a day
+	never := payment.Key{Gateway: payment.AMDigiPay, TransactionID: "INV/2"}
+	r.Submit(inv)
+	r.Submit(never)
+	r.Forward(24*time.Hour + 30*time.Second) // within the grace time
+	r.Poll(payment.AMDigiPay)
+	if s := r.Read(inv).Status; s != payment.OnProcessing {
+		t.Errorf("%s within the grace time", s)
+	}
+	r.Forward(time.Minute)
+	r.Poll(payment.AMDigiPay)
+	if s := r.Read(inv).Status; s != payment.Expired {
+		t.Errorf("%s, want expired", s)
+	}
+	r.Forward(time.Hour)
+	r.Poll(payment.AMDigiPay)
+	story(t, r, inv, "submit http:200 > accept", "lookup http:200 > accept", "lookup http:200 > accept", "paid")
+	if s := r.Read(never).Status; s != payment.Expired {
+		t.Errorf("%s, want expired", s)
+	}
+	r.Forward(8 * 24 * time.Hour)
+	r.Poll(payment.AMDigiPay)
+	before := len(r.Sim.Journal())
+	r.Forward(time.Hour)
+	r.Poll(payment.AMDigiPay)
+	if n := len(r.Sim.Journal()) - before; n != 0 {
+		t.Errorf("%d requests after the window for late money", n)
+	}
 }
 
 // TestAbandonedClaimIsLookedUp: a worker was killed between its claim and its
 // record; the poll takes over when the claim ends, from the ledger alone.
 func TestAbandonedClaimIsLookedUp(t *testing.T) {
-	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
-		r := rig.New(t, client)
-		r.Take(rig.PaydiaOrder("ORD-1"))
-		_, verdict, err := r.Ledger.Claim(t.Context(), ord,
-			payment.Attempt{At: r.Now(), Kind: payment.KindSubmit, ExternalID: "1"}, rig.Lease)
-		if err != nil || verdict != ledger.Claimed {
-			t.Fatal(verdict, err)
-		}
-		r.Forward(rig.Lease)
-		due, err := r.Ledger.Due(t.Context(), payment.Gateways())
-		if err != nil || !slices.Contains(due, payment.Paydia) {
-			t.Fatalf("due: %v, %v", due, err)
-		}
-		r.Poll(payment.Paydia)
-		story(t, r, ord, "submit net:unknown > verify", "verifying")
-		if a := r.Read(ord).Attempts[0]; a.ExternalID != "1" || a.DurationMS != rig.Lease.Milliseconds() {
-			t.Errorf("%+v", a)
-		}
-		r.Poll(payment.Paydia) // with nothing to wait for: the request ended long before the claim
-		story(t, r, ord, "submit net:unknown > verify", "lookup 4046401 > verify", "verifying")
-	})
+	r := rig.New(t, redistest.Mini(t))
+	r.Take(rig.PaydiaOrder("ORD-1"))
+	_, verdict, err := r.Ledger.Claim(t.Context(), ord,
+		ledger.Claim{
+			Attempt: payment.Attempt{At: r.Now(), Kind: payment.KindSubmit, ExternalID: "1"}, Lease: rig.Times.Lease, Patience: time.Second,
+		})
+	if err != nil || verdict != ledger.Claimed {
+		t.Fatal(verdict, err)
+	}
+	r.Forward(rig.Times.Lease)
+	due, err := r.Ledger.Due(t.Context(), payment.Gateways())
+	if err != nil || !slices.Contains(due, payment.Paydia) {
+		t.Fatalf("due: %v, %v", due, err)
+	}
+	r.Poll(payment.Paydia)
+	story(t, r, ord, "submit net:unknown > verify", "verifying")
+	if a := r.Read(ord).Attempts[0]; a.ExternalID != "1" || a.DurationMS != rig.Times.Lease.Milliseconds() {
+		t.Errorf("%+v", a)
+	}
+	r.Poll(payment.Paydia) // with nothing to wait for: the request ended long before the claim
+	story(t, r, ord, "submit net:unknown > verify", "lookup 4046401 > verify", "verifying")
 }
 
 // TestLostTaskIsBroughtBack: the payment stands in the ledger, its task nowhere.
@@ -716,35 +710,33 @@ func TestListMovesWhileItIsRead(t *testing.T) {
 // while, with a few round trips for all of them; and one that is claimed meanwhile is due
 // when its claim ends.
 func TestLongQueue(t *testing.T) {
-	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
-		r := rig.New(t, client)
-		_, orders := keys(300)
-		r.Take(orders...)
-		r.Forward(ledger.TaskGrace)
-		requeue := r.Poller.Requeue
-		r.Poller.Requeue = func(ctx context.Context, payments []*payment.Payment) error {
-			if _, verdict, err := r.Ledger.Claim(ctx, inv, payment.Attempt{At: r.Now(), Kind: payment.KindSubmit}, time.Second); verdict != ledger.Claimed {
-				t.Error(verdict, err)
-			}
-			return requeue(ctx, payments)
+	r := rig.New(t, redistest.Mini(t))
+	_, orders := keys(300)
+	r.Take(orders...)
+	r.Forward(ledger.TaskGrace)
+	requeue := r.Poller.Requeue
+	r.Poller.Requeue = func(ctx context.Context, payments []*payment.Payment) error {
+		if _, verdict, err := r.Ledger.Claim(ctx, inv, ledger.Claim{Lease: time.Second, Patience: time.Second}); verdict != ledger.Claimed {
+			t.Error(verdict, err)
 		}
-		trips := redistest.Count(client)
-		r.Poll(payment.AMDigiPay)
-		// Take, the records, the claim, postpone; Redis is met, and hears each script for
-		// the first time.
-		if n := len(r.Queue()); n != 300 || trips.N() > 15 {
-			t.Errorf("%d requeued, %d round trips", n, trips.N())
-		}
-		r.Poller.Requeue = requeue
-		r.Forward(time.Second)
-		r.Poll(payment.AMDigiPay)
-		story(t, r, inv, "submit net:unknown > verify", "verifying")
-		r.Forward(ledger.TaskGrace)
-		r.Poll(payment.AMDigiPay)
-		if n := len(r.Queue()); n != 299 {
-			t.Errorf("%d requeued", n)
-		}
-	})
+		return requeue(ctx, payments)
+	}
+	trips := redistest.Count(r.Redis)
+	r.Poll(payment.AMDigiPay)
+	// Take, the records, the claim, postpone; Redis is met, and hears each script for
+	// the first time.
+	if n := len(r.Queue()); n != 300 || trips.N() > 15 {
+		t.Errorf("%d requeued, %d round trips", n, trips.N())
+	}
+	r.Poller.Requeue = requeue
+	r.Forward(time.Second)
+	r.Poll(payment.AMDigiPay)
+	story(t, r, inv, "submit net:unknown > verify", "verifying")
+	r.Forward(ledger.TaskGrace)
+	r.Poll(payment.AMDigiPay)
+	if n := len(r.Queue()); n != 299 {
+		t.Errorf("%d requeued", n)
+	}
 }
 
 // lateAsker brings its findings after a while.
@@ -776,69 +768,38 @@ func TestSettleIsTheAnswers(t *testing.T) {
 	story(t, r, ord, "submit net:unknown > verify", "lookup 4046401 > verify", "lookup 4046401 > review", "needs_review")
 }
 
-// TestRedisHasComeBack: a poll asks at once, and records what it found when everybody
-// has told that Redis what it may have forgotten, in whichever comes to stay. What was
-// found of a lapsed claim holds only for what became of that claim.
-func TestRedisHasComeBack(t *testing.T) {
+// TestPrimaryChanged: "not found" is counted, and waited for, anew by another primary: its
+// clock says nothing about how long ago anything was.
+func TestPrimaryChanged(t *testing.T) {
 	client := redistest.Server(t, "--enable-debug-command", "yes").Client(t)
 	r := rig.New(t, client)
-	restart := func() {
-		t.Helper()
-		if err := client.Do(t.Context(), "DEBUG", "CHANGE-REPL-ID").Err(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	claim := func(key payment.Key) *ledger.Record {
-		t.Helper()
-		claimed, verdict, err := r.Ledger.Claim(t.Context(), key, payment.Attempt{At: r.Now(), Kind: payment.KindSubmit}, rig.Lease)
-		if verdict != ledger.Claimed {
-			t.Fatal(verdict, err)
-		}
-		return claimed
-	}
-	left := payment.Key{Gateway: payment.Paydia, TransactionID: "ORD-2"}
-	late := payment.Key{Gateway: payment.Paydia, TransactionID: "ORD-3"}
-	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostAfter, Operation: gatewaysim.PaydiaPayment})
-	r.Take(rig.PaydiaOrder("ORD-1"), rig.PaydiaOrder("ORD-2"), rig.PaydiaOrder("ORD-3"))
+	r.SetPolicy(`gateways: {paydia: {verify: {settle: 1ms, lookups: 2, then: review}, rules: [
+		{code: "net:unknown", action: verify, backoff: {type: constant, base: 1ms, jitter: 0%}, max_attempts: 100}]}}`)
+	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostBefore, Operation: gatewaysim.PaydiaPayment})
+	r.Take(rig.PaydiaOrder("ORD-1"))
 	r.Submit(ord)
-	claim(left) // by somebody who is gone
-	comesBack := claim(late)
-	r.Forward(rig.Lease)
-	restart()
-
-	errStopped := errors.New("stopped")
-	r.Poller.Sleep = func(context.Context, time.Duration) error { return errStopped }
-	if err := r.Poller.Poll(t.Context(), payment.Paydia); !errors.Is(err, errStopped) {
-		t.Error(err)
-	}
-	r.Forward(10 * time.Second) // nobody else was let at them in the meantime
-	restart()
-	asked := r.Sim.Requests(gatewaysim.PaydiaQuery)
-	var slept []time.Duration
-	r.Poller.Sleep = func(_ context.Context, d time.Duration) error {
-		slept = append(slept, d)
-		if n := r.Sim.Requests(gatewaysim.PaydiaQuery) - asked; n != 3 {
-			t.Errorf("asked %d times", n)
-		}
-		story(t, r, ord, "submit net:unknown > verify", "verifying")
-		story(t, r, left, "submit  > ", "submitting")
-		r.Forward(d)
-		if len(slept) == 1 {
-			comesBack.Status, comesBack.Since, comesBack.Due = payment.Verifying, r.Now(), r.Now().Add(time.Hour)
-			if err := r.Ledger.Save(t.Context(), comesBack); err != nil {
-				t.Error(err)
+	lookUp := func() {
+		t.Helper()
+		deadline := time.Now().Add(20 * time.Second)
+		for before := len(r.Read(ord).Attempts); len(r.Read(ord).Attempts) == before; {
+			if r.Poll(payment.Paydia); time.Now().After(deadline) {
+				t.Fatal("not looked up in time")
 			}
-			restart()
 		}
-		return nil
 	}
-	r.Poll(payment.Paydia)
-	if diff := cmp.Diff([]time.Duration{6 * time.Second, 6 * time.Second}, slept); diff != "" {
-		t.Error(diff)
+	lookUp()
+	if err := client.Do(t.Context(), "DEBUG", "CHANGE-REPL-ID").Err(); err != nil {
+		t.Fatal(err)
 	}
-	story(t, r, ord, "submit net:unknown > verify", "lookup 2006400 > accept", "paid")
-	story(t, r, left, "submit net:unknown > verify", "lookup 4046401 > verify", "verifying")
-	story(t, r, late, "submit  > ", "verifying") // a look-up made before Since says nothing
+	before := r.Read(ord)
+	lookUp()
+	got := r.Read(ord)
+	if got.NotFound != 1 || !got.UnknownSince.After(before.UnknownSince) {
+		t.Errorf("not found %d times since %v, by the former primary since %v", got.NotFound, got.UnknownSince, before.UnknownSince)
+	}
+	lookUp()
+	story(t, r, ord, "submit net:unknown > verify", "lookup 4046401 > verify", "lookup 4046401 > verify",
+		"lookup 4046401 > review", "needs_review")
 }
 
 // TestTwiceAtTheGateway goes to a person: somebody else has sent the same id.

@@ -1,5 +1,5 @@
 // Package submit is the moment a payment leaves: claim, send once, decide,
-// record. Whatever happens between the claim and the record - a time-out, a
+// record. Whatever happens between the claim and the record - a timeout, a
 // crash, an answer nobody can read - leaves a payment of unknown outcome, and
 // those are looked up, never sent again.
 package submit
@@ -27,17 +27,33 @@ type Submitter struct {
 	Policy   *retrypolicy.Policy
 	Sealer   *secret.Sealer
 
-	// Lease is how long a claim is held: longer than the gateway time-out, so that
-	// a claim that has lapsed means a holder that is gone.
-	Lease time.Duration
+	Times Times
 	// PollInterval is the grid on which open payments are polled.
 	PollInterval time.Duration
-	Now          func() time.Time
+	// QueueTTL is how long a payment of a gateway without an expiry date of its own may
+	// wait to be sent; a gateway without one: for ever.
+	QueueTTL map[payment.Gateway]time.Duration
+	Now      func() time.Time
 	// OnLogin is told, before every submit that the gate lets through, whether the
 	// gateway can be logged in to.
 	OnLogin func(g payment.Gateway, err error)
+	// OnExpired is told of every payment that was not sent in time.
+	OnExpired func(r *ledger.Record)
 	// OnAttempt is told of every attempt, with what its client had to add.
 	OnAttempt func(r *ledger.Record, a payment.Attempt, detail error)
+}
+
+// Times is the chain of timeouts around one submit. The request leaves within Send of
+// the claim's leaving or not at all; it is over a gateway timeout later; and the claim
+// holds for a margin beyond that:
+//
+//	claim leaves |-- Send: acknowledged, first byte --|-- gateway timeout --|-- margin --| claim expires
+//
+// So a claim that has expired means that its request has long ended, or never leaves: a
+// worker that was frozen meanwhile finds its right to send used up.
+type Times struct {
+	Send  time.Duration
+	Lease time.Duration // how long a claim is held: Send, gateway timeout and margin
 }
 
 // Next says when to come back for a payment. The zero value: no need to.
@@ -46,15 +62,20 @@ type Next struct {
 	Reason string // a code or a few words of our own; safe to show anywhere
 }
 
-// soon is "at once" for what has to go through the queue all the same.
-const soon = time.Millisecond
+const (
+	// soon is "at once" for what has to go through the queue all the same.
+	soon = time.Millisecond
+	// versionWait is when a worker looks again at a record of another version.
+	versionWait = 30 * time.Second
+)
 
 // LoginPause is how long a payment waits when its gateway cannot be logged in
 // to. Nothing has been claimed, sent or asked then, and no attempt is spent.
 const LoginPause = 5 * time.Second
 
-// Submit takes one payment as far as it goes right now. An error means that the
-// ledger could not be used; the payment is then to be tried again.
+// Submit takes one payment as far as it goes right now. The error is
+// ledger.ErrNotFound, or that of a Redis that cannot be used; the payment is then to be
+// tried again.
 func (s *Submitter) Submit(ctx context.Context, key payment.Key) (Next, error) {
 	gateway, ok := s.Gateways[key.Gateway]
 	if !ok {
@@ -66,25 +87,63 @@ func (s *Submitter) Submit(ctx context.Context, key payment.Key) (Next, error) {
 	}
 	defer pass.Leave()
 	s.OnLogin(key.Gateway, nil)
-	claimed, verdict, err := s.Ledger.Claim(ctx, key, payment.Attempt{
-		At: s.Now().UTC().Truncate(time.Millisecond), Kind: payment.KindSubmit, ExternalID: gateway.NewExternalID(),
-	}, s.Lease)
-	if verdict == ledger.Lapsed {
-		err = s.Abandon(ctx, key)
+	r, verdict, err := s.Ledger.Claim(ctx, key, ledger.Claim{
+		Attempt: payment.Attempt{
+			At: s.Now().UTC().Truncate(time.Millisecond), Kind: payment.KindSubmit, ExternalID: gateway.NewExternalID(),
+		},
+		Lease: s.Times.Lease, QueueTTL: s.QueueTTL[key.Gateway], Patience: s.Times.Send,
+	})
+	if later, ok := errors.AsType[*ledger.LaterError](err); ok {
+		return Next{In: max(later.Wait, soon), Reason: later.Error()}, nil
 	}
-	held, ok := errors.AsType[*ledger.Held](err)
-	switch {
-	case ok:
-		return Next{In: held.Wait, Reason: held.Error()}, nil
-	case err != nil:
+	if err != nil {
 		return Next{}, fmt.Errorf("submit: %w", err)
-	case verdict == ledger.Missing:
+	}
+	switch verdict {
+	case ledger.Claimed:
+		return s.send(ctx, gateway, pass, r)
+	case ledger.Lapsed:
+		return Next{}, s.Abandon(ctx, key)
+	case ledger.Expired:
+		return s.Expire(ctx, r)
+	case ledger.Missing:
 		return Next{}, fmt.Errorf("submit: %s: %w", key, ledger.ErrNotFound)
-	case verdict != ledger.Claimed:
-		// On its way elsewhere, or past being sent: the ledger watches it.
+	case ledger.Version: // for a worker that can read it
+		return Next{In: versionWait, Reason: ledger.ErrVersion.Error()}, nil
+	default: // on its way elsewhere, or past being sent: the ledger watches it
 		return Next{}, nil
 	}
-	return s.send(ctx, gateway, pass, claimed)
+}
+
+// TooLate reports whether a queued payment can no longer be sent, by Redis' clock.
+func (s *Submitter) TooLate(r *ledger.Record) bool {
+	end := r.ExpiresAt
+	if ttl := s.QueueTTL[r.Gateway]; end.IsZero() && ttl > 0 {
+		end = r.CreatedAt.Add(ttl)
+	}
+	return !end.IsZero() && !r.Now(s.Now()).Before(end)
+}
+
+// Expire ends a payment that was not sent in time. An earlier send of unknown outcome
+// is still looked for. Redis' clock says that it is too late; where this worker's says
+// otherwise nobody knows, and it is neither sent nor ended.
+func (s *Submitter) Expire(ctx context.Context, r *ledger.Record) (Next, error) {
+	if !r.ExpiresAt.IsZero() && s.Now().Before(r.ExpiresAt) {
+		return Next{In: LoginPause, Reason: "this worker's clock and Redis' do not agree whether it has expired"}, nil
+	}
+	r.Status, r.Reason = payment.Expired, "not sent in time"
+	if r.Unknowns > 0 {
+		r.Due = ledger.In(0)
+	}
+	err := s.Ledger.Save(ctx, r)
+	if errors.Is(err, ledger.ErrFenced) { // somebody else was first
+		return Next{}, nil
+	}
+	if err != nil {
+		return Next{}, fmt.Errorf("submit: %w", err)
+	}
+	s.OnExpired(r)
+	return Next{}, nil
 }
 
 // notNow is what follows when the gate does not open. Only a Redis that cannot be
@@ -102,10 +161,10 @@ func (s *Submitter) notNow(g payment.Gateway, err error) (Next, error) {
 
 // send sends a claimed payment once and records what came of it. From here on
 // the caller's context no longer counts: breaking off a request that may move
-// money would only make its outcome unknown.
+// money would only make its outcome unknown. (Model steps [send] and [record].)
 func (s *Submitter) send(ctx context.Context, gateway clients.Gateway, pass *gate.Pass, r *ledger.Record) (Next, error) {
 	attempt := r.Attempts[len(r.Attempts)-1]
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.LeaseEnd().Sub(s.Now()))
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.Times.Lease-r.SinceClaim(s.Now()))
 	defer cancel()
 
 	answer := s.attempt(ctx, gateway, r, attempt.ExternalID)
@@ -115,13 +174,13 @@ func (s *Submitter) send(ctx context.Context, gateway clients.Gateway, pass *gat
 	attempt.Action = string(decision.Action)
 	attempt.DurationMS = answer.Duration.Milliseconds()
 
-	next := s.apply(gateway, r, attempt, answer, decision)
+	next := s.apply(gateway, r, answer, decision)
 	r.Close(attempt)
 	err := s.Ledger.Save(ctx, r)
 	if errors.Is(err, ledger.ErrFenced) {
-		err = s.adopt(ctx, r.Key(), answer)
+		err = s.adopt(ctx, r, attempt, answer, decision)
 	}
-	if err != nil { // it will be looked up when the claim ends
+	if err != nil { // it will be looked up when the claim expires
 		return Next{}, fmt.Errorf("submit: the answer %s is not recorded: %w", answer.Code, err)
 	}
 	s.OnAttempt(r, attempt, answer.Err)
@@ -141,14 +200,25 @@ func (s *Submitter) attempt(ctx context.Context, gateway clients.Gateway, r *led
 			return clients.Answer{Code: retrypolicy.CodeUnsent, Err: err}
 		}
 	}
-	return gateway.Submit(ctx, clients.Submission{Order: o, CustomerToken: token, ExternalID: externalID})
+	return gateway.Submit(ctx, clients.Submission{
+		Order: o, CustomerToken: token, ExternalID: externalID, MayLeave: func() error { return s.mayLeave(r) },
+	})
+}
+
+// mayLeave says whether a claimed payment may still be sent: the right to send is a
+// budget of time since the claim left.
+func (s *Submitter) mayLeave(r *ledger.Record) error {
+	if since := r.SinceClaim(s.Now()); since > s.Times.Send {
+		return fmt.Errorf("the claim was made %s ago, and had to be used within %s", since.Round(time.Millisecond), s.Times.Send)
+	}
+	return nil
 }
 
 // decide asks the policy what follows. A rule's attempts are those that fell
-// under its action: a void token is no sign that the gateway is busy.
+// under its action: a refused token is no sign that the gateway is busy.
 func (s *Submitter) decide(r *ledger.Record, answer clients.Answer) retrypolicy.Decision {
 	d := s.Policy.Decide(r.Gateway, answer.Code, answer.Message, 1, 0)
-	age := s.Now().Sub(r.Attempts[0].At) // the first attempt of a payment is a submit
+	age := r.Now(s.Now()).Sub(r.FirstClaim)
 	switch {
 	case d.Action == retrypolicy.Retry:
 		r.Retries++
@@ -156,114 +226,118 @@ func (s *Submitter) decide(r *ledger.Record, answer clients.Answer) retrypolicy.
 	case d.Action == retrypolicy.RefreshToken:
 		r.Refreshes++
 		d = s.Policy.Decide(r.Gateway, answer.Code, answer.Message, r.Refreshes, age)
-	case d.Action == retrypolicy.Reject && r.Doubts > 0:
-		// A refusal of this send says nothing about the earlier one that was never
-		// accounted for (gateways.md 3.1).
+	case d.Action == retrypolicy.Reject && r.Unknowns > 0:
+		// A refusal of this send says nothing about the earlier one whose outcome is
+		// unknown (gateways.md 3.1).
 		d.Action = retrypolicy.Verify
 	}
 	return d
 }
 
 // apply brings the record to where the decision puts it.
-func (s *Submitter) apply(gateway clients.Gateway, r *ledger.Record, a payment.Attempt, answer clients.Answer, d retrypolicy.Decision) Next {
-	now := s.Now()
+func (s *Submitter) apply(gateway clients.Gateway, r *ledger.Record, answer clients.Answer, d retrypolicy.Decision) Next {
 	switch d.Action {
 	case retrypolicy.Accept:
 		if answer.Receipt != nil {
 			answer.Receipt.Apply(&r.Payment)
-		} else { // an override says so; where it stands is for the poll to find out
+		} else { // an override says so; its status is for the poll to find out
 			r.Status, r.GatewayStatus = payment.OnProcessing, answer.Code
 		}
-		r.Due = DueAfter(r.Status, now, s.PollInterval)
+		r.Due = DueAfter(r.Status, s.PollInterval)
 		return Next{}
 	case retrypolicy.Retry, retrypolicy.RefreshToken:
 		if d.Action == retrypolicy.RefreshToken {
 			gateway.DropToken(answer.Token)
 		}
-		// Behind what the gateway asked for comes the policy's own wait: its jitter
+		// The policy's own wait comes after what the gateway asked for: its jitter
 		// keeps all that were sent away from coming back in the same instant.
 		next := Next{In: max(answer.RetryAfter+d.Delay, soon), Reason: answer.Code}
-		// Whoever's task comes first has to wait: there may be two of them.
-		r.Status, r.After, r.Due = payment.Queued, now.Add(next.In), now.Add(next.In+ledger.TaskGrace)
+		// Whichever task comes first has to wait: there may be two of them.
+		r.Status, r.NotBefore = payment.Queued, next.In
 		return next
 	case retrypolicy.Reject:
-		r.Status, r.GatewayStatus, r.Due = payment.Rejected, answer.Code, time.Time{}
+		r.Status, r.GatewayStatus, r.Due = payment.Rejected, answer.Code, ledger.Due{}
 		return Next{}
 	case retrypolicy.Review:
-		r.Status, r.GatewayStatus, r.Due = payment.NeedsReview, answer.Code, time.Time{}
+		r.Status, r.GatewayStatus, r.Due = payment.NeedsReview, answer.Code, ledger.Due{}
 		r.Reason = d.Reason
-		if r.Doubts > 0 { // an earlier send is still unaccounted for: the poll keeps an eye on it
-			r.Due = now
+		if r.Unknowns > 0 { // the outcome of an earlier send is still unknown: it is looked for
+			r.Due = ledger.In(0)
 		}
 		return Next{}
 	default:
-		s.doubt(r, answer.Code, a.End())
+		first, _ := s.Policy.Lookup(r.Gateway, answer.Code, 0, 0)
+		r.Unknown(answer.Code)
+		r.Due = ledger.In(first)
 		return Next{}
 	}
 }
 
-// doubt puts a payment whose outcome is unknown up for looking up.
-func (s *Submitter) doubt(r *ledger.Record, code string, since time.Time) {
-	first, _ := s.Policy.Lookup(r.Gateway, code, 0, 0)
-	r.Status, r.Due = payment.Verifying, since.Add(first)
-	r.Doubts++
-	r.Doubt, r.Since, r.Lookups, r.NotFound = code, since, 0, 0
-}
-
-// Abandon records that whoever claimed a payment is gone: whether its request
-// left, nobody knows. It does nothing when the claim is still held, or has
-// ended meanwhile. The error is a *ledger.Held where Redis has just come back.
+// Abandon records that whoever claimed a payment is gone: whether its request left,
+// nobody knows. It does nothing when the claim has not expired, by Redis' clock, or has
+// ended meanwhile. (Model step [expire].)
 func (s *Submitter) Abandon(ctx context.Context, key payment.Key) error {
 	r, err := s.Ledger.Read(ctx, key)
 	if err != nil {
 		return fmt.Errorf("abandon: %w", err)
 	}
-	if !r.Lapsed(s.Now()) {
+	if r.Status != payment.Submitting {
 		return nil
 	}
 	attempt := r.Attempts[len(r.Attempts)-1]
 	attempt.Code, attempt.Action = retrypolicy.CodeUnknown, string(retrypolicy.Verify)
-	attempt.DurationMS = r.LeaseEnd().Sub(attempt.At).Milliseconds()
-	s.doubt(r, attempt.Code, r.LeaseEnd())
-	r.Due = s.Now() // its request has ended long before the claim: there is nothing to wait for
+	attempt.DurationMS = s.Times.Lease.Milliseconds()
+	r.Unknown(attempt.Code)
+	r.Due = ledger.In(0) // its request has ended long before the claim: there is nothing to wait for
 	r.Close(attempt)
-	switch err := s.Ledger.SaveAll(ctx, []*ledger.Record{r})[0]; {
-	case errors.Is(err, ledger.ErrFenced): // somebody else noticed, or the holder came back
+	switch err := s.Ledger.SaveIfExpired(ctx, r); {
+	case errors.Is(err, ledger.ErrFenced): // it has not expired, or the holder came back
 		return nil
 	case err != nil:
 		return fmt.Errorf("abandon: %w", err)
 	}
-	s.OnAttempt(r, attempt, errAbandoned)
+	s.OnAttempt(r, attempt, errExpiredClaim)
 	return nil
 }
 
-var errAbandoned = errors.New("its worker did not come back")
+var errExpiredClaim = errors.New("the claim expired: its worker is gone")
 
-// adopt is for an answer that came after the claim had lapsed and the payment
-// was put up for looking up. What the gateway positively said is as good as a
-// look-up that finds it; anything else is left to the look-ups.
-func (s *Submitter) adopt(ctx context.Context, key payment.Key, answer clients.Answer) error {
-	if answer.Receipt == nil {
-		return nil
-	}
-	r, err := s.Ledger.Read(ctx, key)
+// adopt is for an answer that came after the claim had expired and the payment was put
+// up for looking up. What the gateway positively said is as good as a lookup that finds
+// it, and a refusal of the only request that may have reached it ends the payment;
+// anything else is left to the lookups.
+func (s *Submitter) adopt(ctx context.Context, claimed *ledger.Record, attempt payment.Attempt, answer clients.Answer, d retrypolicy.Decision) error {
+	r, err := s.Ledger.Read(ctx, claimed.Key())
 	if err != nil || r.Status != payment.Verifying {
 		return err
 	}
-	answer.Receipt.Apply(&r.Payment)
-	r.Due = DueAfter(r.Status, s.Now(), s.PollInterval)
-	err = s.Ledger.SaveAll(ctx, []*ledger.Record{r})[0]
-	if errors.Is(err, ledger.ErrFenced) || errors.As(err, new(*ledger.Held)) {
-		return nil // the look-ups will find it, too
+	number := len(claimed.Attempts)
+	onlyOne := r.Unknowns == 1 && number <= len(r.Attempts) && r.Attempts[number-1].Code == retrypolicy.CodeUnknown
+	switch {
+	case answer.Receipt != nil:
+		answer.Receipt.Apply(&r.Payment)
+		r.Due = DueAfter(r.Status, s.PollInterval)
+	case onlyOne && (d.Action == retrypolicy.Reject || d.Action == retrypolicy.Review):
+		r.Status, r.GatewayStatus, r.Reason, r.Due = payment.Rejected, answer.Code, "", ledger.Due{}
+		if d.Action == retrypolicy.Review {
+			r.Status, r.Reason = payment.NeedsReview, d.Reason
+		}
+	default:
+		return nil
+	}
+	r.Append(attempt)
+	err = s.Ledger.Save(ctx, r)
+	if errors.Is(err, ledger.ErrFenced) {
+		return nil // the lookups will find it, too
 	}
 	return err
 }
 
-// DueAfter is when a payment that has just reached a status is next looked at:
-// an open one on the grid of the poll, so that one poll serves all of them.
-func DueAfter(status payment.Status, now time.Time, interval time.Duration) time.Time {
+// DueAfter is when a payment that has just reached a status is next looked up: an open
+// one on the grid of the poll, so that one poll serves all of them.
+func DueAfter(status payment.Status, interval time.Duration) ledger.Due {
 	if status != payment.OnProcessing {
-		return time.Time{}
+		return ledger.Due{}
 	}
-	return now.Truncate(interval).Add(interval)
+	return ledger.OnGrid(interval)
 }

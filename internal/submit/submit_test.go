@@ -1,6 +1,7 @@
 package submit_test
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"sync"
@@ -10,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/redis/go-redis/v9"
 
+	"terbayar/internal/clients"
 	"terbayar/internal/gatewaysim"
 	"terbayar/internal/ledger"
 	"terbayar/internal/payment"
@@ -78,7 +80,7 @@ func TestEveryAnswer(t *testing.T) {
 			if (next.In > 0) != (record.Status == payment.Queued) {
 				t.Errorf("in %s, to come again in %s", record.Status, next.In)
 			}
-			if record.Status.Final() != (record.Due.IsZero() && record.SealedToken == "" && record.Status.Final()) {
+			if record.Status.Final() && record.SealedToken != "" {
 				t.Error("a final payment keeps its customer token")
 			}
 			if record.Status == payment.NeedsReview && record.Reason == "" {
@@ -134,45 +136,96 @@ func TestAttemptsRunOut(t *testing.T) {
 // TestBackOffBindsEverybody: a payment that is to be sent again has its time. Whoever
 // comes before, by whatever task, is told how long to wait, and spends nothing.
 func TestBackOffBindsEverybody(t *testing.T) {
-	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
-		r := rig.New(t, client)
-		r.SetPolicy(`gateways: {amdigipay: {rules: [{code: "http:429", action: retry, backoff: {type: constant, base: 8s, jitter: 0%}}]}}`)
-		r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultBusy, Operation: gatewaysim.AMCreate, Count: 1})
-		r.Take(rig.AMOrder("INV/1"))
-		whole := r.Submit(inv).In
-		r.Forward(whole / 4)
-		rest := r.Submit(inv).In
-		if n := r.Sim.Requests(gatewaysim.AMCreate); n != 1 || (rest-whole*3/4).Abs() > time.Millisecond {
-			t.Errorf("%d requests, %s of %s left", n, rest, whole)
-		}
-		r.Forward(rest)
-		r.Submit(inv)
-		if diff := cmp.Diff([]string{"submit http:429 > retry", "submit http:200 > accept", "on_processing"}, r.Story(inv)); diff != "" {
-			t.Error(diff)
-		}
-	})
+	r := rig.New(t, redistest.Mini(t))
+	r.SetPolicy(`gateways: {amdigipay: {rules: [{code: "http:429", action: retry, backoff: {type: constant, base: 8s, jitter: 0%}}]}}`)
+	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultBusy, Operation: gatewaysim.AMCreate, Count: 1})
+	r.Take(rig.AMOrder("INV/1"))
+	whole := r.Submit(inv).In
+	r.Forward(whole / 4)
+	rest := r.Submit(inv).In
+	if n := r.Sim.Requests(gatewaysim.AMCreate); n != 1 || (rest-whole*3/4).Abs() > time.Millisecond {
+		t.Errorf("%d requests, %s of %s left", n, rest, whole)
+	}
+	r.Forward(rest)
+	r.Submit(inv)
+	if diff := cmp.Diff([]string{"submit http:429 > retry", "submit http:200 > accept", "on_processing"}, r.Story(inv)); diff != "" {
+		t.Error(diff)
+	}
 }
 
-// TestLapsedInAVigil: a claim that has lapsed is put off while Redis is being reminded,
-// and its task comes again.
-func TestLapsedInAVigil(t *testing.T) {
-	client := redistest.Server(t, "--enable-debug-command", "yes").Client(t)
-	r := rig.New(t, client)
+// TestExpiredClaim: whoever meets a claim whose holder is gone puts the payment up for
+// looking up.
+func TestExpiredClaim(t *testing.T) {
+	r := rig.New(t, redistest.Mini(t))
 	r.Take(rig.AMOrder("INV/1"))
-	if _, verdict, err := r.Ledger.Claim(t.Context(), inv, payment.Attempt{At: r.Now(), Kind: payment.KindSubmit}, rig.Lease); verdict != ledger.Claimed {
+	if _, verdict, err := r.Ledger.Claim(t.Context(), inv, ledger.Claim{
+		Attempt: payment.Attempt{At: r.Now(), Kind: payment.KindSubmit}, Lease: rig.Times.Lease, Patience: time.Second,
+	}); verdict != ledger.Claimed {
 		t.Fatal(verdict, err)
 	}
-	r.Forward(rig.Lease)
-	if err := client.Do(t.Context(), "DEBUG", "CHANGE-REPL-ID").Err(); err != nil {
-		t.Fatal(err)
-	}
-	next := r.Submit(inv)
-	if next.In != 6*time.Second || r.Read(inv).Status != payment.Submitting {
+	r.Forward(rig.Times.Lease - time.Second)
+	if next := r.Submit(inv); next.In != 0 || r.Read(inv).Status != payment.Submitting {
 		t.Errorf("%+v, %s", next, r.Read(inv).Status)
 	}
-	r.Forward(next.In)
+	r.Forward(time.Second)
 	if next := r.Submit(inv); next.In != 0 || r.Read(inv).Status != payment.Verifying {
 		t.Errorf("%+v, %s", next, r.Read(inv).Status)
+	}
+}
+
+// frozen is a gateway whose worker is frozen between the claim and the first byte.
+type frozen struct {
+	clients.Gateway
+
+	freeze func()
+}
+
+func (f frozen) Submit(ctx context.Context, s clients.Submission) clients.Answer {
+	f.freeze()
+	return f.Gateway.Submit(ctx, s)
+}
+
+// TestRightToSendIsABudget: a worker that was frozen after its claim sends nothing any
+// more, however its clock stood meanwhile; the payment is sent again.
+func TestRightToSendIsABudget(t *testing.T) {
+	for _, row := range []struct {
+		frozen time.Duration
+		sent   int
+		story  []string
+	}{
+		{rig.Times.Send - time.Second, 1, []string{"submit http:200 > accept", "on_processing"}},
+		{rig.Times.Send + time.Second, 0, []string{"submit net:unsent > retry", "queued"}},
+	} {
+		t.Run(row.frozen.String(), func(t *testing.T) {
+			r := rig.New(t, redistest.Mini(t))
+			r.Submitter.Gateways[payment.AMDigiPay] = frozen{r.AM, func() { r.Forward(row.frozen) }}
+			r.Take(rig.AMOrder("INV/1"))
+			r.Submit(inv)
+			if n := r.Sim.Requests(gatewaysim.AMCreate); n != row.sent {
+				t.Errorf("%d requests, want %d", n, row.sent)
+			}
+			if diff := cmp.Diff(row.story, r.Story(inv)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// TestNotSentInTime: what has expired in the queue is not sent, and the order system
+// hears of it.
+func TestNotSentInTime(t *testing.T) {
+	r := rig.New(t, redistest.Mini(t))
+	r.Take(rig.AMOrder("INV/1"))
+	r.Forward(24 * time.Hour)
+	r.Submit(inv)
+	if diff := cmp.Diff([]string{"expired"}, r.Story(inv)); diff != "" {
+		t.Error(diff)
+	}
+	if n := r.Sim.Requests(gatewaysim.AMCreate); n != 0 {
+		t.Errorf("%d requests", n)
+	}
+	if n := r.Redis.XLen(t.Context(), ledger.DefaultStream).Val(); n != 1 {
+		t.Errorf("%d events", n)
 	}
 }
 
@@ -236,27 +289,25 @@ func TestContradictionGoesToAPerson(t *testing.T) {
 // TestLateAnswerIsAdopted: the claim lapsed while the request was under way, and
 // a poll has put the payment up for looking up; then the answer comes.
 func TestLateAnswerIsAdopted(t *testing.T) {
-	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
-		r := rig.New(t, client)
-		r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultSlow, Operation: gatewaysim.AMCreate, Delay: rig.Timeout / 2})
-		r.Take(rig.AMOrder("INV/1"))
-		var sending sync.WaitGroup
-		sending.Go(func() { r.Submit(inv) })
-		for r.Sim.Requests(gatewaysim.AMCreate) == 0 {
-			time.Sleep(time.Millisecond) // until the request has arrived
-		}
-		r.Forward(rig.Lease + time.Second)
-		if err := r.Submitter.Abandon(t.Context(), inv); err != nil {
-			t.Fatal(err)
-		}
-		if s := r.Read(inv).Status; s != payment.Verifying {
-			t.Errorf("abandoned: %s", s)
-		}
-		sending.Wait()
-		if s := r.Read(inv).Status; s != payment.OnProcessing {
-			t.Errorf("the late answer was thrown away: %s", s)
-		}
-	})
+	r := rig.New(t, redistest.Mini(t))
+	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultSlow, Operation: gatewaysim.AMCreate, Delay: rig.Timeout / 2})
+	r.Take(rig.AMOrder("INV/1"))
+	var sending sync.WaitGroup
+	sending.Go(func() { r.Submit(inv) })
+	for r.Sim.Requests(gatewaysim.AMCreate) == 0 {
+		time.Sleep(time.Millisecond) // until the request has arrived
+	}
+	r.Forward(rig.Times.Lease + time.Second)
+	if err := r.Submitter.Abandon(t.Context(), inv); err != nil {
+		t.Fatal(err)
+	}
+	if s := r.Read(inv).Status; s != payment.Verifying {
+		t.Errorf("abandoned: %s", s)
+	}
+	sending.Wait()
+	if s := r.Read(inv).Status; s != payment.OnProcessing {
+		t.Errorf("the late answer was thrown away: %s", s)
+	}
 }
 
 // TestManyWorkersOneRequest: however many deliver the same task at once, one

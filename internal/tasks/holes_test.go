@@ -68,7 +68,7 @@ func newDesk(t *testing.T, client redis.UniversalClient) *desk {
 	}
 	d.gateway = &heldGateway{Gateway: d.AM, letGo: make(chan struct{})}
 	d.Submitter.Gateways[payment.AMDigiPay] = d.gateway
-	d.Poller.Requeue = tasks.NewEnqueuer(client).Requeue
+	d.Poller.Requeue = tasks.NewEnqueuer(client, time.Now).Requeue
 	d.Take(rig.AMOrder(one.TransactionID))
 	return d
 }
@@ -250,7 +250,7 @@ func TestLostTask(t *testing.T) {
 		{"of a newer version", spoilt(`{"v":2,"gateway":"amdigipay","transaction_id":"INV/1"}`), oneTask},
 		{"cannot be decoded", spoilt("\xff"), oneTask},
 		{"dropped from a full archive", dropFromArchive, oneTask},
-		{"given to a worker that is killed", giveAway, "again:" + oneTask},
+		{"given to a worker that is killed", giveAway, standbyTask},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
@@ -260,8 +260,8 @@ func TestLostTask(t *testing.T) {
 				if n := client.LLen(t.Context(), "asynq:{amdigipay}:pending").Val(); n != 0 {
 					t.Error("brought back before its time")
 				}
-				for _, later := range []time.Duration{ledger.TaskGrace, ledger.TaskGrace} {
-					d.Forward(later)
+				for range 2 {
+					d.taskIsLate()
 					d.Poll(payment.AMDigiPay)
 					if n := client.LLen(t.Context(), "asynq:{amdigipay}:pending").Val(); n != 1 {
 						t.Errorf("%d tasks wait", n)
@@ -327,7 +327,7 @@ func dropFromArchive(d *desk) {
 // next tick's is run. Whole seconds, since asynq cuts the rest off.
 func TestArchivedPollStopsNothing(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
-		enqueuer, inspector := tasks.NewEnqueuer(client), asynq.NewInspectorFromRedisClient(client)
+		enqueuer, inspector := tasks.NewEnqueuer(client, time.Now), asynq.NewInspectorFromRedisClient(client)
 		for tick := range int64(2) {
 			if err := enqueuer.Poll(t.Context(), payment.AMDigiPay, time.UnixMilli(tick)); err != nil {
 				t.Fatal(err)
@@ -360,7 +360,7 @@ func TestAgainComesSoon(t *testing.T) {
 		return time.Millisecond, "http:429", nil
 	}})
 	begun := time.Now()
-	if err := tasks.NewEnqueuer(client).Submit(t.Context(), inv, 13000); err != nil {
+	if err := tasks.NewEnqueuer(client, time.Now).Submit(t.Context(), inv, 13000); err != nil {
 		t.Fatal(err)
 	}
 	<-done
@@ -400,7 +400,7 @@ func TestSlowGatewayHoldsUpNobody(t *testing.T) {
 		server.Shutdown()
 	})
 	defer close(letGo)
-	enqueuer := tasks.NewEnqueuer(client)
+	enqueuer := tasks.NewEnqueuer(client, time.Now)
 	submit := func(key payment.Key) {
 		t.Helper()
 		if err := enqueuer.Submit(t.Context(), key, 13000); err != nil {

@@ -76,9 +76,8 @@ func NewServer(client redis.UniversalClient, cfg ServerConfig, h Handlers) *Serv
 			return fmt.Errorf("tasks: no transaction id: %w", ErrPayload)
 		}
 		in, reason, err := h.Submit(ctx, p.Key())
-		// A task that stands in for another does so once: two that come again would
-		// keep two times.
-		if id, _ := asynq.GetTaskID(ctx); err == nil && in > 0 && !strings.HasPrefix(id, standIn) {
+		// A standby task runs once: two tasks that come again would keep two times.
+		if id, _ := asynq.GetTaskID(ctx); err == nil && in > 0 && !strings.HasPrefix(id, standby) {
 			err = again{in, reason}
 		}
 		return err
@@ -142,6 +141,9 @@ func guard(log *slog.Logger) asynq.MiddlewareFunc {
 			case errors.Is(err, ErrPayload):
 				log.Error("task cannot be read", "task", id, "error", err)
 				return fmt.Errorf("%w: %w", err, asynq.SkipRetry)
+			case errors.Is(err, ErrNoPayment):
+				log.Error("task names a payment that the ledger does not have: it is archived", "task", id)
+				return fmt.Errorf("%w: %w", ErrNoPayment, asynq.SkipRetry)
 			default:
 				log.Error("task failed, will be tried again", "task", id, "error", err)
 				return errors.New("failed; see the log")

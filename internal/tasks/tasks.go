@@ -34,6 +34,10 @@ const version = 1
 // a task is archived: its payment stands in the ledger all the same.
 var ErrPayload = errors.New("payload cannot be read by this version")
 
+// ErrNoPayment says that a task names a payment that the ledger does not have. Such a
+// task is archived: there is nothing that it could do.
+var ErrNoPayment = errors.New("the ledger has no such payment")
+
 // Payload is what a task carries. It may be shown to anyone who may see the web
 // UI.
 type Payload struct {
@@ -94,11 +98,12 @@ type Enqueuer struct {
 	redis     redis.UniversalClient
 	client    *asynq.Client
 	inspector *asynq.Inspector
+	now       func() time.Time
 }
 
 // NewEnqueuer makes an Enqueuer.
-func NewEnqueuer(client redis.UniversalClient) *Enqueuer {
-	return &Enqueuer{client, asynq.NewClientFromRedisClient(client), asynq.NewInspectorFromRedisClient(client)}
+func NewEnqueuer(client redis.UniversalClient, now func() time.Time) *Enqueuer {
+	return &Enqueuer{client, asynq.NewClientFromRedisClient(client), asynq.NewInspectorFromRedisClient(client), now}
 }
 
 // Submit enqueues the submission of a payment. The task's id is the payment's,
@@ -129,8 +134,8 @@ func (e *Enqueuer) Submit(ctx context.Context, key payment.Key, amount payment.R
 // Requeue is for payments of one gateway whose tasks should have run long ago. In a
 // long queue most are only waiting, which one round trip tells of all of them. One
 // that asynq takes for running most likely was a dead worker's, and comes back after
-// up to two minutes: until then a second task stands in for it, once. The claim lets
-// one of the two through.
+// up to two minutes, or never (shared/asynq.md 23): until then a standby task runs in
+// its place, once. The claim lets one of the two through.
 func (e *Enqueuer) Requeue(ctx context.Context, payments []*payment.Payment) error {
 	states := make([]*redis.StringCmd, len(payments))
 	// Each command carries its own error; a task that is not there is one.
@@ -149,7 +154,7 @@ func (e *Enqueuer) Requeue(ctx context.Context, payments []*payment.Payment) err
 		case state == "pending", state == "scheduled", state == "retry":
 			err = nil
 		case state == "active":
-			_, err = e.submit(ctx, p.Key(), p.Amount, standIn+taskID(p.Key()))
+			_, err = e.submit(ctx, p.Key(), p.Amount, e.standbyID(p.Key()))
 		default:
 			err = e.Submit(ctx, p.Key(), p.Amount)
 		}
@@ -166,8 +171,16 @@ func taskID(key payment.Key) string {
 // internal/base.TaskKey).
 func taskKey(queue, id string) string { return "asynq:{" + queue + "}:t:" + id }
 
-// standIn begins the id of a task that stands in for another.
-const standIn = "again:"
+// standby begins the id of a task that runs in place of another.
+const standby = "standby:"
+
+// standbyEvery is how often another standby task may be enqueued for the same payment:
+// a standby task may be orphaned as well, and then keeps its id taken for ever.
+const standbyEvery = 5 * time.Minute
+
+func (e *Enqueuer) standbyID(key payment.Key) string {
+	return standby + strconv.FormatInt(e.now().Unix()/int64(standbyEvery.Seconds()), 36) + ":" + taskID(key)
+}
 
 // submit enqueues a submission under that id, and reports whether it is taken.
 func (e *Enqueuer) submit(ctx context.Context, key payment.Key, amount payment.Rupiah, id string) (taken bool, err error) {

@@ -58,7 +58,7 @@ func await(t *testing.T, client redis.UniversalClient, queue, id string, state a
 
 func TestOnePaymentOneTask(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
-		enqueuer := tasks.NewEnqueuer(client)
+		enqueuer := tasks.NewEnqueuer(client, time.Now)
 		for range 3 {
 			if err := enqueuer.Submit(t.Context(), inv, 13000); err != nil {
 				t.Fatal(err)
@@ -79,7 +79,7 @@ func TestOnePaymentOneTask(t *testing.T) {
 // could not read it did. The payment needs its id again.
 func TestArchivedTaskMakesRoom(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
-		enqueuer := tasks.NewEnqueuer(client)
+		enqueuer := tasks.NewEnqueuer(client, time.Now)
 		if err := enqueuer.Submit(t.Context(), inv, 13000); err != nil {
 			t.Fatal(err)
 		}
@@ -97,7 +97,7 @@ func TestArchivedTaskMakesRoom(t *testing.T) {
 // asked to come again, it is done. However many only wait, that takes one round trip.
 func TestStandIn(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
-		enqueuer := tasks.NewEnqueuer(client)
+		enqueuer := tasks.NewEnqueuer(client, time.Now)
 		var waiting []*payment.Payment
 		for i := range 200 {
 			p := &payment.Payment{Gateway: payment.Paydia, TransactionID: fmt.Sprint(i), Amount: 13000}
@@ -158,7 +158,7 @@ func TestOneTickOnePoll(t *testing.T) {
 		tick := time.UnixMilli(1_700_000_000_000)
 		for range 2 {
 			for range 3 {
-				if err := tasks.NewEnqueuer(client).Poll(t.Context(), payment.AMDigiPay, tick); err != nil {
+				if err := tasks.NewEnqueuer(client, time.Now).Poll(t.Context(), payment.AMDigiPay, tick); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -187,7 +187,7 @@ func TestAgainIsNoFailure(t *testing.T) {
 				return 0, "", nil
 			}
 		}})
-		if err := tasks.NewEnqueuer(client).Submit(t.Context(), inv, 13000); err != nil {
+		if err := tasks.NewEnqueuer(client, time.Now).Submit(t.Context(), inv, 13000); err != nil {
 			t.Fatal(err)
 		}
 		<-done
@@ -216,7 +216,7 @@ func TestErrorsTellNothing(t *testing.T) {
 			serve(t, client, tasks.Handlers{Submit: func(context.Context, payment.Key) (time.Duration, string, error) {
 				return 0, "", c.submit()
 			}})
-			if err := tasks.NewEnqueuer(client).Submit(t.Context(), inv, 13000); err != nil {
+			if err := tasks.NewEnqueuer(client, time.Now).Submit(t.Context(), inv, 13000); err != nil {
 				t.Fatal(err)
 			}
 			info := await(t, client, "amdigipay", invTask, asynq.TaskStateRetry)

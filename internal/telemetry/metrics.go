@@ -25,6 +25,7 @@ type Metrics struct {
 	polls        *prometheus.CounterVec
 	latency      *prometheus.HistogramVec
 	breakers     *prometheus.GaugeVec
+	unreadable   *prometheus.CounterVec
 	scrapeErrors prometheus.Counter
 }
 
@@ -50,6 +51,9 @@ func NewMetrics(inspector *asynq.Inspector, ledger Census) *Metrics {
 		breakers: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "terbayar_gateway_breaker_state", Help: "Circuit breaker before a gateway in this worker: 0 closed, 1 half-open, 2 open.",
 		}, []string{"gateway"}),
+		unreadable: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "terbayar_unreadable_records_total", Help: "Times that a record that cannot be read, or is of another version, was met and put off.",
+		}, []string{"gateway"}),
 		scrapeErrors: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "terbayar_scrape_errors_total", Help: "Things that a scrape could not read and left out: a gateway's payments, or the queues.",
 		}),
@@ -60,14 +64,15 @@ func NewMetrics(inspector *asynq.Inspector, ledger Census) *Metrics {
 	})
 	build.Set(1)
 	m.registry.MustRegister(
-		build, m.attempts, m.polls, m.latency, m.breakers, m.scrapeErrors,
-		&ledgerCollector{census: ledger, now: time.Now, errors: m.scrapeErrors},
+		build, m.attempts, m.polls, m.latency, m.breakers, m.unreadable, m.scrapeErrors,
+		&ledgerCollector{census: ledger, errors: m.scrapeErrors},
 		&queueCollector{inspector: inspector, errors: m.scrapeErrors},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	for _, g := range payment.Gateways() {
 		m.polls.WithLabelValues(string(g))
 		m.breakers.WithLabelValues(string(g))
+		m.unreadable.WithLabelValues(string(g))
 	}
 	return m
 }
@@ -84,6 +89,11 @@ func (m *Metrics) Attempt(g payment.Gateway, a payment.Attempt) {
 
 // Poll counts a status poll.
 func (m *Metrics) Poll(g payment.Gateway) { m.polls.WithLabelValues(string(g)).Inc() }
+
+// Unreadable counts records that cannot be read.
+func (m *Metrics) Unreadable(g payment.Gateway, n int) {
+	m.unreadable.WithLabelValues(string(g)).Add(float64(n))
+}
 
 // Breaker tells the state of a gateway's circuit breaker: 0 closed, 1 half-open,
 // 2 open.

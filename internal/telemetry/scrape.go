@@ -8,14 +8,13 @@ import (
 	"github.com/hibiken/asynq/x/metrics"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"terbayar/internal/ledger"
 	"terbayar/internal/payment"
 )
 
-// Census is what the ledger tells at every scrape: how many payments of a gateway
-// stand where, and since when the oldest of unknown outcome is unknown (zero when
-// there is none).
+// Census is what the ledger tells at every scrape.
 type Census interface {
-	Census(ctx context.Context, g payment.Gateway) (map[payment.Status]int64, time.Time, error)
+	Census(ctx context.Context, g payment.Gateway) (ledger.Census, error)
 }
 
 // scrapeTimeout is far below Prometheus' own 10 s: a Redis that does not answer
@@ -27,38 +26,37 @@ var (
 		"Payments in the ledger by where they stand.", []string{"gateway", "status"}, nil)
 	oldestUnknownDesc = prometheus.NewDesc("terbayar_oldest_unknown_age_seconds",
 		"Age of the oldest submit whose outcome is unknown; 0 when there is none.", []string{"gateway"}, nil)
+	oldestQueuedDesc = prometheus.NewDesc("terbayar_oldest_queued_age_seconds",
+		"Age of the oldest payment that is queued, whether its task waits, is scheduled or is lost; 0 when there is none.", []string{"gateway"}, nil)
 )
 
 // ledgerCollector takes a census at every scrape. A gateway whose census fails is
 // left out of that scrape.
 type ledgerCollector struct {
 	census Census
-	now    func() time.Time
 	errors prometheus.Counter
 }
 
 func (c *ledgerCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- paymentsDesc
 	ch <- oldestUnknownDesc
+	ch <- oldestQueuedDesc
 }
 
 func (c *ledgerCollector) Collect(ch chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
 	defer cancel()
 	for _, g := range payment.Gateways() {
-		counts, since, err := c.census.Census(ctx, g)
+		census, err := c.census.Census(ctx, g)
 		if err != nil {
 			c.errors.Inc()
 			continue
 		}
 		for _, s := range payment.Statuses() {
-			ch <- prometheus.MustNewConstMetric(paymentsDesc, prometheus.GaugeValue, float64(counts[s]), string(g), string(s))
+			ch <- prometheus.MustNewConstMetric(paymentsDesc, prometheus.GaugeValue, float64(census.Counts[s]), string(g), string(s))
 		}
-		age := 0.0
-		if !since.IsZero() {
-			age = max(0, c.now().Sub(since).Seconds())
-		}
-		ch <- prometheus.MustNewConstMetric(oldestUnknownDesc, prometheus.GaugeValue, age, string(g))
+		ch <- prometheus.MustNewConstMetric(oldestUnknownDesc, prometheus.GaugeValue, census.OldestUnknown.Seconds(), string(g))
+		ch <- prometheus.MustNewConstMetric(oldestQueuedDesc, prometheus.GaugeValue, census.OldestQueued.Seconds(), string(g))
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 	"terbayar/internal/clients/amdigipay"
 	"terbayar/internal/clients/paydia"
 	"terbayar/internal/config"
+	"terbayar/internal/durable"
 	"terbayar/internal/gate"
 	"terbayar/internal/ledger"
 	"terbayar/internal/payment"
@@ -52,6 +53,7 @@ type House struct {
 	cfg      Config
 	log      *slog.Logger
 	redis    redis.UniversalClient
+	writes   *durable.Writer
 	ledger   *ledger.Ledger
 	listener net.Listener
 	site     *web.Site
@@ -62,8 +64,9 @@ type House struct {
 }
 
 // Build builds the house. An error is a wrong setting, or an address that is
-// taken. Nothing is sent anywhere yet. The client is the caller's to close.
-func Build(cfg Config, client redis.UniversalClient, log *slog.Logger) (*House, error) {
+// taken. Nothing is sent anywhere yet. The client and what the writer writes with are
+// the caller's to close.
+func Build(cfg Config, client redis.UniversalClient, writes *durable.Writer, log *slog.Logger) (*House, error) {
 	policy, err := Policy(cfg.RetryPolicy)
 	if err != nil {
 		return nil, err
@@ -80,25 +83,31 @@ func Build(cfg Config, client redis.UniversalClient, log *slog.Logger) (*House, 
 		return nil, err
 	}
 	now := time.Now
-	book := ledger.New(client, cfg.Events.Stream, now)
-	book.OnReturn = func(forgotten int, hold time.Duration) {
-		log.Warn("redis has restarted or failed over: nothing is claimed for a moment", "forgotten_and_put_back", forgotten, "hold", hold.String())
-	}
+	book := ledger.New(ledger.Options{Redis: client, Writes: writes, Stream: cfg.Events.Stream, Now: now, Log: log})
 	inspector := asynq.NewInspectorFromRedisClient(client)
 	metrics := telemetry.NewMetrics(inspector, book)
 	observe := observer(log, metrics)
-	enqueuer := tasks.NewEnqueuer(client)
+	enqueuer := tasks.NewEnqueuer(client, now)
 
 	submitter := &submit.Submitter{
 		Ledger: book, Gateways: map[payment.Gateway]clients.Gateway{}, Gates: map[payment.Gateway]*gate.Gate{}, Policy: policy, Sealer: sealer,
-		Lease: cfg.Worker.ClaimLease(), PollInterval: cfg.Worker.StatusPollInterval,
-		Now: now, OnLogin: loginWatch(log), OnAttempt: observe,
+		Times:        submit.Times{Send: cfg.Worker.SendBudget(cfg.Redis.LongestWait()), Lease: cfg.Worker.ClaimLease(cfg.Redis.LongestWait())},
+		PollInterval: cfg.Worker.StatusPollInterval,
+		QueueTTL:     map[payment.Gateway]time.Duration{payment.Paydia: time.Duration(cfg.Paydia.QueueTTL)},
+		Now:          now, OnLogin: loginWatch(log), OnAttempt: observe,
+		OnExpired: func(r *ledger.Record) {
+			log.Warn("payment expired: not sent in time", "gateway", r.Gateway, "transaction_id", r.TransactionID, "expires_at", r.ExpiresAt)
+		},
 	}
 	poller := &statuspoll.Poller{
 		Ledger: book, Submitter: submitter, Askers: map[payment.Gateway]statuspoll.Asker{}, Policy: policy,
-		Requeue: enqueuer.Requeue, Interval: cfg.Worker.StatusPollInterval, Sweep: cfg.Worker.StatusSweepInterval,
+		Requeue: enqueuer.Requeue, Interval: cfg.Worker.StatusPollInterval, FullScan: cfg.Worker.StatusSweepInterval,
 		ExpiryGrace: cfg.Worker.ExpiryGrace, LateWindow: cfg.Worker.LatePaymentWindow,
-		Now: now, Sleep: sleep, OnAttempt: observe,
+		Now: now, OnAttempt: observe,
+		OnUnreadable: func(g payment.Gateway, ids []string, why error) {
+			metrics.Unreadable(g, len(ids))
+			log.Error("records cannot be read, or are of another version: they are put off", "gateway", g, "records", len(ids), "error", why)
+		},
 	}
 	newGate := func(g payment.Gateway, limit config.Rate) *gate.Gate {
 		submitter.Gates[g] = gate.New(gate.Options{
@@ -108,7 +117,7 @@ func Build(cfg Config, client redis.UniversalClient, log *slog.Logger) (*House, 
 		})
 		return submitter.Gates[g]
 	}
-	h := &House{cfg: cfg, log: log, redis: client, ledger: book, gates: submitter.Gates}
+	h := &House{cfg: cfg, log: log, redis: client, writes: writes, ledger: book, gates: submitter.Gates}
 	if cfg.AMDigiPay.Enabled() {
 		client, err := amdigipayClient(cfg, metrics.Transport(payment.AMDigiPay, clients.NewTransport()))
 		if err != nil {
@@ -139,6 +148,9 @@ func Build(cfg Config, client redis.UniversalClient, log *slog.Logger) (*House, 
 	}, tasks.Handlers{
 		Submit: func(ctx context.Context, key payment.Key) (time.Duration, string, error) {
 			next, err := submitter.Submit(ctx, key)
+			if errors.Is(err, ledger.ErrNotFound) {
+				err = tasks.ErrNoPayment
+			}
 			return next.In, next.Reason, err
 		},
 		Poll: func(ctx context.Context, g payment.Gateway) error {
@@ -160,7 +172,7 @@ func Build(cfg Config, client redis.UniversalClient, log *slog.Logger) (*House, 
 
 // agree checks the settings that only together are right or wrong.
 func agree(cfg Config, client redis.UniversalClient) error {
-	if needs := cfg.Worker.TaskNeeds(); needs >= tasks.SubmitTimeout {
+	if needs := cfg.Worker.TaskNeeds(cfg.Redis.LongestWait()); needs >= tasks.SubmitTimeout {
 		return config.Wrong("GATEWAY_TIMEOUT", fmt.Errorf(
 			"%s is too long: to log in, to send and to record may take %s, and a task has %s", cfg.Worker.GatewayTimeout, needs, tasks.SubmitTimeout))
 	}
@@ -285,6 +297,9 @@ func (h *House) live(ctx context.Context) error {
 		defer close(ticked)
 		h.ticker.Run(ticking)
 	}()
+	watching, stopWatching := context.WithCancel(context.Background())
+	defer stopWatching()
+	go h.writes.Watch(watching) // to the very end: requests under way have yet to be recorded
 	h.site.SetReady(true)
 	h.log.Info("worker is ready")
 
@@ -303,33 +318,27 @@ func (h *House) live(ctx context.Context) error {
 	<-ticked
 	h.tasks.Stop()
 	h.tasks.Shutdown()
+	flushing, cancel := context.WithTimeout(context.Background(), h.cfg.Worker.ShutdownTimeout)
+	defer cancel()
+	h.ledger.Flush(flushing)
 	h.log.Info("worker has stopped")
 	return err
 }
 
-// sleep returns when the time is over or, with its error, the context ends.
-func sleep(ctx context.Context, d time.Duration) error {
-	over := time.NewTimer(d)
-	defer over.Stop()
-	select {
-	case <-over.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// awaitRedis returns once Redis answers, is fit to keep payments and was met, or the
-// context ends, which is no error.
+// awaitRedis returns once Redis answers and is fit to keep payments, or the context
+// ends, which is no error.
 func (h *House) awaitRedis(ctx context.Context) error {
 	wait := retry.WithCappedDuration(redisPause, retry.NewFibonacci(100*time.Millisecond))
 	var warnings []string
 	err := retry.Do(ctx, wait, func(ctx context.Context) (err error) {
 		if warnings, err = redisconn.Check(ctx, h.redis); err == nil {
-			err = h.ledger.Meet(ctx)
+			err = h.writes.Start(ctx)
 		}
-		if redis.IsAuthError(err) {
+		switch {
+		case redis.IsAuthError(err):
 			return config.RefusedLogin(err)
+		case errors.Is(err, durable.ErrUnfit):
+			return config.Unfit(err)
 		}
 		if err != nil && !errors.Is(err, redisconn.ErrUnfit) {
 			h.log.Warn("waiting for redis", "error", err)
@@ -340,7 +349,7 @@ func (h *House) awaitRedis(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return nil
 	}
-	for _, w := range warnings {
+	for _, w := range append(warnings, h.writes.Warnings()...) {
 		h.log.Warn("redis: " + w)
 	}
 	return err

@@ -126,16 +126,16 @@ func (c *Client) Submit(ctx context.Context, s clients.Submission) clients.Answe
 		return c.sender.Unsent(opCreate, "the body cannot be encoded")
 	}
 	answer, content := c.call(ctx, opCreate, clients.Request{
-		Method: http.MethodPost, Path: "/payment/transaction", Body: body,
+		Method: http.MethodPost, Path: "/payment/transaction", Body: body, MayLeave: s.MayLeave,
 	})
 	data := c.read(&answer, opCreate, content)
 	if data == nil {
 		return answer
 	}
-	row, ok := c.row(data)
+	row := c.row(data)
 	switch {
-	case !ok:
-		c.sender.Unreadable(&answer, opCreate, "success without a status_id")
+	case row.Unreadable != "":
+		c.sender.Unreadable(&answer, opCreate, "success, but "+row.Unreadable)
 	case row.TransactionID != "" && row.TransactionID != asked.TransactionID:
 		c.sender.Unreadable(&answer, opCreate, "the answer speaks of another transaction")
 	default:
@@ -157,17 +157,19 @@ type ListQuery struct {
 // be wrong.
 type Page struct {
 	TotalFound, Limit, CurrentPage, TotalPage int
-	// Rows has one entry for every row of the page. One that cannot be read has
-	// no TransactionID.
+	// Rows has one entry for every row of the page.
 	Rows []Row
 }
 
-// Row is one transaction of a list.
+// Row is one transaction of a list. Of an Unreadable one the TransactionID and
+// the Reference stand, where they can be read, and nothing else.
 type Row struct {
 	clients.Receipt
 
-	ID       int64 // AM's numeric id, which grows; 0 when not told
-	StatusID int
+	ID         int64 // AM's numeric id, which grows; 0 when not told
+	StatusID   int
+	Bare       bool   // the transaction id was no text but a number: see clients.Identifier
+	Unreadable string // what of it cannot be read, in words; empty when all can
 }
 
 // List reads one page of list-transaction. The page says nothing unless the
@@ -194,7 +196,11 @@ func (c *Client) List(ctx context.Context, q ListQuery) (Page, clients.Answer) {
 	page := pagination(content)
 	page.Rows = make([]Row, len(rows))
 	for i, raw := range rows {
-		page.Rows[i], _ = c.row(raw)
+		row := c.row(raw)
+		if row.TransactionID == "" && row.Unreadable == "" {
+			row = unreadable(row, "there is no transaction_id")
+		}
+		page.Rows[i] = row
 	}
 	return page, answer
 }
@@ -209,10 +215,10 @@ func (c *Client) Detail(ctx context.Context, reference string) clients.Answer {
 	if data == nil {
 		return answer
 	}
-	row, ok := c.row(data)
+	row := c.row(data)
 	switch {
-	case !ok:
-		c.sender.Unreadable(&answer, opDetail, "success without a status_id")
+	case row.Unreadable != "":
+		c.sender.Unreadable(&answer, opDetail, "success, but "+row.Unreadable)
 	case row.Reference != "" && row.Reference != reference:
 		c.sender.Unreadable(&answer, opDetail, "the answer speaks of another transaction")
 	default:

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"terbayar/internal/clients"
 	"terbayar/internal/clients/amdigipay"
@@ -76,8 +77,8 @@ func TestSubmitOnTheWire(t *testing.T) {
 func TestSubmitAnswers(t *testing.T) {
 	receipt := func(change func(*clients.Receipt)) *clients.Receipt {
 		r := &clients.Receipt{
-			TransactionID: "INV-1", Reference: "6", GatewayStatus: "On processing", Status: payment.OnProcessing, Amount: 13000,
-			PaymentLinks: "https://app.midtrans.com/snap/v3/redirection/1",
+			TransactionID: "INV-1", Reference: "6", GatewayStatus: "On processing", Status: payment.OnProcessing,
+			Amount: clients.WholeNumber(13000), PaymentLinks: "https://app.midtrans.com/snap/v3/redirection/1",
 		}
 		if change != nil {
 			change(r)
@@ -101,9 +102,25 @@ func TestSubmitAnswers(t *testing.T) {
 		{"another 2xx", created, 201, "http:201", receipt(nil)},
 		{"status:success", with(`"error":false`, `"status":"success"`), 200, "http:200", receipt(nil)},
 		{"error as text", with(`false`, `"false"`), 200, "http:200", receipt(nil)},
-		{"numbers for strings", with(`"13000"`, `13000`), 200, "http:200", receipt(nil)},
-		{"strings for numbers", with(`"id":6,`, `"id":"6",`), 200, "http:200", receipt(nil)},
-		{"string status_id", with(`"status_id":2`, `"status_id":"2"`), 200, "http:200", receipt(nil)},
+		{"error as a number", with(`false`, `0`), 200, "http:200", receipt(nil)},
+		{"error as a number in quotes", with(`false`, `"0"`), 200, "http:200", receipt(nil)},
+		{"amount as a number", with(`"13000"`, `13000`), 200, "http:200", receipt(nil)},
+		{"amount with a fraction of nothing", with(`"13000"`, `13000.0`), 200, "http:200", receipt(nil)},
+		{"amount with sen of nothing", with(`"13000"`, `"13000.00"`), 200, "http:200", receipt(nil)},
+		{"amount with an exponent", with(`"13000"`, `1.3e4`), 200, "http:200", receipt(nil)},
+		{"amount with an exponent in quotes", with(`"13000"`, `"1.3E+4"`), 200, "http:200", receipt(nil)},
+		{"id as text", with(`"id":6,`, `"id":"6",`), 200, "http:200", receipt(nil)},
+		{"id with a fraction of nothing", with(`"id":6,`, `"id":6.0,`), 200, "http:200", receipt(nil)},
+		{"id with an exponent", with(`"id":6,`, `"id":1.0e3,`), 200, "http:200", receipt(func(r *clients.Receipt) { r.Reference = "1000" })},
+		{
+			"a long id", with(`"id":6,`, `"id":98765432109876543210,`), 200, "http:200",
+			receipt(func(r *clients.Receipt) { r.Reference = "98765432109876543210" }),
+		},
+		{"an id of letters", with(`"id":6,`, `"id":"AM-6",`), 200, "http:200", receipt(func(r *clients.Receipt) { r.Reference = "AM-6" })},
+		{"no id", with(`"id":6,`, ``), 200, "http:200", receipt(func(r *clients.Receipt) { r.Reference = "" })},
+		{"status_id as text", with(`"status_id":2`, `"status_id":"2"`), 200, "http:200", receipt(nil)},
+		{"status_id with a fraction of nothing", with(`"status_id":2`, `"status_id":2.0`), 200, "http:200", receipt(nil)},
+		{"status_id as such a text", with(`"status_id":2`, `"status_id":"2.0"`), 200, "http:200", receipt(nil)},
 		{
 			"paid at once", with(`"status_id":2,"status":"On processing"`, `"status_id":3,"status":"Terbayar"`), 200, "http:200",
 			receipt(func(r *clients.Receipt) { r.Status, r.GatewayStatus = payment.Paid, "Terbayar" }),
@@ -113,23 +130,50 @@ func TestSubmitAnswers(t *testing.T) {
 			"no status word", with(`"status":"On processing"`, `"status":null`), 200, "http:200",
 			receipt(func(r *clients.Receipt) { r.GatewayStatus = "2" }),
 		},
-		{"another amount", with(`"13000"`, `"13060"`), 200, "http:200", receipt(func(r *clients.Receipt) { r.Amount = 13060 })},
-		{"sen", with(`"13000"`, `"13000.50"`), 200, "http:200", receipt(func(r *clients.Receipt) { r.Amount = -1 })},
-		{"no amount", with(`"13000"`, `null`), 200, "http:200", receipt(func(r *clients.Receipt) { r.Amount = 0 })},
+		{
+			"status word is no word", with(`"status":"On processing"`, `"status":{"x":1}`), 200, "http:200",
+			receipt(func(r *clients.Receipt) { r.GatewayStatus = "2" }),
+		},
+		{"another amount", with(`"13000"`, `"13060"`), 200, "http:200", receipt(func(r *clients.Receipt) { r.Amount = clients.WholeNumber(13060) })},
+		{"sen", with(`"13000"`, `"13000.50"`), 200, "http:200", receipt(func(r *clients.Receipt) { r.Amount = clients.ParseNumber("13000.5") })},
+		{"nothing to pay", with(`"13000"`, `0`), 200, "http:200", receipt(func(r *clients.Receipt) { r.Amount = clients.WholeNumber(0) })},
+		{"no amount", with(`"13000"`, `null`), 200, "http:200", receipt(func(r *clients.Receipt) { r.Amount = clients.Number{} })},
 		{"no echo", with(`"INV-1"`, `null`), 200, "http:200", receipt(func(r *clients.Receipt) { r.TransactionID = "" })},
 		{
 			"codes to pay with", with(`"payment_code":null,"qr_code":null`, `"payment_code":8808,"qr_code":"000201"`), 200, "http:200",
 			receipt(func(r *clients.Receipt) { r.PaymentCode, r.QRCode = "8808", "000201" }),
 		},
+		{"nothing to pay with, in PHP", with(`"payment_code":null,"qr_code":null`, `"payment_code":false,"qr_code":[]`), 200, "http:200", receipt(nil)},
 
 		{"another transaction", with(`"INV-1"`, `"INV-2"`), 200, "body:unreadable", nil},
 		{"no status_id", with(`"status_id":2,`, ``), 200, "body:unreadable", nil},
 		{"data is null", `{"error":false,"message":"success","data":null}`, 200, "body:unreadable", nil},
 		{"data is a list", `{"error":false,"message":"success","data":[]}`, 200, "body:unreadable", nil},
+		{"data is a list of one", with(`"data":{`, `"data":[{`)[:len(created)] + `]}`, 200, "body:unreadable", nil},
+		{"amount for people", with(`"13000"`, `"Rp 13.000"`), 200, "body:unreadable", nil},
+		{"amount in groups", with(`"13000"`, `"13,000.00"`), 200, "body:unreadable", nil},
+		{"amount in what may be groups", with(`"13000"`, `"13.000"`), 200, "body:unreadable", nil},
+		{"amount is no number", with(`"13000"`, `true`), 200, "body:unreadable", nil},
+		{"amount is an object", with(`"13000"`, `{"value":13000}`), 200, "body:unreadable", nil},
+		{"id is no id", with(`"id":6,`, `"id":{},`), 200, "body:unreadable", nil},
+		{"id of a half", with(`"id":6,`, `"id":6.5,`), 200, "body:unreadable", nil},
+		{"id of nothing", with(`"id":6,`, `"id":0,`), 200, "body:unreadable", nil},
+		{"id in what may be groups", with(`"id":6,`, `"id":"6.000",`), 200, "body:unreadable", nil},
+		{"status_id of a half", with(`"status_id":2`, `"status_id":2.5`), 200, "body:unreadable", nil},
+		{"status_id is a word", with(`"status_id":2`, `"status_id":"Terbayar"`), 200, "body:unreadable", nil},
+		{"status_id is true", with(`"status_id":2`, `"status_id":true`), 200, "body:unreadable", nil},
+		{"transaction_id is no text", with(`"INV-1"`, `{"id":"INV-1"}`), 200, "body:unreadable", nil},
+		{"transaction_id with an exponent", with(`"INV-1"`, `1e3`), 200, "body:unreadable", nil},
 		{"no verdict", with(`"error":false,`, ``), 200, "body:unreadable", nil},
-		{"error is a number", with(`false`, `0`), 200, "body:unreadable", nil},
+		{"error is another number", with(`false`, `2`), 200, "body:unreadable", nil},
+		{"error is a word", with(`false`, `"none"`), 200, "body:unreadable", nil},
+		{"error is a list", with(`false`, `[]`), 200, "body:unreadable", nil},
+		{"error:false with status:error", with(`"error":false`, `"error":false,"status":"error"`), 200, "body:unreadable", nil},
 		{"refused", `{"error":true,"message":"nominal minimal 10000"}`, 200, "error:true", nil},
 		{"refused with data", with(`false`, `true`), 200, "error:true", nil},
+		{"refused in text", with(`false`, `"true"`), 200, "error:true", nil},
+		{"refused by number", with(`false`, `1`), 200, "error:true", nil},
+		{"refused by number in quotes", with(`false`, `"1"`), 200, "error:true", nil},
 		{"error envelope under 200", `{"status":"error","message":"Internal server error","data":null}`, 200, "body:unreadable", nil},
 		{"unauthorized", `{"status":"error","message":"Invalid username or password","data":null}`, 401, "http:401", nil},
 		{"Laravel's unauthorized", `{"message":"Unauthenticated."}`, 401, "http:401", nil},
@@ -141,7 +185,7 @@ func TestSubmitAnswers(t *testing.T) {
 			if a.Code != row.code || a.HTTPStatus != row.status {
 				t.Errorf("code %s, HTTP %d (%v); want %s", a.Code, a.HTTPStatus, a.Err, row.code)
 			}
-			if diff := cmp.Diff(row.receipt, a.Receipt); diff != "" {
+			if diff := cmp.Diff(row.receipt, a.Receipt, cmpopts.EquateComparable(clients.Number{})); diff != "" {
 				t.Errorf("receipt (-want +got):\n%s", diff)
 			}
 		})
@@ -178,24 +222,39 @@ func TestLogin(t *testing.T) {
 }
 
 func TestList(t *testing.T) {
-	const body = `{"pagination":{"total_found":"4","limit":10,"current_page":1,"total_page":1},"status":3,"error":false,"message":"success","data":[` +
+	const body = `{"pagination":{"total_found":"4.0","limit":1e1,"current_page":1,"total_page":1.0},"status":3,"error":false,"message":"success","data":[` +
 		`{"id":6,"status_id":2,"status":"On processing","transaction_id":"0030c97b","transaction_total":"13000","payment_links":"https://x"},` +
 		`{"id":"5","status_id":"3","status":"Terbayar","transaction_id":"EV-INV-1-3096","transaction_total":100805,"qr_code":"000201"},` +
-		`{"id":1,"status_id":14,"transaction_id":7,"transaction_total":"10000"},` +
-		`{"id":{},"status_id":null,"transaction_id":"INV-1"},` +
+		`{"id":4.0,"status_id":14.0,"transaction_id":7,"transaction_total":1e4},` +
+		`{"id":3,"status_id":3,"transaction_id":"INV-3","transaction_total":"Rp 13.000","qr_code":"000201"},` +
+		`{"id":2,"status_id":[],"transaction_id":"INV-2"},` +
+		`{"id":{},"status_id":3,"transaction_id":"INV-1"},` +
+		`{"id":1,"status_id":3,"transaction_id":1e3},` +
+		`{"id":1,"status_id":3},` +
+		`null,` +
 		`"no row at all"]}`
+	unreadable := func(id int64, transactionID, reference, why string) amdigipay.Row {
+		return amdigipay.Row{ID: id, Receipt: clients.Receipt{TransactionID: transactionID, Reference: reference}, Unreadable: why}
+	}
 	want := amdigipay.Page{TotalFound: 4, Limit: 10, CurrentPage: 1, TotalPage: 1, Rows: []amdigipay.Row{
 		{ID: 6, StatusID: 2, Receipt: clients.Receipt{
-			TransactionID: "0030c97b", Reference: "6", GatewayStatus: "On processing", Status: payment.OnProcessing, Amount: 13000, PaymentLinks: "https://x",
+			TransactionID: "0030c97b", Reference: "6", GatewayStatus: "On processing", Status: payment.OnProcessing,
+			Amount: clients.WholeNumber(13000), PaymentLinks: "https://x",
 		}},
 		{ID: 5, StatusID: 3, Receipt: clients.Receipt{
-			TransactionID: "EV-INV-1-3096", Reference: "5", GatewayStatus: "Terbayar", Status: payment.Paid, Amount: 100805, QRCode: "000201",
+			TransactionID: "EV-INV-1-3096", Reference: "5", GatewayStatus: "Terbayar", Status: payment.Paid,
+			Amount: clients.WholeNumber(100805), QRCode: "000201",
 		}},
-		{ID: 1, StatusID: 14, Receipt: clients.Receipt{
-			TransactionID: "7", Reference: "1", GatewayStatus: "14", Status: payment.Failed, Amount: 10000,
+		{ID: 4, StatusID: 14, Bare: true, Receipt: clients.Receipt{
+			TransactionID: "7", Reference: "4", GatewayStatus: "14", Status: payment.Failed, Amount: clients.WholeNumber(10000),
 		}},
-		{},
-		{},
+		unreadable(3, "INV-3", "3", "the transaction_total cannot be read"),
+		unreadable(2, "INV-2", "2", "the status_id cannot be read"),
+		unreadable(0, "INV-1", "", "the id cannot be read"),
+		unreadable(1, "", "1", "the transaction_id cannot be read"),
+		unreadable(1, "", "1", "there is no transaction_id"),
+		unreadable(0, "", "", "there is no status_id"),
+		unreadable(0, "", "", "no transaction is told"),
 	}}
 	server := serve(t, 200, body)
 	for _, row := range []struct {
@@ -221,7 +280,7 @@ func TestList(t *testing.T) {
 		if a.Code != "http:200" || a.Receipt != nil {
 			t.Fatalf("answer %+v, want http:200 without a receipt", a)
 		}
-		if diff := cmp.Diff(want, page); diff != "" {
+		if diff := cmp.Diff(want, page, cmpopts.EquateComparable(clients.Number{})); diff != "" {
 			t.Errorf("page (-want +got):\n%s", diff)
 		}
 		if seen.RawQuery != row.sent || seen.Path != "/api/payment/list-transaction" {
@@ -242,6 +301,8 @@ func (f observer) RoundTrip(r *http.Request) (*http.Response, error) { return f(
 func TestListThatCannotBeRead(t *testing.T) {
 	for _, row := range []struct{ body, code string }{
 		{`{"error":false,"data":{}}`, "body:unreadable"},
+		{`{"error":false,"data":{"id":6,"status_id":2,"transaction_id":"INV-1"}}`, "body:unreadable"}, // a list of one is a list
+		{`{"error":false,"data":{"0":{"id":6,"status_id":2,"transaction_id":"INV-1"}}}`, "body:unreadable"},
 		{`{"error":false,"data":null}`, "body:unreadable"},
 		{`{"error":false}`, "body:unreadable"},
 		{`{"error":true,"message":"x","data":[]}`, "error:true"},
@@ -249,6 +310,18 @@ func TestListThatCannotBeRead(t *testing.T) {
 		page, a := newClient(t, serve(t, 200, row.body).URL, nil).List(t.Context(), amdigipay.ListQuery{})
 		if a.Code != row.code || page.Rows != nil {
 			t.Errorf("%s: code %s with rows %v, want %s and none", row.body, a.Code, page.Rows, row.code)
+		}
+	}
+	for _, row := range []struct {
+		total string
+		want  int
+	}{
+		{`null`, 0}, {`"x"`, 0}, {`-3`, 0}, {`2.5`, 0}, {`[]`, 0}, {`true`, 0}, {`1e400`, 0}, {`"1,000"`, 0}, {`1e3`, 1000}, {`"1000.0"`, 1000},
+	} {
+		body := `{"pagination":{"total_found":` + row.total + `,"total_page":` + row.total + `},"error":false,"data":[]}`
+		page, a := newClient(t, serve(t, 200, body).URL, nil).List(t.Context(), amdigipay.ListQuery{})
+		if a.Code != "http:200" || page.TotalFound != row.want || page.TotalPage != row.want {
+			t.Errorf("total_found %s: code %s, page %+v, want %d", row.total, a.Code, page, row.want)
 		}
 	}
 	page, a := newClient(t, serve(t, 200, `{"error":false,"data":[]}`).URL, nil).List(t.Context(), amdigipay.ListQuery{})

@@ -1,8 +1,10 @@
 package amdigipay
 
 import (
+	"cmp"
 	"encoding/json"
-	"strconv"
+	"strings"
+	"unicode"
 
 	"terbayar/internal/clients"
 	"terbayar/internal/retrypolicy"
@@ -12,7 +14,7 @@ import (
 // {"error":false,...} for success and {"status":"error",...} for what is not
 // HTTP 200; {"error":true,...} under HTTP 200 is what integrators meet.
 type envelope struct {
-	Error  clients.Scalar  `json:"error"`
+	Error  clients.Flag    `json:"error"`
 	Status clients.Scalar  `json:"status"` // list-transaction echoes its filter here
 	Data   json.RawMessage `json:"data"`
 }
@@ -31,9 +33,9 @@ func (c *Client) read(a *clients.Answer, operation string, content []byte) json.
 		c.sender.Unreadable(a, operation, "the answer is empty")
 	case err != nil:
 		c.sender.Unreadable(a, operation, "the answer is not a JSON object")
-	case e.Error == "true":
+	case e.Error == clients.True:
 		c.sender.Conclude(a, operation, retrypolicy.CodeRefused, "")
-	case e.Error != "false" && (e.Error != "" || e.Status != "success"):
+	case e.Error != clients.False && (e.Error != clients.Unsaid || e.Status != "success"), e.Status == "error":
 		c.sender.Unreadable(a, operation, "the answer says neither success nor error:true")
 	case len(e.Data) == 0 || string(e.Data) == "null":
 		c.sender.Unreadable(a, operation, "success without data")
@@ -46,69 +48,113 @@ func (c *Client) read(a *clients.Answer, operation string, content []byte) json.
 // transaction is the data of create and detail, and a row of list (AM "Create
 // Transaction", success response).
 type transaction struct {
-	ID               clients.Scalar `json:"id"`
-	StatusID         clients.Scalar `json:"status_id"`
-	Status           clients.Scalar `json:"status"`
-	TransactionID    clients.Scalar `json:"transaction_id"`
-	TransactionTotal clients.Scalar `json:"transaction_total"`
-	PaymentLinks     clients.Scalar `json:"payment_links"`
-	PaymentCode      clients.Scalar `json:"payment_code"`
-	QRCode           clients.Scalar `json:"qr_code"`
+	ID               reference          `json:"id"`
+	StatusID         clients.Number     `json:"status_id"`
+	Status           clients.Text       `json:"status"`
+	TransactionID    clients.Identifier `json:"transaction_id"`
+	TransactionTotal clients.Number     `json:"transaction_total"`
+	PaymentLinks     clients.Text       `json:"payment_links"`
+	PaymentCode      clients.Text       `json:"payment_code"`
+	QRCode           clients.Text       `json:"qr_code"`
 }
 
-// row reads one transaction. Without a status_id it says nothing: ok is false.
-func (c *Client) row(raw json.RawMessage) (row Row, ok bool) {
+// reference is AM's own id of a transaction: a number, read by its value, or a
+// text, should AM ever have such ids.
+type reference struct {
+	text       string // empty when not told
+	id         int64  // 0 where it is no number, or too large
+	unreadable bool
+}
+
+// UnmarshalJSON implements json.Unmarshaler. It never fails.
+func (r *reference) UnmarshalJSON(b []byte) error {
+	var (
+		number clients.Number
+		name   clients.Identifier
+	)
+	_, _ = number.UnmarshalJSON(b), name.UnmarshalJSON(b) // neither ever fails
+	id, fits := number.Int()
+	switch digits := number.Digits(); {
+	case !number.Told():
+		*r = reference{}
+	case digits != "" && digits != "0":
+		*r = reference{text: digits}
+		if fits {
+			r.id = id
+		}
+	case number.Unreadable() && strings.ContainsFunc(name.Text, unicode.IsLetter):
+		*r = reference{text: name.Text}
+	default: // 0, -6, 6.5, "6.000", {}
+		*r = reference{unreadable: true}
+	}
+	return nil
+}
+
+// row reads one transaction. One of which a field that is gone by cannot be read
+// says nothing but which field that is.
+func (c *Client) row(raw json.RawMessage) Row {
 	var t transaction
 	if err := json.Unmarshal(raw, &t); err != nil {
-		return Row{}, false
+		return Row{Unreadable: "no transaction is told"}
 	}
-	statusID, err := strconv.Atoi(string(t.StatusID))
-	if err != nil {
-		return Row{}, false
-	}
-	id, err := strconv.ParseInt(string(t.ID), 10, 64)
-	if err != nil {
-		id = 0
-	}
-	word := string(t.Status)
-	if word == "" {
-		word = string(t.StatusID)
-	}
-	return Row{
-		ID:       id,
-		StatusID: statusID,
+	row := Row{
+		ID: t.ID.id, Bare: t.TransactionID.Bare,
 		Receipt: clients.Receipt{
-			TransactionID: string(t.TransactionID),
-			Reference:     string(t.ID),
-			GatewayStatus: word,
-			Status:        c.options.StatusMap.status(statusID),
-			Amount:        t.TransactionTotal.Rupiah(),
+			TransactionID: t.TransactionID.Text,
+			Reference:     t.ID.text,
+			GatewayStatus: cmp.Or(string(t.Status), t.StatusID.String()),
+			Amount:        t.TransactionTotal,
 			PaymentLinks:  string(t.PaymentLinks),
 			PaymentCode:   string(t.PaymentCode),
 			QRCode:        string(t.QRCode),
 		},
-	}, true
+	}
+	statusID, ok := t.StatusID.Int()
+	switch {
+	case t.TransactionID.Unreadable:
+		return unreadable(row, "the transaction_id cannot be read")
+	case t.ID.unreadable:
+		return unreadable(row, "the id cannot be read")
+	case !t.StatusID.Told():
+		return unreadable(row, "there is no status_id")
+	case !ok:
+		return unreadable(row, "the status_id cannot be read")
+	case t.TransactionTotal.Unreadable():
+		return unreadable(row, "the transaction_total cannot be read")
+	}
+	row.StatusID = int(statusID)
+	row.Status = c.options.StatusMap.status(row.StatusID)
+	return row
 }
 
-// pagination reads the counts of a list. What is missing or no number is 0.
+// unreadable is what is left of a row that cannot be read.
+func unreadable(r Row, why string) Row {
+	return Row{
+		ID: r.ID, Bare: r.Bare, Unreadable: why,
+		Receipt: clients.Receipt{TransactionID: r.TransactionID, Reference: r.Reference},
+	}
+}
+
+// pagination reads the counts of a list. What is missing, no whole number or
+// negative is 0.
 func pagination(content []byte) Page {
 	var list struct {
 		Pagination struct {
-			TotalFound  clients.Scalar `json:"total_found"`
-			Limit       clients.Scalar `json:"limit"`
-			CurrentPage clients.Scalar `json:"current_page"`
-			TotalPage   clients.Scalar `json:"total_page"`
+			TotalFound  clients.Number `json:"total_found"`
+			Limit       clients.Number `json:"limit"`
+			CurrentPage clients.Number `json:"current_page"`
+			TotalPage   clients.Number `json:"total_page"`
 		} `json:"pagination"`
 	}
 	if err := json.Unmarshal(content, &list); err != nil {
 		return Page{}
 	}
-	count := func(s clients.Scalar) int {
-		n, err := strconv.Atoi(string(s))
-		if err != nil {
+	count := func(n clients.Number) int {
+		i, ok := n.Int()
+		if !ok || i < 0 {
 			return 0
 		}
-		return n
+		return int(i)
 	}
 	p := list.Pagination
 	return Page{

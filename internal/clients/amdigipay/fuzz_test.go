@@ -33,7 +33,7 @@ func (a answers) RoundTrip(r *http.Request) (*http.Response, error) {
 func FuzzAnswer(f *testing.F) {
 	for _, body := range []string{
 		created, `{"error":true,"message":"no"}`, `{"status":"error","message":"x","data":null}`, `{"error":false,"data":null}`,
-		`{"error":false,"data":[]}`, `{"error":false,"data":{"id":"6","status_id":"3","transaction_total":13000.5}}`,
+		`{"error":false,"data":[]}`, `{"error":"0","data":{"id":6.0,"status_id":"3e0","transaction_total":"Rp 13.000"}}`, `{"error":false,"data":{"id":"6","status_id":"3","transaction_total":13000.5}}`,
 		`{"pagination":{"total_found":"x"},"error":false,"data":[{},{"id":1,"status_id":2,"transaction_id":"INV-1"}]}`, "<html>", "", "null", "\xff",
 	} {
 		for _, status := range []int{200, 202, 401, 500} {
@@ -55,9 +55,17 @@ func FuzzAnswer(f *testing.F) {
 		if answer.Code == "" || (action == retrypolicy.Accept) != (answer.Receipt != nil && status == 200) {
 			t.Errorf("%d: code %q, %s, receipt %+v", status, answer.Code, action, answer.Receipt)
 		}
+		if answer.Receipt != nil && answer.Receipt.Amount.Unreadable() {
+			t.Errorf("a receipt whose amount cannot be read: %s", body)
+		}
 		page, answer := c.List(t.Context(), amdigipay.ListQuery{})
 		if answer.Receipt != nil || answer.Absent || status/100 != 2 && page.Rows != nil {
 			t.Errorf("list: %+v, %+v", page, answer)
+		}
+		for _, r := range page.Rows {
+			if (r.Unreadable == "") != (r.Status != "") || r.Amount.Unreadable() || r.Unreadable == "" && r.TransactionID == "" {
+				t.Errorf("row %+v", r)
+			}
 		}
 		if answer = c.Detail(t.Context(), "6"); answer.Receipt != nil && (status/100 != 2 || answer.Receipt.Status == "") {
 			t.Errorf("detail: %+v", answer)

@@ -64,7 +64,7 @@ func TestAgainstGatewaysim(t *testing.T) {
 				o.ItemDetails[0].ItemName = title
 				o.ExpiredDate = now.Add(24 * time.Hour).In(payment.Jakarta).Format(time.DateTime)
 				a := c.Submit(t.Context(), clients.Submission{Order: &order.Order{Gateway: payment.AMDigiPay, AMDigiPay: &o}})
-				if a.Code != "http:200" || a.Receipt == nil || a.Receipt.Status != payment.OnProcessing || a.Receipt.Amount != 13000 {
+				if a.Code != "http:200" || a.Receipt == nil || a.Receipt.Status != payment.OnProcessing || a.Receipt.Amount != clients.WholeNumber(13000) {
 					t.Fatalf("submit of %q: %+v", title, a)
 				}
 				references[o.TransactionID] = a.Receipt.Reference
@@ -79,7 +79,7 @@ func TestAgainstGatewaysim(t *testing.T) {
 					t.Fatalf("page %d: %+v", n, a)
 				}
 				for _, r := range page.Rows {
-					if r.Status != payment.Paid || r.GatewayStatus != "Terbayar" || r.Amount != 13000 || fmt.Sprint(r.ID) != r.Reference {
+					if r.Status != payment.Paid || r.GatewayStatus != "Terbayar" || r.Amount != clients.WholeNumber(13000) || fmt.Sprint(r.ID) != r.Reference {
 						t.Errorf("row %+v, want it paid", r)
 					}
 					found[r.TransactionID] = r.Reference

@@ -46,14 +46,14 @@ func (c *Client) grant(a *clients.Answer, content []byte) clients.Grant {
 	case err != nil:
 		c.sender.Unreadable(a, opLogin, "the answer is not a JSON object")
 		return clients.Grant{}
-	case e.Error == "true":
+	case e.Error == clients.True:
 		c.sender.Conclude(a, opLogin, retrypolicy.CodeRefused, "no token was given")
 		return clients.Grant{}
 	}
 	for _, place := range [][]byte{e.Data, content} {
 		var t struct {
-			AccessToken clients.Scalar `json:"access_token"`
-			ExpiresIn   clients.Scalar `json:"expires_in"` // a number on AM's page
+			AccessToken clients.Text   `json:"access_token"`
+			ExpiresIn   clients.Number `json:"expires_in"` // a number on AM's page
 		}
 		if json.Unmarshal(place, &t) == nil && t.AccessToken != "" {
 			return clients.NewGrant(t.AccessToken, t.ExpiresIn, c.sender.Now())

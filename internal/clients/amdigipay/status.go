@@ -26,11 +26,8 @@ var defaultStatusMap = func() StatusMap {
 	return m
 }()
 
-// meanings are the statuses in which a gateway can have a payment; the others
-// are Terbayar's own.
-var meanings = []payment.Status{
-	payment.OnProcessing, payment.Paid, payment.Failed, payment.Expired, payment.Cancelled, payment.Refunded,
-}
+// Meanings lists what a status map can name.
+func Meanings() []payment.Status { return payment.Meanings() }
 
 // ParseStatusMap reads pairs of a status id and a status, such as
 // "2=on_processing,3=paid".
@@ -48,8 +45,8 @@ func ParseStatusMap(s string) (StatusMap, error) {
 		if _, twice := m[n]; twice {
 			return nil, fmt.Errorf("amdigipay: status map: %d stands there twice", n)
 		}
-		if !slices.Contains(meanings, payment.Status(status)) {
-			return nil, fmt.Errorf("amdigipay: status map: %q is not one of %v", status, meanings)
+		if !slices.Contains(Meanings(), payment.Status(status)) {
+			return nil, fmt.Errorf("amdigipay: status map: %q is not one of %v", status, Meanings())
 		}
 		m[n] = payment.Status(status)
 	}

@@ -2,6 +2,8 @@ package paydia
 
 import (
 	"encoding/json"
+	"maps"
+	"slices"
 	"strings"
 
 	"terbayar/internal/clients"
@@ -16,7 +18,9 @@ const (
 	statusNotFound = "07"
 )
 
-// meanings of latestTransactionStatus, less 07 (ASPI; gateways.md 2.7).
+// meanings of latestTransactionStatus, less 07 (ASPI; gateways.md 2.7). It is a
+// code of two digits in quotes, and no number: a bare 0 is what many services
+// write for "nothing", and must not pass for paid.
 var meanings = map[string]payment.Status{
 	"00": payment.Paid,         // success
 	"01": payment.OnProcessing, // initiated
@@ -27,6 +31,9 @@ var meanings = map[string]payment.Status{
 	"06": payment.Failed,
 }
 
+// Meanings lists what the answer to a query can mean.
+func Meanings() []payment.Status { return slices.Collect(maps.Values(meanings)) }
+
 // read finds the code of an answer and, when that is the success of the service,
 // decodes the answer into v and reports true.
 func (c *Client) read(a *clients.Answer, operation, service string, content []byte, v any) bool {
@@ -34,11 +41,11 @@ func (c *Client) read(a *clients.Answer, operation, service string, content []by
 		return false
 	}
 	var head struct {
-		ResponseCode clients.Scalar `json:"responseCode"`
+		ResponseCode clients.Number `json:"responseCode"`
 	}
 	readable := json.Unmarshal(content, &head) == nil
-	code := string(head.ResponseCode)
-	wellFormed := readable && len(code) == 7 && strings.Trim(code, "0123456789") == ""
+	code := head.ResponseCode.Digits()
+	wellFormed := readable && len(code) == 7
 	success := a.HTTPStatus/100 == 2
 	switch {
 	case !wellFormed && success:
@@ -62,28 +69,44 @@ func (c *Client) read(a *clients.Answer, operation, service string, content []by
 }
 
 // other reports whether an answer speaks of another payment than the one asked
-// about. One that names none is taken for an answer to what was asked.
-func other(echoed clients.Scalar, asked string) bool {
-	return echoed != "" && string(echoed) != asked
+// about, or does not say legibly of which. One that names none is taken for an
+// answer to what was asked.
+func other(echoed clients.Identifier, asked string) bool {
+	return echoed.Unreadable || echoed.Text != "" && echoed.Text != asked
 }
 
-// amount reads SNAP's money object. It never fails: a payment is no less paid
-// when its amount is odd, and the odd amount is told as such.
-type amount struct {
-	rupiah   payment.Rupiah
-	currency string
+// illegible says what of an answer cannot be read; empty when all of it can.
+func illegible(reference clients.Identifier, m money) string {
+	switch {
+	case reference.Unreadable:
+		return "the reference number cannot be read"
+	case m.unreadable:
+		return "the amount cannot be read"
+	default:
+		return ""
+	}
 }
 
-// UnmarshalJSON implements json.Unmarshaler.
-func (m *amount) UnmarshalJSON(b []byte) error {
-	var money struct {
-		Value    clients.Scalar `json:"value"`
-		Currency clients.Scalar `json:"currency"`
+// money is SNAP's amount, {"value":"10000.00","currency":"IDR"}. What has another
+// shape (a plain 1000000 may count sen) or other contents is unreadable.
+type money struct {
+	value      clients.Number
+	currency   string // empty when not told
+	unreadable bool
+}
+
+// UnmarshalJSON implements json.Unmarshaler. It never fails.
+func (m *money) UnmarshalJSON(b []byte) error {
+	var told struct {
+		Value    clients.Number     `json:"value"`
+		Currency clients.Identifier `json:"currency"`
 	}
-	if json.Unmarshal(b, &money) != nil {
-		m.rupiah = -1
-		return nil
+	shaped := json.Unmarshal(b, &told) == nil
+	currency := strings.ToUpper(strings.TrimSpace(told.Currency.Text))
+	known := currency == "" && !told.Currency.Unreadable || len(currency) == 3 && strings.Trim(currency, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") == ""
+	*m = money{value: told.Value, currency: currency}
+	if !shaped || !known || told.Value.Unreadable() {
+		*m = money{unreadable: true}
 	}
-	m.rupiah, m.currency = money.Value.Rupiah(), string(money.Currency)
 	return nil
 }

@@ -32,7 +32,7 @@ func FuzzAnswer(f *testing.F) {
 	for _, body := range []string{
 		processed, `{"responseCode":"2006400","originalPartnerReferenceNo":"` + reference + `","latestTransactionStatus":"00"}`,
 		`{"responseCode":"2006400","latestTransactionStatus":"07"}`, `{"responseCode":"4046401"}`, `{"responseCode":5006301}`,
-		`{"responseCode":"2006300","amount":{"value":10000.5,"currency":7},"paidTime":[]}`, `{"responseCode":"20063"}`, "<html>", "", "null", "[]", "\xff",
+		`{"responseCode":"2006300","amount":{"value":10000.5,"currency":7},"paidTime":[]}`, `{"responseCode":2.0063e6,"amount":{"value":"10.000","currency":"idr"}}`, `{"responseCode":"20063"}`, "<html>", "", "null", "[]", "\xff",
 	} {
 		for _, status := range []int{200, 202, 404, 500} {
 			f.Add(status, body)
@@ -53,8 +53,11 @@ func FuzzAnswer(f *testing.F) {
 		if answer.Code == "" || answer.Absent || (action == retrypolicy.Accept) != (answer.Receipt != nil) || answer.Receipt != nil && status != 200 {
 			t.Errorf("%d: code %q, %s, receipt %+v", status, answer.Code, action, answer.Receipt)
 		}
+		if answer.Receipt != nil && answer.Receipt.Amount.Unreadable() {
+			t.Errorf("a receipt whose amount cannot be read: %s", body)
+		}
 		answer = c.Query(t.Context(), paydia.Query{Key: submission.Order.Key(), MerchantID: merchantID, CustomerToken: submission.CustomerToken, ExternalID: "1"})
-		if answer.Code == "" || answer.Receipt != nil && (answer.Absent || status != 200 || answer.Receipt.Status == "") {
+		if answer.Code == "" || answer.Receipt != nil && (answer.Absent || status != 200 || answer.Receipt.Status == "" || answer.Receipt.Amount.Unreadable()) {
 			t.Errorf("query: %+v", answer)
 		}
 	})

@@ -64,7 +64,7 @@ func TestAgainstGatewaysim(t *testing.T) {
 					}},
 					CustomerToken: secret.NewText(customerToken), ExternalID: c.NewExternalID(),
 				})
-				if a.Code != "2006300" || a.Receipt == nil || a.Receipt.Status != payment.Paid || a.Receipt.Amount != 10000 {
+				if a.Code != "2006300" || a.Receipt == nil || a.Receipt.Status != payment.Paid || a.Receipt.Amount != clients.WholeNumber(10000) {
 					t.Fatalf("submit of %q: %+v", title, a)
 				}
 				for _, reference := range []string{"", a.Receipt.Reference} {

@@ -126,11 +126,11 @@ func (c *Client) Submit(ctx context.Context, s clients.Submission) clients.Answe
 	if err != nil {
 		return c.sender.Unsent(opSubmit, "the body cannot be encoded")
 	}
-	answer, content := c.call(ctx, opSubmit, "/auth/payment", body, s.CustomerToken, s.ExternalID)
+	answer, content := c.call(ctx, opSubmit, clients.Request{Path: "/auth/payment", Body: body, MayLeave: s.MayLeave}, s.CustomerToken, s.ExternalID)
 	var paid struct {
-		ReferenceNo        clients.Scalar `json:"referenceNo"`
-		PartnerReferenceNo clients.Scalar `json:"partnerReferenceNo"`
-		Amount             amount         `json:"amount"`
+		ReferenceNo        clients.Identifier `json:"referenceNo"`
+		PartnerReferenceNo clients.Identifier `json:"partnerReferenceNo"`
+		Amount             money              `json:"amount"`
 		// paidTime is not read: its sample has the wrong sign, and nothing hangs on it.
 	}
 	if !c.read(&answer, opSubmit, serviceSubmit, content, &paid) {
@@ -140,12 +140,16 @@ func (c *Client) Submit(ctx context.Context, s clients.Submission) clients.Answe
 		c.sender.Unreadable(&answer, opSubmit, "the answer speaks of another transaction")
 		return answer
 	}
+	if why := illegible(paid.ReferenceNo, paid.Amount); why != "" {
+		c.sender.Unreadable(&answer, opSubmit, why)
+		return answer
+	}
 	answer.Receipt = &clients.Receipt{
-		TransactionID: string(paid.PartnerReferenceNo),
-		Reference:     string(paid.ReferenceNo),
+		TransactionID: paid.PartnerReferenceNo.Text,
+		Reference:     paid.ReferenceNo.Text,
 		GatewayStatus: answer.Code,
 		Status:        payment.Paid,
-		Amount:        paid.Amount.rupiah,
+		Amount:        paid.Amount.value,
 		Currency:      paid.Amount.currency,
 	}
 	return answer
@@ -180,14 +184,14 @@ func (c *Client) Query(ctx context.Context, q Query) clients.Answer {
 	if err != nil {
 		return c.sender.Unsent(opQuery, "the body cannot be encoded")
 	}
-	answer, content := c.call(ctx, opQuery, "/auth/query", body, q.CustomerToken, q.ExternalID)
+	answer, content := c.call(ctx, opQuery, clients.Request{Path: "/auth/query", Body: body}, q.CustomerToken, q.ExternalID)
 	var found struct {
 		// ASPI's own sample spells this key originalpartnerReferenceNo; encoding/json
 		// does not mind.
-		OriginalPartnerReferenceNo clients.Scalar `json:"originalPartnerReferenceNo"`
-		OriginalReferenceNo        clients.Scalar `json:"originalReferenceNo"`
-		LatestTransactionStatus    clients.Scalar `json:"latestTransactionStatus"`
-		Amount                     amount         `json:"amount"`
+		OriginalPartnerReferenceNo clients.Identifier `json:"originalPartnerReferenceNo"`
+		OriginalReferenceNo        clients.Identifier `json:"originalReferenceNo"`
+		LatestTransactionStatus    clients.Scalar     `json:"latestTransactionStatus"`
+		Amount                     money              `json:"amount"`
 	}
 	ok := c.read(&answer, opQuery, serviceQuery, content, &found)
 	switch {
@@ -205,23 +209,28 @@ func (c *Client) Query(ctx context.Context, q Query) clients.Answer {
 		c.sender.Unreadable(&answer, opQuery, "the latestTransactionStatus is none of SNAP's")
 		return answer
 	}
+	if why := illegible(found.OriginalReferenceNo, found.Amount); why != "" {
+		c.sender.Unreadable(&answer, opQuery, why)
+		return answer
+	}
 	answer.Receipt = &clients.Receipt{
-		TransactionID: string(found.OriginalPartnerReferenceNo),
-		Reference:     string(found.OriginalReferenceNo),
+		TransactionID: found.OriginalPartnerReferenceNo.Text,
+		Reference:     found.OriginalReferenceNo.Text,
 		GatewayStatus: string(found.LatestTransactionStatus),
 		Status:        status,
-		Amount:        found.Amount.rupiah,
+		Amount:        found.Amount.value,
 		Currency:      found.Amount.currency,
 	}
 	return answer
 }
 
 // call makes one signed request with the access token.
-func (c *Client) call(ctx context.Context, operation, path string, body []byte, customer secret.Text, externalID string) (clients.Answer, []byte) {
+func (c *Client) call(ctx context.Context, operation string, r clients.Request, customer secret.Text, externalID string) (clients.Answer, []byte) {
+	r.Method = http.MethodPost
 	return c.session.Call(ctx, operation, func(token clients.Token) clients.Request {
 		timestamp := c.timestamp()
 		// The eight headers of Paydia's Auth Payment page, and Accept.
-		return clients.Request{Method: http.MethodPost, Path: path, Body: body, Header: http.Header{
+		r.Header = http.Header{
 			"Accept":                 {"application/json"},
 			"Content-Type":           {"application/json"},
 			"Authorization":          {"Bearer " + token.Text.Reveal()},
@@ -230,8 +239,9 @@ func (c *Client) call(ctx context.Context, operation, path string, body []byte, 
 			"X-PARTNER-ID":           {c.options.ClientID},
 			"X-EXTERNAL-ID":          {externalID},
 			"CHANNEL-ID":             {c.options.ChannelID},
-			"X-SIGNATURE":            {Sign(c.options.ClientSecret, http.MethodPost, c.sender.Path(path), token.Text, body, timestamp)},
-		}}
+			"X-SIGNATURE":            {Sign(c.options.ClientSecret, r.Method, c.sender.Path(r.Path), token.Text, r.Body, timestamp)},
+		}
+		return r
 	})
 }
 

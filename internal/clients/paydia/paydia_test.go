@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"terbayar/internal/clients"
 	"terbayar/internal/clients/clientstest"
@@ -197,7 +198,7 @@ func TestSubmitAnswers(t *testing.T) {
 	receipt := func(change func(*clients.Receipt)) *clients.Receipt {
 		r := &clients.Receipt{
 			TransactionID: reference, Reference: "c407177ce0842a3f", GatewayStatus: "2006300",
-			Status: payment.Paid, Amount: 10000, Currency: "IDR",
+			Status: payment.Paid, Amount: clients.WholeNumber(10000), Currency: "IDR",
 		}
 		if change != nil {
 			change(r)
@@ -225,18 +226,36 @@ func TestSubmitAnswers(t *testing.T) {
 		{"keys in another case", with(`partnerReferenceNo`, `partnerreferenceno`), 200, "2006300", receipt(nil)},
 		{"responseCode as a number", with(`"2006300"`, `2006300`), 200, "2006300", receipt(nil)},
 		{"no echo", with(`"`+reference+`"`, `null`), 200, "2006300", receipt(func(r *clients.Receipt) { r.TransactionID = "" })},
-		{"another amount", with(`10000.00`, `10000.01`), 200, "2006300", receipt(func(r *clients.Receipt) { r.Amount = -1 })},
+		{"responseCode with a fraction of nothing", with(`"2006300"`, `2006300.0`), 200, "2006300", receipt(nil)},
+		{"responseCode with an exponent", with(`"2006300"`, `2.0063e6`), 200, "2006300", receipt(nil)},
+		{"value as a number", with(`"10000.00"`, `10000`), 200, "2006300", receipt(nil)},
+		{"value with a fraction of nothing", with(`"10000.00"`, `10000.0`), 200, "2006300", receipt(nil)},
+		{"value without cents", with(`"10000.00"`, `"10000"`), 200, "2006300", receipt(nil)},
+		{"value with an exponent", with(`"10000.00"`, `"1E+4"`), 200, "2006300", receipt(nil)},
+		{"currency in small letters", with(`IDR`, `idr`), 200, "2006300", receipt(nil)},
+		{"no value", with(`"10000.00"`, `null`), 200, "2006300", receipt(func(r *clients.Receipt) { r.Amount = clients.Number{} })},
+		{"no currency", with(`"IDR"`, `null`), 200, "2006300", receipt(func(r *clients.Receipt) { r.Currency = "" })},
+		{"reference as a number", with(`"c407177ce0842a3f"`, `407177`), 200, "2006300", receipt(func(r *clients.Receipt) { r.Reference = "407177" })},
+		{"another amount", with(`10000.00`, `10000.01`), 200, "2006300", receipt(func(r *clients.Receipt) { r.Amount = clients.ParseNumber("10000.01") })},
 		{"another currency", with(`IDR`, `USD`), 200, "2006300", receipt(func(r *clients.Receipt) { r.Currency = "USD" })},
 		{
-			"amount is no object", with(`{"value":"10000.00","currency":"IDR"}`, `"10000.00"`), 200, "2006300",
-			receipt(func(r *clients.Receipt) { r.Amount, r.Currency = -1, "" }),
-		},
-		{
 			"amount is null", with(`{"value":"10000.00","currency":"IDR"}`, `null`), 200, "2006300",
-			receipt(func(r *clients.Receipt) { r.Amount, r.Currency = 0, "" }),
+			receipt(func(r *clients.Receipt) { r.Amount, r.Currency = clients.Number{}, "" }),
 		},
 
 		{"another transaction", with(reference, "INV-2"), 200, "body:unreadable", nil},
+		{"no legible transaction", with(`"`+reference+`"`, `true`), 200, "body:unreadable", nil},
+		{"reference is no text", with(`"c407177ce0842a3f"`, `{}`), 200, "body:unreadable", nil},
+		{"amount is no object", with(`{"value":"10000.00","currency":"IDR"}`, `"10000.00"`), 200, "body:unreadable", nil},
+		{"amount is a number", with(`{"value":"10000.00","currency":"IDR"}`, `1000000`), 200, "body:unreadable", nil},
+		{"amount is a list", with(`{"value":"10000.00","currency":"IDR"}`, `[]`), 200, "body:unreadable", nil},
+		{"value for people", with(`"10000.00"`, `"Rp 10.000"`), 200, "body:unreadable", nil},
+		{"value in groups", with(`"10000.00"`, `"10,000.00"`), 200, "body:unreadable", nil},
+		{"value in what may be groups", with(`"10000.00"`, `"10.000"`), 200, "body:unreadable", nil},
+		{"value is an object", with(`"10000.00"`, `{}`), 200, "body:unreadable", nil},
+		{"currency is a sign", with(`IDR`, `Rp`), 200, "body:unreadable", nil},
+		{"currency is a number", with(`"IDR"`, `360`), 200, "body:unreadable", nil},
+		{"currency is false", with(`"IDR"`, `false`), 200, "body:unreadable", nil},
 		{"success of another service", with(`2006300`, `2006400`), 200, "body:unreadable", nil},
 		{"success under 500", processed, 500, "http:500", nil},
 		{"success under 202", processed, 202, "http:202", nil},
@@ -266,7 +285,7 @@ func TestSubmitAnswers(t *testing.T) {
 			if a.Code != row.code || a.HTTPStatus != row.status || a.Absent {
 				t.Errorf("code %s, HTTP %d, absent %t (%v); want %s", a.Code, a.HTTPStatus, a.Absent, a.Err, row.code)
 			}
-			if diff := cmp.Diff(row.receipt, a.Receipt); diff != "" {
+			if diff := cmp.Diff(row.receipt, a.Receipt, cmpopts.EquateComparable(clients.Number{})); diff != "" {
 				t.Errorf("receipt (-want +got):\n%s", diff)
 			}
 		})
@@ -298,6 +317,18 @@ func TestQueryAnswers(t *testing.T) {
 		{"not found by code", `{"responseCode":"4046401","responseMessage":"Transaction Not Found"}`, 404, "4046401", "", true},
 
 		{"unknown status", found("08"), 200, "body:unreadable", "", false},
+		{"a bare 0 is not 00", strings.Replace(found("00"), `"00"`, `0`, 1), 200, "body:unreadable", "", false},
+		{"0 in quotes is not 00", found("0"), 200, "body:unreadable", "", false},
+		{"a bare 7 is not 07", strings.Replace(found("07"), `"07"`, `7`, 1), 200, "body:unreadable", "", false},
+		{"6 in quotes is not 06", found("6"), 200, "body:unreadable", "", false},
+		{"status is false", strings.Replace(found("00"), `"00"`, `false`, 1), 200, "body:unreadable", "", false},
+		{"paid, of an illegible amount", strings.Replace(found("00"), `10000.00`, `Rp 10.000`, 1), 200, "body:unreadable", "", false},
+		{"failed, of an illegible amount", strings.Replace(found("06"), `10000.00`, `10,000.00`, 1), 200, "body:unreadable", "", false},
+		{"not found, of an illegible amount", strings.Replace(found("07"), `10000.00`, `-`, 1), 200, "2006400", "", true},
+		{"paid, under an illegible reference", strings.Replace(found("00"), `"R-1"`, `["R-1"]`, 1), 200, "body:unreadable", "", false},
+		{"paid, of an illegible transaction", strings.Replace(found("00"), `"`+reference+`"`, `{}`, 1), 200, "body:unreadable", "", false},
+		{"not found, of an illegible transaction", strings.Replace(found("07"), `"`+reference+`"`, `{}`, 1), 200, "body:unreadable", "", false},
+		{"value as a number", strings.Replace(found("00"), `"10000.00"`, `1e4`, 1), 200, "2006400", payment.Paid, false},
 		{"no status", found(""), 200, "body:unreadable", "", false},
 		{"another transaction", strings.Replace(found("00"), reference, "INV-2", 1), 200, "body:unreadable", "", false},
 		{"another transaction, not found", strings.Replace(found("07"), reference, "INV-2", 1), 200, "body:unreadable", "", false},
@@ -317,13 +348,13 @@ func TestQueryAnswers(t *testing.T) {
 			if row.status != "" {
 				want = &clients.Receipt{
 					TransactionID: reference, Reference: "R-1", GatewayStatus: a.Receipt.GatewayStatus,
-					Status: row.status, Amount: 10000, Currency: "IDR",
+					Status: row.status, Amount: clients.WholeNumber(10000), Currency: "IDR",
 				}
 				if !strings.Contains(row.body, `"latestTransactionStatus":"`+want.GatewayStatus+`"`) {
 					t.Errorf("gateway status %q, want the latestTransactionStatus", want.GatewayStatus)
 				}
 			}
-			if diff := cmp.Diff(want, a.Receipt); diff != "" {
+			if diff := cmp.Diff(want, a.Receipt, cmpopts.EquateComparable(clients.Number{})); diff != "" {
 				t.Errorf("receipt (-want +got):\n%s", diff)
 			}
 		})

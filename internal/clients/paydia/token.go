@@ -29,12 +29,12 @@ func (c *Client) login(ctx context.Context) (clients.Grant, clients.Answer) {
 	// Paydia's own page of this answer is not at hand: what SNAP's other providers
 	// send is asked for, the responseCode excepted.
 	var granted struct {
-		ResponseCode clients.Scalar `json:"responseCode"`
-		AccessToken  clients.Scalar `json:"accessToken"`
-		ExpiresIn    clients.Scalar `json:"expiresIn"`
+		ResponseCode clients.Number `json:"responseCode"`
+		AccessToken  clients.Text   `json:"accessToken"`
+		ExpiresIn    clients.Number `json:"expiresIn"`
 	}
 	if answer.HTTPStatus/100 == 2 && json.Unmarshal(content, &granted) == nil && granted.AccessToken != "" &&
-		(granted.ResponseCode == "" || granted.ResponseCode == "200"+serviceToken+"00") {
+		(!granted.ResponseCode.Told() || granted.ResponseCode.Digits() == "200"+serviceToken+"00") {
 		return clients.NewGrant(granted.AccessToken, granted.ExpiresIn, c.sender.Now()), answer
 	}
 	c.read(&answer, opToken, serviceToken, content, &granted)
