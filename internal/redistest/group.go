@@ -86,6 +86,9 @@ func (n *Node) Prefer(t TB, preferred bool) {
 	}
 }
 
+// SentinelMaster is the name by which a Group is known to its Sentinel.
+const SentinelMaster = "terbayar"
+
 // Group is a primary with its replicas, whose Sentinel makes one of them the primary
 // when that has been silent for a second.
 type Group struct {
