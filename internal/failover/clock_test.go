@@ -91,8 +91,8 @@ func aheadWorker(t *testing.T, by time.Duration) string {
 // running claims for dead, nor put off for others what it cannot ask about.
 func TestWorkerAhead(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("every package is compiled anew for it")
+	if os.Getenv("SLOW_TESTS") == "" {
+		t.Skip("every package is compiled anew for it: SLOW_TESTS=1 runs it, as CI does")
 	}
 	program := aheadWorker(t, 10*time.Minute)
 	server := redistest.Server(t)
@@ -133,7 +133,7 @@ func TestFrozenWorker(t *testing.T) {
 	heard := s.listen()
 	shop := s.newShop("INV", server.URL())
 	var frozen *process
-	between := newInterceptor(t, server.Addr, `"kind":"submit","code":""`, func() { s.signal(frozen, syscall.SIGSTOP) })
+	between := newInterceptor(t, server.Addr, `"kind":"submit","code":""`, func() { s.freeze(frozen) })
 	frozen = s.startReady("--redis-url", "redis://"+between.addr+"/0")
 	shop.sell(t.Context(), 2, time.Millisecond)
 	// By then Redis knows the scripts, and nothing else is on its way to it.

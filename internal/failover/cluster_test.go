@@ -77,16 +77,11 @@ func checkEveryPrimary(t *testing.T, cluster *redistest.Sharded) {
 	if warnings, err := redisconn.Check(t.Context(), client); err != nil || warnings != nil {
 		t.Errorf("%q, %v", warnings, err)
 	}
-	set("appendonly", "no")
-	if warnings, err := redisconn.Check(t.Context(), client); err != nil || len(warnings) != 1 || !strings.HasPrefix(warnings[0], odd.Addr+": appendonly is off") {
-		t.Errorf("%q, %v", warnings, err)
-	}
 	set("maxmemory-policy", "allkeys-lru")
 	if _, err := redisconn.Check(t.Context(), client); !errors.Is(err, redisconn.ErrUnfit) || !strings.Contains(err.Error(), odd.Addr) {
 		t.Error(err)
 	}
 	set("maxmemory-policy", "noeviction")
-	set("appendonly", "yes")
 }
 
 // TestClusterFailover kills, under load, the primary that holds the ledger.

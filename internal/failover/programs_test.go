@@ -130,6 +130,22 @@ func (s *stage) signal(p *process, sig syscall.Signal) {
 	}
 }
 
+// freeze stops a worker as it stands, and returns when all its threads stand: one that
+// is on a processor goes on for a moment after the signal.
+func (s *stage) freeze(p *process) {
+	s.Helper()
+	s.signal(p, syscall.SIGSTOP)
+	s.eventually("every thread stands", 5*time.Second, func() bool {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.Process.Pid))
+		return err == nil && len(threads) > 0 && !slices.ContainsFunc(threads, func(file string) bool {
+			text, err := os.ReadFile(file)
+			// "PID (NAME) STATE ...", and a name may hold anything.
+			_, state, _ := bytes.Cut(text, []byte(") "))
+			return err == nil && !bytes.HasPrefix(state, []byte("T"))
+		})
+	})
+}
+
 // shop hands payments in with the program enqueue, as an order system does: what was
 // not taken it hands in again, the same under the same id.
 type shop struct {

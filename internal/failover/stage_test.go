@@ -373,12 +373,14 @@ func (s *stage) open() map[payment.Key]bool {
 	s.Helper()
 	open := map[payment.Key]bool{}
 	for _, g := range payment.Gateways() {
-		ids, err := s.redis.ZRange(s.Context(), "{terbayar:events}:open:"+string(g), 0, -1).Result()
-		if err != nil {
-			s.Fatal(err)
-		}
-		for _, id := range ids {
-			open[payment.Key{Gateway: g, TransactionID: id}] = true
+		for _, set := range []string{"open", "sending"} {
+			ids, err := s.redis.ZRange(s.Context(), "{terbayar:events}:"+set+":"+string(g), 0, -1).Result()
+			if err != nil {
+				s.Fatal(err)
+			}
+			for _, id := range ids {
+				open[payment.Key{Gateway: g, TransactionID: id}] = true
+			}
 		}
 	}
 	return open

@@ -263,7 +263,7 @@ func (c *Shards) Holder(ctx context.Context, key string) (primary *Node, replica
 		slot, err := client.ClusterKeySlot(ctx, key).Result()
 		var ranges []redis.ClusterSlot
 		if err == nil {
-			ranges, err = client.ClusterSlots(ctx).Result()
+			ranges, err = client.ClusterSlots(ctx).Result() //nolint:staticcheck // its successor needs Redis 7
 		}
 		_ = client.Close()
 		if err != nil {
