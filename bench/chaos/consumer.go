@@ -14,7 +14,7 @@ import (
 )
 
 // consumer follows the stream from its beginning, as order systems do, and keeps
-// all that comes by: also what Redis forgets afterwards.
+// all that comes by: also what a failover takes away afterwards.
 type consumer struct {
 	mu    sync.Mutex
 	heard []event
@@ -56,6 +56,15 @@ func (c *consumer) hear(text []byte) error {
 	defer c.mu.Unlock()
 	c.heard = append(c.heard, e)
 	return nil
+}
+
+// standing reads the events that stand in the stream now.
+func (s *stage) standing(ctx context.Context) ([]event, error) {
+	c := &consumer{}
+	if err := events.NewStream(s.client, ledger.DefaultStream).Each(ctx, "", false, c.hear); err != nil {
+		return nil, err
+	}
+	return c.heard, nil
 }
 
 // everything waits until the consumer has heard the last event of the stream, and

@@ -97,8 +97,9 @@ func (c *evidence) figures() string {
 	if c.GatewayDown != "" {
 		title += fmt.Sprintf(", %s down", c.GatewayDown)
 	}
-	if c.RedisForgets > 0 {
-		title += fmt.Sprintf(", Redis forgets %s", c.RedisForgets)
+	title += ", Redis " + c.Redis
+	if c.Durability != "" || c.WaitReplicas != "" {
+		title += fmt.Sprintf(" (durability %q, replicas %q)", c.Durability, c.WaitReplicas)
 	}
 	t.SetTitle(title)
 	t.SetColumnConfigs([]table.ColumnConfig{{Number: 2, Align: text.AlignRight}})
@@ -114,10 +115,13 @@ func (c *evidence) figures() string {
 	section("done to them", [][2]any{
 		{"workers killed with kill -9", c.kills},
 		{"workers told to end with SIGTERM", c.terms},
-		{"Redis killed and restarted", len(c.outages)},
+		{"of these, in the moment in which Redis failed", c.coincidences},
+		{"times that Redis failed", len(c.outages)},
+		{"of these, failovers to the replica that lagged", c.lateWon},
 		{"enqueue run again", c.runAgain},
-		{"handed in again, since Redis had forgotten", c.handedInAgain},
 		{"events that came again", c.repeats},
+		{"events that were heard and taken away by a failover", c.gone},
+		{"of these, refusals that nobody knows of any more", c.undone},
 	})
 	section("faults", counted(c.seen.Faults))
 	section("requests", counted(c.seen.Requests))
@@ -207,8 +211,8 @@ func (c *evidence) verdict(out io.Writer) (clean bool) {
 	if len(c.accusations) > 0 {
 		verdict = "NOT CLEAN"
 	}
-	fmt.Fprintf(out, "seed %d: %s: %s; %d kill -9, %d SIGTERM, %d Redis restarts; recovery median %s, worst %s; settled after %s\n",
-		c.Seed, verdict, strings.Join(counts, ", "), c.kills, c.terms, len(c.outages),
+	fmt.Fprintf(out, "seed %d: %s: %s; %d kill -9, %d SIGTERM, %s failed %d times (%d failovers to a replica that lagged, %d ends of workers in that moment); recovery median %s, worst %s; settled after %s\n",
+		c.Seed, verdict, strings.Join(counts, ", "), c.kills, c.terms, c.Redis, len(c.outages), c.lateWon, c.coincidences,
 		median(recoveries).took.Round(10*time.Millisecond), worst(recoveries).took.Round(10*time.Millisecond), c.settled.Round(time.Second))
 	return len(c.accusations) == 0
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -24,22 +25,24 @@ type evidence struct {
 
 	payments []entry
 
-	shop          sync.Mutex                // the shop runs one enqueue at a time; guards what it knows:
-	taken         map[payment.Key]time.Time // when enqueue answered for a payment, and so for good
-	forgotten     time.Time                 // since when Redis has forgotten what it was told; zero: it never has
-	runAgain      int                       // enqueue, since it could not take all
-	handedInAgain int                       // payments taken in the time that Redis has forgotten
+	shop     sync.Mutex           // the shop runs one enqueue at a time; guards what it knows:
+	taken    map[payment.Key]bool // enqueue has answered for a payment, and so for good
+	runAgain int                  // enqueue, since it could not take all
 
 	kills, terms int
+	coincidences int    // of these, in the moment in which Redis failed
 	outages      []span // of Redis
+	lateWon      int    // of these, failovers to a replica that lagged
 	down         span   // of the gateway that was down
 	crashes      []string
 	settled      time.Duration
 
 	records map[payment.Key]*ledger.Record
 	rows    map[payment.Key][]gatewaysim.Row
-	events  map[payment.Key][]event // each once, as a consumer takes them
-	repeats int                     // events that the consumer has dropped
+	events  map[payment.Key][]event // that stand in the stream
+	repeats int                     // events that the consumer has heard before
+	gone    int                     // events that it has heard and that a failover took out of the stream
+	undone  int                     // of these, refusals after which a person is asked, since the refusal was lost too
 	journal []gatewaysim.Entry
 	seen    gatewaysim.Summary
 
@@ -70,7 +73,7 @@ type accusation struct {
 
 func newCase(f flags) *evidence {
 	return &evidence{
-		flags: f, payments: newPayments(f.Seed, f.Payments), taken: map[payment.Key]time.Time{},
+		flags: f, payments: newPayments(f.Seed, f.Payments), taken: map[payment.Key]bool{},
 		records: map[payment.Key]*ledger.Record{}, events: map[payment.Key][]event{},
 	}
 }
@@ -97,12 +100,16 @@ func (c *evidence) gather(ctx context.Context, s *stage, consumer *consumer) err
 	if err != nil {
 		return err
 	}
-	c.take(heard)
+	standing, err := s.standing(ctx)
+	if err != nil {
+		return err
+	}
+	c.take(heard, standing)
 	for _, p := range c.payments {
 		r, err := s.book.Read(ctx, p.key)
 		switch {
 		case errors.Is(err, ledger.ErrNotFound):
-			if _, taken := c.taken[p.key]; taken {
+			if c.taken[p.key] {
 				c.accuse("lost", p.key, "enqueue has taken it, and the ledger does not know it")
 			}
 			continue
@@ -136,25 +143,49 @@ func (c *evidence) gather(ctx context.Context, s *stage, consumer *consumer) err
 	return nil
 }
 
-// take sorts events by payment and drops repeats by their id. A repeat must be of
-// the same type, and there is none where Redis forgets nothing; what counts is the
-// latest, whose record stands in the ledger.
-func (c *evidence) take(heard []event) {
-	at := map[string]int{}
+// take sorts the events that stand in the stream by payment, and holds what the consumer
+// has heard against them. While no replica is promoted, that is the same, and each once.
+// A failover may take events out of the stream that were heard (interface.md, "Result
+// events"): then the same comes again under the same id, or under another n, but for
+// on_processing and needs_review, which may be passed over.
+func (c *evidence) take(heard, standing []event) {
+	for _, e := range standing {
+		c.events[e.key()] = append(c.events[e.key()], e)
+	}
+	failedOver := c.Redis != "standalone" && len(c.outages) > 0
+	known := map[string]bool{}
 	for _, e := range heard {
 		key := e.key()
-		i, repeated := at[e.ID]
-		switch {
-		case !repeated:
-			at[e.ID] = len(c.events[key])
-			c.events[key] = append(c.events[key], e)
-		case c.RedisForgets == 0:
-			c.accuse("events", key, "event %s comes twice", e.ID)
-		case c.events[key][i].Type != e.Type:
-			c.accuse("events", key, "event %s was a %s and comes again as a %s", e.ID, c.events[key][i].Type, e.Type)
-		default:
+		if known[e.ID] {
 			c.repeats++
-			c.events[key][i] = e
+			if !failedOver {
+				c.accuse("events", key, "event %s comes twice", e.ID)
+			}
+			continue
+		}
+		known[e.ID] = true
+		if slices.ContainsFunc(c.events[key], func(s event) bool { return s.ID == e.ID }) {
+			continue
+		}
+		c.gone++
+		is := e.Data.Status
+		again := slices.ContainsFunc(c.events[key], func(s event) bool { return s.Type == e.Type })
+		asked := slices.ContainsFunc(c.events[key], func(s event) bool { return s.Data.Status == payment.NeedsReview })
+		switch {
+		case !failedOver:
+			c.accuse("events", key, "event %s was heard and is not in the stream", e.ID)
+		case again || is == payment.OnProcessing || is == payment.NeedsReview:
+		case is == payment.Rejected && asked:
+			// Who was refused was ended before the refusal was acknowledged, and nobody
+			// else knows of it.
+			c.undone++
+		default:
+			c.accuse("events", key, "event %s was heard and has never come again", e.ID)
+		}
+	}
+	for _, e := range standing {
+		if !known[e.ID] {
+			c.accuse("events", e.key(), "event %s stands in the stream and its consumer never heard it", e.ID)
 		}
 	}
 }
@@ -196,7 +227,7 @@ func (c *evidence) judgeEvents(r *ledger.Record) {
 		c.accuse("events", r.Key(), "it stands in %s without an event", r.Status)
 	case len(told) > 0 && r.Status.Public():
 		last := told[len(told)-1].Data
-		last.Attempts = r.Attempts // no event has them
+		last.Attempts, last.NextAt = r.Attempts, r.NextAt // no event has them
 		if want, got := asJSON(r.Payment), asJSON(last); want != got {
 			c.accuse("events", r.Key(), "the last event says %s, the ledger %s", got, want)
 		}

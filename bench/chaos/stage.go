@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"log"
 	"math/rand/v2"
@@ -12,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,19 +19,23 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"terbayar/internal/config"
 	"terbayar/internal/gatewaysim"
 	"terbayar/internal/ledger"
+	"terbayar/internal/redisconn"
 	"terbayar/internal/secret"
 )
 
 // The times of a run: what takes minutes in the field takes seconds here.
 const (
 	gatewayTimeout  = 2 * time.Second
-	claimLease      = gatewayTimeout + 5*time.Second // what the worker makes of the time-out
 	settleTime      = 6 * time.Second
 	shutdownTimeout = 10 * time.Second
 	shutdownGrace   = shutdownTimeout + 20*time.Second // a busy machine may take its time
 )
+
+// claimLease is what the worker makes of the time-out.
+var claimLease = (&config.Worker{GatewayTimeout: gatewayTimeout}).ClaimLease((&config.Redis{}).LongestWait())
 
 // policy makes minutes into seconds. Look-ups never run out: under faults they
 // fail too.
@@ -65,16 +67,17 @@ type stage struct {
 	env     []string // of every program
 	sim     *gatewaysim.Sim
 	site    *http.Server
-	redisAt string // host:port, the same after every restart
-	server  *process
-	client  *redis.Client
+	host    *host // of Redis
+	server  *deployment
+	lateWon int // failovers to the replica that lagged
+	client  redis.UniversalClient
 	book    *ledger.Ledger
-	diary   *diary     // nil unless Redis forgets
-	truce   sync.Mutex // held by whoever ends a worker, or needs all of them alive
-	workers []*process
-	leaving []leaver     // told to end, and perhaps not gone yet
-	started atomic.Int64 // processes so far
 	begun   time.Time    // when the stage was set
+	started atomic.Int64 // processes so far
+
+	crew    sync.Mutex // guards the workers:
+	workers []*process
+	leaving []leaver // told to end, and perhaps not gone yet
 }
 
 func newStage(ctx context.Context, f flags) (*stage, error) {
@@ -82,7 +85,7 @@ func newStage(ctx context.Context, f flags) (*stage, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &stage{flags: f, dir: dir, begun: time.Now()}
+	s := &stage{flags: f, dir: dir, begun: time.Now(), host: &host{ctx: ctx, dir: dir}}
 	if err := s.set(ctx); err != nil {
 		s.close(true)
 		return nil, err
@@ -113,12 +116,12 @@ func (s *stage) set(ctx context.Context) error {
 	if err := os.WriteFile(policyFile, []byte(policy), 0o600); err != nil {
 		return err
 	}
-	if s.redisAt, err = freeAddr(); err != nil {
+	if err := s.host.try(func() { s.server = s.deploy() }); err != nil {
 		return err
 	}
 	at := "http://" + listener.Addr().String()
 	s.env = []string{
-		"PATH=" + os.Getenv("PATH"), "REDIS_URL=redis://" + s.redisAt + "/0",
+		"PATH=" + os.Getenv("PATH"), "REDIS_URL=" + s.server.url,
 		"AMDIGIPAY_BASE_URL=" + at + "/api", "AMDIGIPAY_USERNAME=" + cfg.AM.Username, "AMDIGIPAY_PASSWORD=" + cfg.AM.Password,
 		"PAYDIA_BASE_URL=" + at + "/snap/v1.0", "PAYDIA_CLIENT_ID=" + cfg.Paydia.ClientID, "PAYDIA_CLIENT_SECRET=" + cfg.Paydia.ClientSecret,
 		"PAYDIA_PRIVATE_KEY=" + string(private), "PAYDIA_MERCHANT_ID=" + cfg.Paydia.MerchantID,
@@ -126,15 +129,16 @@ func (s *stage) set(ctx context.Context) error {
 		"WORKER_HTTP_ADDR=127.0.0.1:0", "WORKER_SHUTDOWN_TIMEOUT=" + shutdownTimeout.String(),
 		"GATEWAY_TIMEOUT=" + gatewayTimeout.String(), "GATEWAY_BREAKER_PAUSE=1s", "STATUS_POLL_INTERVAL=1s",
 	}
-	s.client = redis.NewClient(&redis.Options{Addr: s.redisAt, ReadTimeout: 20 * time.Second})
-	s.book = ledger.NewReader(s.client)
-	if err := s.startRedis(ctx); err != nil {
+	if s.Durability != "" {
+		s.env = append(s.env, "REDIS_DURABILITY="+s.Durability)
+	}
+	if s.WaitReplicas != "" {
+		s.env = append(s.env, "REDIS_WAIT_REPLICAS="+s.WaitReplicas)
+	}
+	if s.client, err = redisconn.Open(s.server.url, redisconn.Passwords{}); err != nil {
 		return err
 	}
-	if s.RedisForgets > 0 {
-		s.diary = newDiary(s.dir)
-		go s.diary.keep(ctx)
-	}
+	s.book = ledger.NewReader(s.client)
 	for range s.Workers {
 		if err := s.hire(); err != nil {
 			return err
@@ -154,19 +158,6 @@ func distant(next http.Handler) http.Handler {
 	})
 }
 
-// freeAddr is an address that nobody listens at. Its port is below those that the
-// system gives to outgoing connections: while Redis is down, a client that keeps
-// dialling would end up there by chance.
-func freeAddr() (string, error) {
-	for range 1000 {
-		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(10_000+rand.IntN(20_000))) //nolint:gosec // no secret
-		if l, err := net.Listen("tcp", addr); err == nil {
-			return addr, l.Close()
-		}
-	}
-	return "", errors.New("no free port")
-}
-
 // close ends everything. The folder stays where the judgement was not clean.
 func (s *stage) close(clean bool) {
 	for _, w := range s.workers {
@@ -175,12 +166,10 @@ func (s *stage) close(clean bool) {
 	for _, l := range s.leaving {
 		l.kill()
 	}
-	if s.server != nil {
-		s.server.kill()
-	}
 	if s.client != nil {
 		_ = s.client.Close()
 	}
+	s.host.close()
 	if s.site != nil {
 		_ = s.site.Close()
 	}
@@ -243,25 +232,8 @@ func (p *process) hasEnded() bool {
 	}
 }
 
-// startRedis starts Redis, with whatever its append-only file holds, and waits
-// until it answers. Nothing that it acknowledged is lost by itself.
-func (s *stage) startRedis(ctx context.Context) (err error) {
-	_, port, _ := net.SplitHostPort(s.redisAt)
-	s.server, err = s.start("redis-server", "--port", port, "--bind", "127.0.0.1", "--dir", s.dir,
-		"--save", "", "--appendonly", "yes", "--appendfsync", "always", "--auto-aof-rewrite-percentage", "0",
-		"--maxmemory-policy", "noeviction")
-	if err != nil {
-		return err
-	}
-	for deadline := time.Now().Add(time.Minute); s.client.Ping(ctx).Err() != nil; time.Sleep(20 * time.Millisecond) {
-		if s.server.hasEnded() || time.Now().After(deadline) {
-			return fmt.Errorf("%s does not answer", s.server.name)
-		}
-	}
-	return nil
-}
-
-// hire starts one more worker. It gets ready by itself, Redis or not.
+// hire starts one more worker. It gets ready by itself, Redis or not. But for the
+// setting of the stage its caller holds crew.
 func (s *stage) hire() error {
 	w, err := s.start(filepath.Join(s.dir, "worker"))
 	if err == nil {

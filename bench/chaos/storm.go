@@ -27,8 +27,8 @@ func (s *stage) storm(ctx context.Context, c *evidence) error {
 	if s.KillEvery > 0 {
 		group.Go(func() error { return s.killWorkers(raging, c) })
 	}
-	if s.RedisRestartEvery > 0 {
-		group.Go(func() error { return s.killRedis(ctx, raging, c) })
+	if s.RedisFailsEvery > 0 {
+		group.Go(func() error { return s.failRedis(raging, c) })
 	}
 	if s.GatewayDown != "" {
 		group.Go(func() error { s.loseGateway(raging, c); return nil })
@@ -112,8 +112,7 @@ func (s *stage) enqueueOnce(ctx context.Context, c *evidence, file string) (code
 	return code, c.hear(stdout)
 }
 
-// hear takes note of what enqueue create answered. Taken once is taken for good,
-// unless Redis has forgotten it meanwhile.
+// hear takes note of what enqueue create answered. Taken once is taken for good.
 func (c *evidence) hear(stdout []byte) error {
 	for dec := json.NewDecoder(bytes.NewReader(stdout)); dec.More(); {
 		var a struct {
@@ -128,13 +127,10 @@ func (c *evidence) hear(stdout []byte) error {
 		key := payment.Key{Gateway: a.Gateway, TransactionID: a.TransactionID}
 		switch a.Result {
 		case "enqueued", "duplicate":
-			at, taken := c.taken[key]
-			if taken && a.Result == "enqueued" && (c.forgotten.IsZero() || at.Before(c.forgotten)) {
+			if c.taken[key] && a.Result == "enqueued" {
 				c.accuse("lost", key, "enqueue had taken it, and later took it as new")
 			}
-			if !taken || a.Result == "enqueued" {
-				c.taken[key] = time.Now()
-			}
+			c.taken[key] = true
 		case "failed": // Redis is away
 		default:
 			return fmt.Errorf("enqueue create answers %s: %s: %s", key, a.Result, a.Error)
@@ -155,8 +151,8 @@ func (s *stage) killWorkers(raging context.Context, c *evidence) error {
 }
 
 func (s *stage) killWorker(chance *rand.Rand, c *evidence) error {
-	s.truce.Lock()
-	defer s.truce.Unlock()
+	s.crew.Lock()
+	defer s.crew.Unlock()
 	i := chance.IntN(len(s.workers))
 	victim := s.workers[i]
 	s.workers = slices.Delete(s.workers, i, i+1)
@@ -177,95 +173,35 @@ func (s *stage) killWorker(chance *rand.Rand, c *evidence) error {
 	return s.hire()
 }
 
-// killRedis kills Redis now and then, and starts it again on what it has on disk.
-func (s *stage) killRedis(ctx, raging context.Context, c *evidence) error {
-	chance := s.chance(3)
-	for pause(raging, about(s.RedisRestartEvery, chance)) {
-		away := s.RedisAway
-		if away == 0 {
-			away = 100*time.Millisecond + time.Duration(chance.Int64N(int64(4*time.Second)))
-		}
-		var err error
-		if s.RedisForgets > 0 {
-			err = s.restartForgetful(ctx, c, away)
-		} else {
-			err = s.restartRedis(ctx, c, away, func() error { return nil })
-		}
+// failRedis lets Redis fail now and then, half the time in the moment in which a worker
+// is ended too. (Others are ended meanwhile whenever their time has come.)
+func (s *stage) failRedis(raging context.Context, c *evidence) error {
+	chance, victims := s.chance(3), s.chance(4)
+	for pause(raging, about(s.RedisFailsEvery, chance)) {
+		var outage span
+		ended := make(chan error, 1)
+		err := s.host.try(func() {
+			s.server.fail(chance, func(how string) {
+				s.say("%s", how)
+				outage.from = time.Now()
+				if s.KillEvery == 0 || victims.IntN(2) == 0 {
+					ended <- nil
+					return
+				}
+				c.coincidences++
+				go func() { ended <- s.killWorker(victims, c) }()
+			})
+		})
 		if err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-// restartRedis kills Redis, does something to what it has on disk, and starts it
-// again.
-func (s *stage) restartRedis(ctx context.Context, c *evidence, away time.Duration, meanwhile func() error) error {
-	s.say("kill -9 redis-server, away for %s", away.Round(time.Millisecond))
-	outage := span{from: time.Now()}
-	s.server.kill()
-	if err := meanwhile(); err != nil {
-		return err
-	}
-	if !pause(ctx, away) {
-		return ctx.Err()
-	}
-	if err := s.startRedis(ctx); err != nil {
-		return err
-	}
-	outage.to = time.Now()
-	c.outages = append(c.outages, outage)
-	return nil
-}
-
-// remembering is how long living workers may take to put back what Redis has
-// forgotten: as long as they claim nothing, and a little more.
-const remembering = 8 * time.Second
-
-// restartForgetful restarts Redis without what it wrote last. From the first
-// forgotten write until all that was forgotten has been put back no worker ends.
-// The shop hands in again what was taken in the forgotten time, as the runbook
-// tells it to.
-func (s *stage) restartForgetful(ctx context.Context, c *evidence, away time.Duration) error {
-	s.truce.Lock()
-	defer s.truce.Unlock()
-	for _, l := range s.leaving {
-		select {
-		case <-l.ended:
-		case <-time.After(shutdownGrace):
-		}
-	}
-	if !pause(ctx, s.RedisForgets+time.Second) {
-		return ctx.Err()
-	}
-	err := s.restartRedis(ctx, c, away, func() error {
-		since, err := s.diary.cut(s.RedisForgets)
-		s.say("Redis forgets the last %s", time.Since(since).Round(time.Millisecond))
-		c.shop.Lock()
-		defer c.shop.Unlock()
-		c.forgotten = since
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	var again []entry
-	c.shop.Lock()
-	for _, p := range c.payments {
-		if at, taken := c.taken[p.key]; taken && !at.Before(c.forgotten) {
-			again = append(again, p)
-		}
-	}
-	c.handedInAgain += len(again)
-	c.shop.Unlock()
-	if len(again) > 0 {
-		if err := s.create(ctx, c, again); err != nil {
+		outage.to = time.Now()
+		c.outages = append(c.outages, outage)
+		if err := <-ended; err != nil {
 			return err
 		}
 	}
-	if !pause(ctx, remembering) {
-		return ctx.Err()
-	}
+	c.lateWon = s.lateWon
 	return nil
 }
 

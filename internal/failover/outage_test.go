@@ -13,10 +13,10 @@ import (
 // append-only file; or deaf, and then it does all that it was asked meanwhile.
 func TestOutage(t *testing.T) {
 	t.Parallel()
-	kill := func(p *redistest.Process, _ testing.TB) { p.Kill() }
+	kill := func(p *redistest.Process, _ redistest.TB) { p.Kill() }
 	for _, row := range []struct {
 		name       string
-		begin, end func(*redistest.Process, testing.TB)
+		begin, end func(*redistest.Process, redistest.TB)
 		lasts      time.Duration
 	}{
 		{"killed 1 s", kill, (*redistest.Process).Start, time.Second},

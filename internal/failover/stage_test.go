@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http/httptest"
 	"os"
@@ -40,7 +41,9 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", "4"); err != nil { // the tests wait more than they work
 		panic(err)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	removePrograms()
+	os.Exit(code)
 }
 
 // stage is what stands around the workers of one test: a Redis, both gateways,
@@ -52,10 +55,14 @@ type stage struct {
 	redis    redis.UniversalClient
 	sim      *gatewaysim.Sim
 	flags    []string // of every worker
+	env      []string // of every program, beside the test's own
 	book     *ledger.Ledger
 	intake   *intake.Intake
 	handedIn []payment.Key
 	lines    []intake.Line // the same, as they were handed in
+
+	payloadKey string
+	processes  []*process // the workers that are programs of their own
 }
 
 // policy makes minutes into seconds.
@@ -72,7 +79,7 @@ const policy = `gateways:
 
 // newStage sets a stage up around a Redis. Every request that moves money takes
 // the gateways half a second, so that some are always under way.
-func newStage(t *testing.T, url string) *stage {
+func newStage(t *testing.T, url string, edits ...func(*gatewaysim.Config)) *stage {
 	t.Helper()
 	private, public, err := gatewaysim.NewKeyPair()
 	if err != nil {
@@ -83,6 +90,9 @@ func newStage(t *testing.T, url string) *stage {
 	for _, op := range []gatewaysim.Operation{gatewaysim.AMCreate, gatewaysim.PaydiaPayment} {
 		cfg.Faults = append(cfg.Faults, gatewaysim.FaultRule{Fault: gatewaysim.FaultSlow, Operation: op, Delay: 500 * time.Millisecond})
 	}
+	for _, edit := range edits {
+		edit(&cfg)
+	}
 	s := &stage{T: t, url: url, sim: gatewaysim.New(cfg, time.Now)}
 	site := httptest.NewServer(s.sim.Handler())
 	t.Cleanup(site.Close)
@@ -92,6 +102,7 @@ func newStage(t *testing.T, url string) *stage {
 		t.Fatal(err)
 	}
 	payloadKey := secret.NewKey()
+	s.payloadKey = payloadKey.Reveal()
 	s.flags = []string{
 		"--redis-url", url,
 		"--amdigipay-base-url", site.URL + "/api", "--amdigipay-username", cfg.AM.Username, "--amdigipay-password", cfg.AM.Password,
@@ -102,7 +113,18 @@ func newStage(t *testing.T, url string) *stage {
 		"--gateway-timeout", "3s", "--status-poll-interval", "1s", "--log-format", "json",
 	}
 	s.redis = s.connect()
-	s.book = ledger.NewReader(s.redis)
+	settings := s.settings()
+	writes, closeWrites, err := settings.Redis.OpenDurable(ledger.DurabilityKey, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = closeWrites() })
+	watching, stopWatching := context.WithCancel(context.Background())
+	t.Cleanup(stopWatching)
+	go writes.Watch(watching) // claims go on once Redis acknowledges again
+	s.book = ledger.New(ledger.Options{
+		Redis: s.redis, Writes: writes, Stream: ledger.DefaultStream, Now: time.Now, Log: slog.New(slog.DiscardHandler),
+	})
 	sealer, err := secret.NewSealer(payloadKey)
 	if err != nil {
 		t.Fatal(err)
@@ -242,18 +264,23 @@ func (s *stage) eventually(what string, within time.Duration, condition func() b
 
 // order is a payment as an order system writes it, every other one AM's.
 func order(n int) (payment.Key, []byte) {
-	id := fmt.Sprintf("INV-%d", n)
+	return namedOrder("INV", n, 24*time.Hour)
+}
+
+// namedOrder is one of those whose ids begin with a name.
+func namedOrder(name string, n int, expires time.Duration) (payment.Key, []byte) {
+	id := fmt.Sprintf("%s-%d", name, n)
 	if n%2 == 0 {
 		return payment.Key{Gateway: payment.Paydia, TransactionID: id}, fmt.Appendf(nil,
 			`{"gateway":"paydia","customer_token":"eyJ.%s","payment":{"partnerReferenceNo":%q,`+
 				`"merchantId":"240327001000000","amount":{"value":"10000.00","currency":"IDR"},"title":"Kopi"}}`, id, id)
 	}
-	expires := time.Now().Add(24 * time.Hour).In(payment.Jakarta).Format(time.DateTime)
+	until := time.Now().Add(expires).In(payment.Jakarta).Format(time.DateTime)
 	return payment.Key{Gateway: payment.AMDigiPay, TransactionID: id}, fmt.Appendf(nil,
 		`{"gateway":"amdigipay","payment":{"payment_id":33,"expired_date":%q,"nominal":13000,"admin_fee":0,`+
 			`"transaction_id":%q,"transaction_total":13000,"transaction_name":"Kopi","transaction_desc":"Kopi",`+
 			`"customer_number":"0800","customer_name":"Budi","item_details":[`+
-			`{"item_id":"1","item_price":13000,"item_total_price":13000,"item_quantity":1,"item_name":"Kopi"}]}}`, expires, id)
+			`{"item_id":"1","item_price":13000,"item_total_price":13000,"item_quantity":1,"item_name":"Kopi"}]}}`, until, id)
 }
 
 // handIn hands n payments in, ten at once and then for a while none, and again
@@ -291,21 +318,14 @@ func (s *stage) handIn(ctx context.Context, n int, pause time.Duration) (again i
 	return again
 }
 
-// handAllInAgain is what the runbook asks of an order system after a failover: what
-// Redis had taken and no worker had claimed may be forgotten.
-func (s *stage) handAllInAgain() {
+// nothingLost hands everything in again: Redis has it all.
+func (s *stage) nothingLost() {
 	s.Helper()
-	forgotten := 0
 	for _, a := range s.intake.Create(s.Context(), s.lines) {
-		switch a.Result {
-		case intake.Duplicate:
-		case intake.Enqueued:
-			forgotten++
-		default:
+		if a.Result != intake.Duplicate {
 			s.Errorf("%+v", a)
 		}
 	}
-	s.Logf("Redis had forgotten %d payments that it had taken; they were handed in again", forgotten)
 }
 
 // sent counts the requests that moved money.
@@ -353,12 +373,14 @@ func (s *stage) open() map[payment.Key]bool {
 	s.Helper()
 	open := map[payment.Key]bool{}
 	for _, g := range payment.Gateways() {
-		ids, err := s.redis.ZRange(s.Context(), "{terbayar:events}:open:"+string(g), 0, -1).Result()
-		if err != nil {
-			s.Fatal(err)
-		}
-		for _, id := range ids {
-			open[payment.Key{Gateway: g, TransactionID: id}] = true
+		for _, set := range []string{"open", "sending"} {
+			ids, err := s.redis.ZRange(s.Context(), "{terbayar:events}:"+set+":"+string(g), 0, -1).Result()
+			if err != nil {
+				s.Fatal(err)
+			}
+			for _, id := range ids {
+				open[payment.Key{Gateway: g, TransactionID: id}] = true
+			}
 		}
 	}
 	return open

@@ -1,5 +1,5 @@
 // Package redistest gives tests a Redis: miniredis always, and a real
-// redis-server wherever one is installed. No program imports it.
+// redis-server wherever one is installed. Of the programs bench/chaos alone uses it.
 package redistest
 
 import (
@@ -18,6 +18,17 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
+// TB is what the set-ups need of a test. A program that is none brings its own.
+type TB interface {
+	Helper()
+	Context() context.Context
+	TempDir() string
+	Cleanup(f func())
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
+	Skipf(format string, args ...any)
+}
+
 // Each runs a test once per kind of Redis, each time on an empty one.
 func Each(t *testing.T, test func(t *testing.T, client redis.UniversalClient)) {
 	t.Helper()
@@ -26,7 +37,7 @@ func Each(t *testing.T, test func(t *testing.T, client redis.UniversalClient)) {
 }
 
 // Mini starts a miniredis and returns a client of it.
-func Mini(t testing.TB) redis.UniversalClient {
+func Mini(t TB) redis.UniversalClient {
 	t.Helper()
 	mini := miniredis.NewMiniRedis()
 	if err := mini.Start(); err != nil {
@@ -56,6 +67,7 @@ type Process struct {
 	Addr    string
 	program string
 	args    []string
+	env     []string // beside the test's own
 	cmd     *exec.Cmd
 }
 
@@ -64,18 +76,22 @@ type Process struct {
 // writes back for up to 2 s while the disk is busy.) More arguments for it may
 // follow. Without a redis-server installed the test is skipped, except in CI, where
 // one is installed.
-func Server(t testing.TB, args ...string) *Process {
+func Server(t TB, args ...string) *Process {
 	t.Helper()
 	addr := freeAddr(t)
-	return start(t, addr, "redis-server", append([]string{
+	return start(t, addr, "redis-server", serverArgs(t, addr, args)...)
+}
+
+func serverArgs(t TB, addr string, more []string) []string {
+	return append([]string{
 		"--port", port(t, addr), "--bind", "127.0.0.1", "--dir", t.TempDir(),
 		"--save", "", "--appendonly", "yes", "--appendfsync", "always",
 		"--maxmemory-policy", "noeviction",
-	}, args...)...)
+	}, more...)
 }
 
 // start starts a program that listens at the address, and kills it with the test.
-func start(t testing.TB, addr, program string, args ...string) *Process {
+func start(t TB, addr, program string, args ...string) *Process {
 	t.Helper()
 	need(t, program)
 	p := &Process{Addr: addr, program: program, args: args}
@@ -85,7 +101,7 @@ func start(t testing.TB, addr, program string, args ...string) *Process {
 }
 
 // need skips the test where a program is missing; in CI it fails.
-func need(t testing.TB, program string) {
+func need(t TB, program string) {
 	t.Helper()
 	if _, err := exec.LookPath(program); err != nil {
 		if os.Getenv("CI") != "" {
@@ -99,15 +115,28 @@ func need(t testing.TB, program string) {
 func (p *Process) URL() string { return "redis://" + p.Addr + "/0" }
 
 // Client returns a client of the server.
-func (p *Process) Client(t testing.TB) redis.UniversalClient {
+func (p *Process) Client(t TB) redis.UniversalClient {
 	t.Helper()
 	return client(t, p.Addr)
 }
 
+// Knows reports whether the server has a command.
+func (p *Process) Knows(t TB, command string) bool {
+	t.Helper()
+	c := redis.NewClient(&redis.Options{Addr: p.Addr})
+	defer c.Close()
+	about, err := c.Do(t.Context(), "COMMAND", "INFO", command).Slice()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(about) == 1 && about[0] != nil
+}
+
 // Start starts the server, again after a Kill, and waits until it answers.
-func (p *Process) Start(t testing.TB) {
+func (p *Process) Start(t TB) {
 	t.Helper()
 	p.cmd = exec.Command(p.program, p.args...)
+	p.cmd.Env = append(os.Environ(), p.env...)
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -126,12 +155,12 @@ func (p *Process) Kill() {
 }
 
 // Pause stops the server as it stands, alive and deaf, until Resume or Kill.
-func (p *Process) Pause(t testing.TB) { p.signal(t, syscall.SIGSTOP) }
+func (p *Process) Pause(t TB) { p.signal(t, syscall.SIGSTOP) }
 
 // Resume lets a paused server go on.
-func (p *Process) Resume(t testing.TB) { p.signal(t, syscall.SIGCONT) }
+func (p *Process) Resume(t TB) { p.signal(t, syscall.SIGCONT) }
 
-func (p *Process) signal(t testing.TB, sig os.Signal) {
+func (p *Process) signal(t TB, sig os.Signal) {
 	t.Helper()
 	if err := p.cmd.Process.Signal(sig); err != nil {
 		t.Fatal(err)
@@ -139,7 +168,7 @@ func (p *Process) signal(t testing.TB, sig os.Signal) {
 }
 
 // await polls for a condition, and gives up after a while.
-func await(t testing.TB, what string, condition func(context.Context) bool) {
+func await(t TB, what string, condition func(context.Context) bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
@@ -150,7 +179,7 @@ func await(t testing.TB, what string, condition func(context.Context) bool) {
 	}
 }
 
-func client(t testing.TB, addr string) redis.UniversalClient {
+func client(t TB, addr string) redis.UniversalClient {
 	c := redis.NewClient(&redis.Options{Addr: addr})
 	t.Cleanup(func() { _ = c.Close() })
 	return c
@@ -160,7 +189,7 @@ func client(t testing.TB, addr string) redis.UniversalClient {
 // system gives to outgoing connections: while a server is down, a client that
 // keeps dialling would end up there by chance. 10000 more, where a Cluster has its
 // bus, is free and below them too.
-func freeAddr(t testing.TB) string {
+func freeAddr(t TB) string {
 	t.Helper()
 	for range 1000 {
 		n := 10_000 + rand.N(12_000)
@@ -183,7 +212,7 @@ func isFree(addr string) bool {
 	return true
 }
 
-func port(t testing.TB, addr string) string {
+func port(t TB, addr string) string {
 	t.Helper()
 	_, port, err := net.SplitHostPort(addr)
 	if err != nil {

@@ -1,0 +1,130 @@
+package failover_test
+
+import (
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"terbayar/internal/ledger"
+	"terbayar/internal/payment"
+	"terbayar/internal/redistest"
+)
+
+// TestSlotMigration: the slot that holds the ledger moves to another primary of the
+// Cluster while payments flow, and half its keys are here and half there for a while.
+// That is waited out: no attempt is spent, and the log is not flooded.
+func TestSlotMigration(t *testing.T) {
+	t.Parallel()
+	c := redistest.NewShards(t)
+	s := newStage(t, c.URL(), repeatable)
+	heard := s.listen()
+	w := s.startReady()
+	shop := s.newShop("INV", c.URL())
+	var open sync.WaitGroup
+	open.Go(func() { shop.sell(t.Context(), 200, 200*time.Millisecond) })
+	defer open.Wait()
+	s.eventually("the load is on", 20*time.Second, func() bool { return s.sent() >= 20 })
+
+	from, _ := c.Pair(t, ledger.DefaultStream)
+	to, _ := c.Pair(t, "asynq:{paydia}") // whoever holds another slot will do
+	for _, key := range []string{"a", "b", "c", "d", "e", "f", "g", "h"} {
+		if to != from {
+			break
+		}
+		to, _ = c.Pair(t, key)
+	}
+	m := newMigration(t, from, to)
+	m.begin()
+	m.move(0.5)
+	lines := strings.Count(w.log.String(), `"level":"ERROR"`) + strings.Count(w.log.String(), `"level":"WARN"`)
+	half := time.NewTimer(4 * time.Second)
+	<-half.C
+	lines = strings.Count(w.log.String(), `"level":"ERROR"`) + strings.Count(w.log.String(), `"level":"WARN"`) - lines
+	if lines > 20 {
+		t.Errorf("%d warnings and errors in 4 s: %s", lines, w.log.tail())
+	}
+	m.move(1)
+	m.end(c)
+	sent := s.sent()
+	s.eventually("payments leave again", 20*time.Second, func() bool { return s.sent() > sent })
+	open.Wait()
+	s.find(heard, 60*time.Second, shop).clean(t)
+	for _, key := range shop.takenNow() {
+		r := s.read(key)
+		if len(r.Attempts) == 0 || r.Status != payment.Paid {
+			t.Errorf("%s: %s, %+v", key, r.Status, r.Attempts)
+		}
+		for i, a := range r.Attempts {
+			if (a.Kind == payment.KindSubmit) != (i == 0) {
+				t.Errorf("%s: an attempt was spent: %+v", key, r.Attempts)
+				break
+			}
+		}
+	}
+	t.Logf("%d warnings and errors while half the keys had moved; %d lines handed in again", lines, shop.failed)
+}
+
+// migration moves the ledger's slot from one primary to another, as resharding does.
+type migration struct {
+	testing.TB
+
+	slot     int64
+	from, to *redistest.Node
+	source   redis.UniversalClient
+	target   redis.UniversalClient
+}
+
+func newMigration(t *testing.T, from, to *redistest.Node) *migration {
+	t.Helper()
+	m := &migration{TB: t, from: from, to: to, source: from.Client(t), target: to.Client(t)}
+	var err error
+	if m.slot, err = m.source.ClusterKeySlot(t.Context(), ledger.DefaultStream).Result(); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func (m *migration) do(client redis.UniversalClient, args ...any) string {
+	m.Helper()
+	text, err := client.Do(m.Context(), args...).Text()
+	if err != nil {
+		m.Fatalf("%v: %v", args, err)
+	}
+	return text
+}
+
+// begin announces the move at both ends.
+func (m *migration) begin() {
+	m.Helper()
+	m.do(m.target, "CLUSTER", "SETSLOT", m.slot, "IMPORTING", m.do(m.source, "CLUSTER", "MYID"))
+	m.do(m.source, "CLUSTER", "SETSLOT", m.slot, "MIGRATING", m.do(m.target, "CLUSTER", "MYID"))
+}
+
+// move moves a share of the keys that are left.
+func (m *migration) move(share float64) {
+	m.Helper()
+	n := m.source.ClusterCountKeysInSlot(m.Context(), int(m.slot)).Val()
+	keys, err := m.source.ClusterGetKeysInSlot(m.Context(), int(m.slot), int(float64(n)*share)+1).Result()
+	if err != nil {
+		m.Fatal(err)
+	}
+	host, port, _ := strings.Cut(m.to.Addr, ":")
+	for _, key := range keys {
+		m.do(m.source, "MIGRATE", host, port, key, 0, 5000)
+	}
+	if share == 1 && m.source.ClusterCountKeysInSlot(m.Context(), int(m.slot)).Val() > 0 {
+		m.move(1)
+	}
+}
+
+// end gives the slot to its new holder, and tells all.
+func (m *migration) end(c *redistest.Shards) {
+	m.Helper()
+	id := m.do(m.target, "CLUSTER", "MYID")
+	m.do(m.target, "CLUSTER", "SETSLOT", m.slot, "NODE", id)
+	m.do(m.source, "CLUSTER", "SETSLOT", m.slot, "NODE", id)
+	c.AwaitHolder(m, ledger.DefaultStream, m.to)
+}

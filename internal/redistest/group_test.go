@@ -1,0 +1,92 @@
+package redistest
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// TestGroup: a replica that is held lags though it is connected, and is promoted
+// without what was held back.
+func TestGroup(t *testing.T) {
+	t.Parallel()
+	g := NewGroup(t, 2)
+	primary, held, other := g.Nodes[0], g.Nodes[1], g.Nodes[2]
+	held.Prefer(t, true)
+	client := primary.Client(t)
+	ctx := t.Context()
+	set := func(key string) {
+		t.Helper()
+		if err := client.Set(ctx, key, "v", 0).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set("before")
+	await(t, "both have it", func(ctx context.Context) bool {
+		return held.Client(t).Exists(ctx, "before").Val()+other.Client(t).Exists(ctx, "before").Val() == 2
+	})
+	primary.Front.Hold(held.Front)
+	set("held back")
+	await(t, "the other replica has it", func(ctx context.Context) bool {
+		return other.Client(t).Exists(ctx, "held back").Val() == 1
+	})
+	if info := primary.replication(ctx); !strings.Contains(info, "connected_slaves:2") {
+		t.Error(info)
+	}
+	if err := g.Failover(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if now := g.AwaitPromotion(t, primary); now != held {
+		t.Fatalf("%s was promoted", now.Addr)
+	}
+	if n := held.Client(t).Exists(ctx, "before", "held back").Val(); n != 1 {
+		t.Errorf("%d of 2 keys are there", n)
+	}
+	primary.Front.Drop(held.Front)
+	g.AwaitReplicas(t, 2)
+
+	// Cut off, a primary is replaced, and goes on for whoever reaches it past its front.
+	held.Front.Cut()
+	g.AwaitPromotion(t, held)
+	if err := held.Client(t).Set(ctx, "alone", "v", 0).Err(); err != nil {
+		t.Error(err)
+	}
+	held.Front.Mend()
+	g.AwaitReplicas(t, 2)
+}
+
+// TestShards: the same in a Cluster.
+func TestShards(t *testing.T) {
+	t.Parallel()
+	c := NewShards(t)
+	ctx := t.Context()
+	primary, replica := c.Pair(t, "k")
+	primary.Front.Hold(replica.Front)
+	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: strings.Split(strings.TrimPrefix(c.URL(), "redis-cluster://"), ",")})
+	defer client.Close()
+	if err := client.Set(ctx, "k", "v", 0).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.TakeOver(ctx, replica); err != nil {
+		t.Fatal(err)
+	}
+	c.AwaitHolder(t, "k", replica)
+	primary.Front.Drop(replica.Front)
+	await(t, "the key is gone", func(ctx context.Context) bool {
+		n, err := client.Exists(ctx, "k").Result()
+		return err == nil && n == 0
+	})
+}
+
+// TestAhead: a node's clock can be wrong, and its own TIME says so.
+func TestAhead(t *testing.T) {
+	t.Parallel()
+	g := NewGroup(t, 1, func(nodes []*Node) { nodes[1].Ahead(t, 10*time.Minute) })
+	at, err := g.Nodes[1].Client(t).Time(t.Context()).Result()
+	if ahead := time.Until(at); err != nil || ahead < 9*time.Minute || ahead > 11*time.Minute {
+		t.Errorf("%s ahead, %v", ahead, err)
+	}
+}
