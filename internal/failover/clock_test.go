@@ -97,12 +97,13 @@ func TestWorkerAhead(t *testing.T) {
 	program := aheadWorker(t, 10*time.Minute)
 	server := redistest.Server(t)
 	s := newStage(t, server.URL(), repeatable, slowly(2*time.Second), func(cfg *gatewaysim.Config) {
-		cfg.Customers = []gatewaysim.CustomerRule{{Customer: gatewaysim.Customer{Behaviour: gatewaysim.PaysLate, After: 5 * time.Second}}}
+		cfg.Customers = []gatewaysim.CustomerRule{{Customer: gatewaysim.Customer{Behaviour: gatewaysim.Pays, After: 3 * time.Second, UpTo: 5 * time.Second}}}
 	})
+	s.badRequests = true // their time-stamps are ten minutes off
 	heard := s.listen()
 	s.startReady("--expiry-grace", "1s")
 	ahead := s.startProgram(program, "--expiry-grace", "1s", "--paydia-client-secret", "wrong")
-	s.eventually("the worker is ready", 15*time.Second, func() bool { return ahead.log.has("worker is ready") })
+	s.eventually("the worker that is ahead is ready", 15*time.Second, func() bool { return ahead.log.has("worker is ready") })
 	if !ahead.log.has(time.Now().UTC().Add(10*time.Minute).Format("2006-01-02T15:")) && !ahead.log.has(time.Now().UTC().Add(9*time.Minute).Format("2006-01-02T15:")) {
 		t.Fatalf("its clock is not ahead: %s", ahead.log.tail())
 	}

@@ -391,7 +391,7 @@ func (s *stage) find(c *consumer, within time.Duration, shops ...*shop) *finding
 	s.findWrong(f, records)
 	c.look(s.Context(), s)
 	s.findEvents(f, c, records)
-	if v := s.sim.Violations(); len(v) > 0 {
+	if v := s.sim.Violations(); len(v) > 0 && !s.badRequests {
 		f.wrong = append(f.wrong, fmt.Sprintf("violations: %+v", v))
 	}
 	return f

@@ -63,6 +63,8 @@ type stage struct {
 
 	payloadKey string
 	processes  []*process // the workers that are programs of their own
+
+	badRequests bool // are expected: the gateways may find fault with them
 }
 
 // policy makes minutes into seconds.
