@@ -14,10 +14,10 @@ import (
 )
 
 const (
-	maxMessage = 150      // runes of a message that are kept
-	maxSpoken  = 64 << 10 // bytes: a longer body is a list or a page, not a word to us
-	maxPlainText   = 1 << 10  // bytes of a body that is a sentence and no JSON
-	veil       = "***"
+	maxMessage   = 150      // runes of a message that are kept
+	maxSpoken    = 64 << 10 // bytes: a longer body is a list or a page, not a word to us
+	maxPlainText = 1 << 10  // bytes of a body that is a sentence and no JSON
+	veil         = "***"
 )
 
 // hidden is what must not be shown of a gateway's words, beside what looks like a

@@ -5,12 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
-
-	"terbayar/internal/redisconn"
 )
 
 // lookEvery is how long a look at the primary holds. A write looks again where the last
@@ -23,6 +20,51 @@ const MaxSkew = 2 * time.Second
 // replicaSeen is the field of Options.Key that says that a replica was once seen.
 const replicaSeen = "replica_seen"
 
+// shrinkAfter is how long fewer replicas must have been connected to the same primary
+// before fewer are waited for. A replica that was promoted leaves its former primary,
+// which may not have noticed yet, or never does where it is cut off: what the replicas
+// that are left acknowledge then is lost. So the number is kept for longer than a
+// failover takes.
+const shrinkAfter = 35 * time.Second
+
+// lookScript says who the node is and how many replicas are connected, and keeps how many
+// there lately were: a process that has just started must know, too.
+//
+// A copy that redis-cli makes (--rdb, for a backup) is listed like a replica, without a
+// port, and is none that could be promoted.
+//
+//	KEYS[1] Options.Key
+//	ARGV[1] how long fewer must have been connected before fewer count (ms)
+//	result[1] now (us)
+//	result[2] role: "master" or "slave"; "" if Redis does not tell
+//	result[3] which data set this is: another one when the primary has changed; "" if Redis does not tell
+//	result[4] replicas that are connected
+//	result[5] how many there lately were
+//	result[6] "1" if a replica was once seen, whoever saw it
+var lookScript = redis.NewScript(`
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local micros = string.format('%.0f', t[1] * 1000000 + t[2])
+local info = redis.pcall('INFO', 'replication')
+if type(info) ~= 'string' then info = '' end
+local role, replid = info:match('role:(%a+)') or '', info:match('master_replid:(%x+)') or ''
+local connected = 0
+for port in info:gmatch('slave%d+:ip=[^,]*,port=(%d+)') do
+  if port ~= '0' then connected = connected + 1 end
+end
+local p = redis.call('HMGET', KEYS[1], 'replica_seen', 'replid', 'replicas', 'replicas_at')
+local most = connected
+if role ~= 'slave' then
+  local was, at = tonumber(p[3] or '0'), tonumber(p[4] or '0')
+  if p[2] == replid and connected < was and now - at < tonumber(ARGV[1]) then
+    most = was
+  elseif p[2] ~= replid or connected ~= was or now - at > 5000 then
+    redis.call('HSET', KEYS[1], 'replid', replid, 'replicas', connected, 'replicas_at', string.format('%.0f', now))
+  end
+end
+return {micros, role, replid, tostring(connected), tostring(most), p[1] or ''}
+`)
+
 // view is what a look at the primary has shown.
 type view struct {
 	at       time.Time // when it was begun, by this process' clock
@@ -31,6 +73,7 @@ type view struct {
 	skew     time.Duration
 	replid   string // of the data set: another one when the primary has changed
 	replicas int    // that are connected
+	most     int    // of them, lately: at least as many as are connected
 	seen     bool   // a replica was once connected, whoever saw it
 	waitAOF  bool   // an fsync is to be waited for
 	unfit    error  // what the settings do not give; nil: all that is wanted
@@ -44,9 +87,9 @@ func (w *Writer) needed(v view) int {
 	case w.options.Replicas >= 0:
 		return w.options.Replicas
 	case w.options.Mode == Replicas, w.options.Mode == Auto && v.seen:
-		return max(1, v.replicas)
+		return max(1, v.most)
 	default:
-		return v.replicas
+		return v.most
 	}
 }
 
@@ -88,34 +131,27 @@ func (w *Writer) look(ctx context.Context) (view, error) {
 	if err != nil {
 		return view{}, err
 	}
-	var info *redis.StringCmd
-	var clock *redis.TimeCmd
-	var seen *redis.BoolCmd
 	before := w.options.Now()
-	_, _ = node.Pipelined(ctx, func(pipe redis.Pipeliner) error { // each command carries its own error
-		info = pipe.Info(ctx, "replication")
-		clock = pipe.Time(ctx)
-		seen = pipe.HExists(ctx, w.options.Key, replicaSeen)
-		return nil
-	})
+	// Not EVALSHA: while a node is new to this process it does not know the script, and a
+	// second round trip would make the reading of its clock worse.
+	answer, err := lookScript.Eval(ctx, node, []string{w.options.Key}, shrinkAfter.Milliseconds()).StringSlice()
 	after := w.options.Now()
-	if err := errors.Join(clock.Err(), seen.Err()); err != nil {
-		if passing(clock.Err()) || passing(seen.Err()) {
+	if err == nil && len(answer) != 6 {
+		err = errors.New("unexpected answer of a script")
+	}
+	if err != nil {
+		if passing(err) {
 			err = passingError{err}
 		}
 		return view{}, err
 	}
-	if err := info.Err(); err != nil && !errors.As(err, new(redis.Error)) {
-		return view{}, passingError{err}
-	}
 	// A service that hides INFO shows neither its replicas nor that its primary changes.
-	facts := redisconn.InfoFields(info.Val())
-	if facts["role"] == "slave" {
-		return view{}, passingError{errors.New("the node asked is a replica")}
-	}
 	v := view{
-		at: before, answered: after, redis: clock.Val(), replid: facts["master_replid"],
-		replicas: connectedReplicas(facts), seen: seen.Val(),
+		at: before, answered: after, redis: time.UnixMicro(int64(number(answer[0]))), replid: answer[2],
+		replicas: number(answer[3]), most: number(answer[4]), seen: answer[5] == "1",
+	}
+	if answer[1] == "slave" {
+		return view{}, passingError{errors.New("the node asked is a replica")}
 	}
 	// Redis read its clock at some moment between the two.
 	v.skew = v.redis.Sub(before.Add(after.Sub(before) / 2))
@@ -124,7 +160,7 @@ func (w *Writer) look(ctx context.Context) (view, error) {
 	w.mu.Unlock()
 	if v.replid == last.replid && !last.at.IsZero() && last.unfit == nil {
 		v.waitAOF = last.waitAOF
-	} else if v.waitAOF, v.unfit = w.inspect(ctx, node, facts, v); v.unfit != nil && !errors.Is(v.unfit, ErrUnfit) {
+	} else if v.waitAOF, v.unfit = w.inspect(ctx, node, v); v.unfit != nil && !errors.Is(v.unfit, ErrUnfit) {
 		return view{}, v.unfit
 	}
 	if v.replicas > 0 && !v.seen && w.options.Mode == Auto {
@@ -181,7 +217,7 @@ func (w *Writer) keep(v, last view) {
 
 // inspect says whether an fsync has to be waited for, and what the settings lack; the
 // error is ErrUnfit, or that of a primary that cannot be asked.
-func (w *Writer) inspect(ctx context.Context, node *redis.Client, facts map[string]string, v view) (waitAOF bool, err error) {
+func (w *Writer) inspect(ctx context.Context, node *redis.Client, v view) (waitAOF bool, err error) {
 	unfit := func(format string, args ...any) error {
 		return fmt.Errorf("%w: %s: %s", ErrUnfit, w.options.Mode, fmt.Sprintf(format, args...))
 	}
@@ -194,7 +230,7 @@ func (w *Writer) inspect(ctx context.Context, node *redis.Client, facts map[stri
 	case Trusted, None:
 		return false, nil
 	}
-	if facts["master_replid"] == "" {
+	if v.replid == "" {
 		return false, unfit("INFO does not show its replicas; where the service itself keeps every write, set REDIS_DURABILITY=trusted")
 	}
 	settings, err := node.ConfigGet(ctx, "append*").Result()
@@ -230,16 +266,11 @@ func knowsWaitAOF(ctx context.Context, node *redis.Client) bool {
 	return err == nil && len(commands) == 1 && commands[0] != nil
 }
 
-// connectedReplicas counts the replicas in INFO's section replication. A copy that
-// redis-cli makes (--rdb, for a backup) is listed too, without a port, and is no
-// replica that could be promoted.
-func connectedReplicas(facts map[string]string) int {
-	n := 0
-	for name, value := range facts {
-		number, isReplica := strings.CutPrefix(name, "slave")
-		if _, err := strconv.Atoi(number); isReplica && err == nil && !strings.Contains(value, ",port=0,") {
-			n++
-		}
+// number reads a number of the script's own.
+func number(text string) int {
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		return 0
 	}
 	return n
 }

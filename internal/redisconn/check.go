@@ -79,7 +79,7 @@ func inspect(ctx context.Context, node redis.Cmdable) (warnings []string, err er
 	if err != nil && !errors.As(err, new(redis.Error)) { // a refusal only means that it tells nothing
 		return nil, err
 	}
-	info := InfoFields(text)
+	info := fields(text)
 	var untold []string
 	told := func(name string) (string, bool) {
 		value, ok := info[name]
@@ -105,8 +105,8 @@ func inspect(ctx context.Context, node redis.Cmdable) (warnings []string, err er
 	return warnings, nil
 }
 
-// InfoFields reads the lines of an INFO, "name:value".
-func InfoFields(info string) map[string]string {
+// fields reads the lines of an INFO, "name:value".
+func fields(info string) map[string]string {
 	all := map[string]string{}
 	for line := range strings.Lines(info) {
 		if name, value, ok := strings.Cut(strings.TrimSpace(line), ":"); ok {
