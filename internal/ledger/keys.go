@@ -29,7 +29,8 @@ func openKey(g payment.Gateway) string { return slot + ":open:" + string(g) }
 func unknownKey(g payment.Gateway) string { return slot + ":unknown:" + string(g) }
 
 // countsKey holds how many payments of a gateway stand where: a hash of status
-// to number. Its field claims counts the claims there ever were.
+// to number. Its field claims counts the claims there ever were, accepted the submits
+// that were accepted.
 func countsKey(g payment.Gateway) string { return slot + ":counts:" + string(g) }
 
 // vigilKey holds for which Redis a vigil was kept last, and until when: a text,

@@ -114,6 +114,17 @@ func (l *Ledger) Census(ctx context.Context, g payment.Gateway) (map[payment.Sta
 	return census, time.Time{}, nil
 }
 
+// Accepted is how many submits to a gateway were accepted, ever: a number that
+// changes with every success, whoever had it. Refusals in a row are counted
+// against it (internal/refusals).
+func (l *Ledger) Accepted(ctx context.Context, g payment.Gateway) (int64, error) {
+	n, err := l.redis.HGet(ctx, countsKey(g), "accepted").Int64()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return 0, fmt.Errorf("ledger: accepted by %s: %w", g, err)
+	}
+	return n, nil
+}
+
 // AttemptCount is how many attempts a payment has had; 0 when the ledger has no
 // such payment.
 func (l *Ledger) AttemptCount(ctx context.Context, key payment.Key) (int, error) {

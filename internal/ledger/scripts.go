@@ -150,6 +150,9 @@ if ARGV[10] ~= '' then redis.call('ZADD', KEYS[3], ARGV[10], ARGV[3]) else redis
 if p[1] ~= ARGV[4] then
   redis.call('HINCRBY', KEYS[4], p[1], -1)
   redis.call('HINCRBY', KEYS[4], ARGV[4], 1)
+  if p[1] == 'submitting' and (ARGV[4] == 'on_processing' or ARGV[4] == 'paid') then
+    redis.call('HINCRBY', KEYS[4], 'accepted', 1)
+  end
 end
 if ARGV[11] ~= '' then
   redis.call('HINCRBY', KEYS[1], 'events', 1)

@@ -56,6 +56,7 @@ const BuiltIn = "built-in"
 type Rule struct {
 	Gateway payment.Gateway
 	Code    string // a code, or a pattern with x for any digit, e.g. "401xx01"
+	Match   string // a regular expression on the gateway's message; "": any message
 	Action  Action
 	Schedule
 	Meaning string // what the code says, in a few words

@@ -110,7 +110,7 @@ func (s *Submitter) send(ctx context.Context, gateway clients.Gateway, pass *gat
 
 	answer := s.attempt(ctx, gateway, r, attempt.ExternalID)
 	pass.Report(answer)
-	decision := s.decide(r, answer)
+	decision := pass.Weigh(ctx, r.Key(), answer, s.decide(r, answer))
 	attempt.Code, attempt.Message, attempt.HTTPStatus = answer.Code, answer.Message, answer.HTTPStatus
 	attempt.Action = string(decision.Action)
 	attempt.DurationMS = answer.Duration.Milliseconds()

@@ -25,6 +25,7 @@ type Metrics struct {
 	polls        *prometheus.CounterVec
 	latency      *prometheus.HistogramVec
 	breakers     *prometheus.GaugeVec
+	paused       *prometheus.GaugeVec
 	scrapeErrors prometheus.Counter
 }
 
@@ -50,6 +51,9 @@ func NewMetrics(inspector *asynq.Inspector, ledger Census) *Metrics {
 		breakers: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "terbayar_gateway_breaker_state", Help: "Circuit breaker before a gateway in this worker: 0 closed, 1 half-open, 2 open.",
 		}, []string{"gateway"}),
+		paused: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "terbayar_gateway_paused", Help: "1 while a gateway is paused because it refuses one payment after the other in the same words; else 0.",
+		}, []string{"gateway"}),
 		scrapeErrors: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "terbayar_scrape_errors_total", Help: "Things that a scrape could not read and left out: a gateway's payments, or the queues.",
 		}),
@@ -60,7 +64,7 @@ func NewMetrics(inspector *asynq.Inspector, ledger Census) *Metrics {
 	})
 	build.Set(1)
 	m.registry.MustRegister(
-		build, m.attempts, m.polls, m.latency, m.breakers, m.scrapeErrors,
+		build, m.attempts, m.polls, m.latency, m.breakers, m.paused, m.scrapeErrors,
 		&ledgerCollector{census: ledger, now: time.Now, errors: m.scrapeErrors},
 		&queueCollector{inspector: inspector, errors: m.scrapeErrors},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
@@ -68,6 +72,7 @@ func NewMetrics(inspector *asynq.Inspector, ledger Census) *Metrics {
 	for _, g := range payment.Gateways() {
 		m.polls.WithLabelValues(string(g))
 		m.breakers.WithLabelValues(string(g))
+		m.paused.WithLabelValues(string(g))
 	}
 	return m
 }
@@ -89,6 +94,18 @@ func (m *Metrics) Poll(g payment.Gateway) { m.polls.WithLabelValues(string(g)).I
 // 2 open.
 func (m *Metrics) Breaker(g payment.Gateway, state int) {
 	m.breakers.WithLabelValues(string(g)).Set(float64(state))
+}
+
+// Paused tells whether a gateway is paused because of refusals in a row.
+func (m *Metrics) Paused(g payment.Gateway, paused bool) {
+	m.paused.WithLabelValues(string(g)).Set(truth(paused))
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // statusCode is http:NNN, or SNAP's seven digits, which begin with the HTTP status.

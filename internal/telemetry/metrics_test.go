@@ -71,6 +71,7 @@ func TestCounters(t *testing.T) {
 	m.Poll(payment.AMDigiPay)
 	m.Poll(payment.AMDigiPay)
 	m.Breaker(payment.Paydia, 2)
+	m.Paused(payment.AMDigiPay, true)
 	for _, want := range []string{
 		`terbayar_attempts_total{action="verify",code_class="5xx",gateway="paydia",kind="submit"} 3`,
 		`terbayar_attempts_total{action="accept",code_class="2xx",gateway="amdigipay",kind="lookup"} 1`,
@@ -78,6 +79,8 @@ func TestCounters(t *testing.T) {
 		`terbayar_polls_total{gateway="paydia"} 0`,
 		`terbayar_gateway_breaker_state{gateway="amdigipay"} 0`,
 		`terbayar_gateway_breaker_state{gateway="paydia"} 2`,
+		`terbayar_gateway_paused{gateway="amdigipay"} 1`,
+		`terbayar_gateway_paused{gateway="paydia"} 0`,
 		`terbayar_scrape_errors_total 0`,
 		`terbayar_build_info{commit="` + version.Commit() + `",goversion="` + runtime.Version() + `",version="` + version.Release + `"} 1`,
 	} {

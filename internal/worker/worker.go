@@ -25,6 +25,7 @@ import (
 	"terbayar/internal/ledger"
 	"terbayar/internal/payment"
 	"terbayar/internal/redisconn"
+	"terbayar/internal/refusals"
 	"terbayar/internal/retrypolicy"
 	"terbayar/internal/secret"
 	"terbayar/internal/statuspoll"
@@ -104,6 +105,10 @@ func Build(cfg Config, client redis.UniversalClient, log *slog.Logger) (*House, 
 		submitter.Gates[g] = gate.New(gate.Options{
 			Gateway: g, Failures: cfg.Worker.BreakerFailures, Pause: cfg.Worker.BreakerPause,
 			Requests: limit.Requests, Per: limit.Per, Redis: client,
+			Refusals: refusals.New(refusals.Options{
+				Gateway: g, Limit: cfg.Worker.Refusals, Redis: client, Accepted: book.Accepted,
+				Now: now, Log: log, OnPaused: func(paused bool) { metrics.Paused(g, paused) },
+			}),
 			Now: now, Log: log, OnState: func(state int) { metrics.Breaker(g, state) },
 		})
 		return submitter.Gates[g]
@@ -285,6 +290,9 @@ func (h *House) live(ctx context.Context) error {
 		defer close(ticked)
 		h.ticker.Run(ticking)
 	}()
+	for _, g := range h.gates {
+		go g.Watch(ticking)
+	}
 	h.site.SetReady(true)
 	h.log.Info("worker is ready")
 
