@@ -120,7 +120,7 @@ func (s *Sender) Send(ctx context.Context, operation string, r Request) (Answer,
 func (s *Sender) Conclude(a *Answer, operation, code, detail string) {
 	a.Code, a.Err = code, nil
 	if detail != "" {
-		a.Err = &Error{s.gateway, operation, code, a.HTTPStatus, a.RetryAfter, detail}
+		a.Err = &Error{Gateway: s.gateway, Operation: operation, Code: code, HTTPStatus: a.HTTPStatus, RetryAfter: a.RetryAfter, Detail: detail}
 	}
 }
 

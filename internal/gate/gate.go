@@ -45,6 +45,9 @@ type Options struct {
 	// OnState is told of every state the breaker reaches: 0 closed, 1 half-open,
 	// 2 open. It must not call the gate.
 	OnState func(state int)
+	// OnLogin is told, before every request that the gate lets through, whether the
+	// gateway can be logged in to; may be nil.
+	OnLogin func(err error)
 }
 
 // Gate stands before one gateway in one worker. A nil Gate is always open.
@@ -353,9 +356,12 @@ func (p *Pass) logIn(ctx context.Context, gateway clients.Gateway) error {
 		g.mu.Lock()
 		token := g.token
 		g.mu.Unlock()
-		gateway.DropToken(token)
+		gateway.RenewToken(token)
 	}
 	err := gateway.Authenticate(ctx)
+	if g := p.gate; g != nil && g.options.OnLogin != nil && ctx.Err() == nil {
+		g.options.OnLogin(err)
+	}
 	if err == nil {
 		loggedIn = true
 		return nil

@@ -49,9 +49,13 @@ type Next struct {
 // soon is "at once" for what has to go through the queue all the same.
 const soon = time.Millisecond
 
-// LoginPause is how long a payment waits when its gateway cannot be logged in
-// to. Nothing has been claimed, sent or asked then, and no attempt is spent.
-const LoginPause = 5 * time.Second
+// How long a payment waits when its gateway cannot be logged in to: until the next
+// login may be made, within these bounds. Nothing has been claimed, sent or asked
+// then, and no attempt is spent.
+const (
+	LoginPause    = 5 * time.Second
+	maxLoginPause = 30 * time.Second // a worker with the right credentials may have come
+)
 
 // Submit takes one payment as far as it goes right now. An error means that the
 // ledger could not be used; the payment is then to be tried again.
@@ -93,9 +97,9 @@ func (s *Submitter) notNow(g payment.Gateway, err error) (Next, error) {
 	if closed, ok := errors.AsType[*gate.Closed](err); ok {
 		return Next{In: closed.Wait, Reason: err.Error()}, nil
 	}
-	if _, ok := errors.AsType[*clients.Error](err); ok {
+	if failure, ok := errors.AsType[*clients.Error](err); ok {
 		s.OnLogin(g, err)
-		return Next{In: LoginPause, Reason: err.Error()}, nil
+		return Next{In: min(max(failure.NextTry.Sub(s.Now()), LoginPause), maxLoginPause), Reason: err.Error()}, nil
 	}
 	return Next{}, fmt.Errorf("submit: %w", err)
 }
