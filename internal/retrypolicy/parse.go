@@ -7,10 +7,12 @@ import (
 	"io"
 	"os"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"go.yaml.in/yaml/v3"
 
@@ -20,6 +22,9 @@ import (
 // maxAttempts bounds max_attempts and lookups: more is a slip of the finger, and
 // a delay costs time in proportion to the attempt's number.
 const maxAttempts = 10_000
+
+// maxText bounds what a file may say in words, in bytes.
+const maxText = 1000
 
 // Load reads the overrides of a policy file and lays them over the built-in
 // rules. An empty path is the built-in policy. The error names file, line and
@@ -176,24 +181,33 @@ func (f file) gateway(policy *Policy, g payment.Gateway, n *yaml.Node) error {
 			return err
 		}
 		for _, o := range overrides {
-			if o.Code == r.Code {
-				return f.errorf(n, path+".code", "%q stands twice (%s)", r.Code, o.Source)
+			if o.Code == r.Code && o.Match == r.Match {
+				return f.errorf(n, path+".code", "%q%s stands twice (%s)", r.Code, withMatch(r.Match), o.Source)
 			}
 		}
 		overrides = append(overrides, r)
 	}
-	order(overrides)
+	// What an override decides in every case is not in force any more. A built-in
+	// rule with a match is more exact than an override without: it stays.
 	builtin := slices.DeleteFunc(policy.rules[g], func(r Rule) bool {
-		return slices.ContainsFunc(overrides, func(o Rule) bool { return covers(o.Code, r.Code) })
+		return slices.ContainsFunc(overrides, func(o Rule) bool { return covers(o.Code, r.Code) && o.Match == r.Match })
 	})
 	policy.rules[g] = append(overrides, builtin...)
+	order(policy.rules[g])
 	return nil
+}
+
+func withMatch(match string) string {
+	if match == "" {
+		return ""
+	}
+	return fmt.Sprintf(" with match %q", match)
 }
 
 func (f file) verification(n *yaml.Node, path string) (Verification, error) {
 	c := verification
 	c.Source = f.source(n)
-	fields, err := f.fields(n, path, "settle", "lookups", "then")
+	fields, err := f.fields(n, path, "settle", "lookups", "then", "vendor_confirms")
 	if err != nil {
 		return c, err
 	}
@@ -212,12 +226,58 @@ func (f file) verification(n *yaml.Node, path string) (Verification, error) {
 			return c, err
 		}
 	}
+	if n := fields["vendor_confirms"]; n != nil {
+		if c.VendorConfirms, err = f.confirmation(n, path+".vendor_confirms"); err != nil {
+			return c, err
+		}
+	}
+	switch { // then: retry sends a money-moving request again; Policy.Check has the third condition
+	case c.Then != Retry:
+	case c.Lookups < 2:
+		return c, f.errorf(fields["lookups"], path+".lookups", "%d is too few for then: retry (want at least 2)", c.Lookups)
+	case c.VendorConfirms == "":
+		return c, f.errorf(fields["then"], path+".then", "retry sends a money-moving request again: it wants settle of at least two "+
+			"GATEWAY_TIMEOUTs, lookups of at least 2, and vendor_confirms: %s beside it (without: review)", confirmationForm)
+	}
 	return c, nil
+}
+
+// confirmationForm is how a vendor's word is written down.
+const confirmationForm = `"<who, when, what they said>"`
+
+// confirmation reads a vendor's word. That it is true nobody can check, but whoever
+// writes it has to say something that a colleague can follow up.
+func (f file) confirmation(n *yaml.Node, path string) (string, error) {
+	text, err := f.line(n, path)
+	if err != nil {
+		return "", err
+	}
+	words := strings.Fields(text)
+	if len(words) < 3 || strings.Count(strings.Map(onlyLetters, text), "") <= 10 || strings.ContainsAny(text, "<>") {
+		return "", f.errorf(n, path, "%q does not say who confirmed what, and when (want %s)", text, confirmationForm)
+	}
+	return strings.Join(words, " "), nil
+}
+
+func onlyLetters(r rune) rune {
+	if unicode.IsLetter(r) {
+		return r
+	}
+	return -1
+}
+
+// line is the text of a scalar that is printed to terminals and logs as it is.
+func (f file) line(n *yaml.Node, path string) (string, error) {
+	text, err := f.value(n, path)
+	if err == nil && (len(text) > maxText || strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) })) {
+		err = f.errorf(n, path, "%.40q has characters that cannot be shown, or is longer than %d bytes", text, maxText)
+	}
+	return text, err
 }
 
 func (f file) rule(policy *Policy, g payment.Gateway, n *yaml.Node, path string) (Rule, error) {
 	r := Rule{Gateway: g, Source: f.source(n)}
-	fields, err := f.fields(n, path, "code", "action", "backoff", "max_attempts", "max_elapsed")
+	fields, err := f.fields(n, path, "code", "match", "action", "backoff", "max_attempts", "max_elapsed", "vendor_confirms")
 	if err != nil {
 		return r, err
 	}
@@ -234,12 +294,28 @@ func (f file) rule(policy *Policy, g payment.Gateway, n *yaml.Node, path string)
 	}
 	r.Meaning = "set in the policy file"
 	for _, b := range policy.rules[g] {
-		if covers(b.Code, r.Code) {
+		if b.Match == "" && covers(b.Code, r.Code) {
 			r.Meaning = b.Meaning
 			break
 		}
 	}
 	if r.Action, err = choice(f, fields["action"], path+".action", "action", actions...); err != nil {
+		return r, err
+	}
+	if n := fields["match"]; n != nil {
+		if r.Match, err = f.match(policy, n, path+".match"); err != nil {
+			return r, err
+		}
+	}
+	if n := fields["vendor_confirms"]; n != nil {
+		if !vendors(r.Code) {
+			return r, f.errorf(n, path+".vendor_confirms", "no vendor can speak for %s: it is no code of an answer's", r.Code)
+		}
+		if r.VendorConfirms, err = f.confirmation(n, path+".vendor_confirms"); err != nil {
+			return r, err
+		}
+	}
+	if err := f.sound(fields["action"], path+".action", r); err != nil {
 		return r, err
 	}
 	r.Schedule = inherited[r.Action]
@@ -264,6 +340,52 @@ func (f file) rule(policy *Policy, g payment.Gateway, n *yaml.Node, path string)
 		}
 	}
 	return r, nil
+}
+
+// match reads a regular expression, and keeps it in the policy.
+func (f file) match(policy *Policy, n *yaml.Node, path string) (string, error) {
+	text, err := f.line(n, path)
+	if err != nil {
+		return "", err
+	}
+	if text == "" {
+		return "", f.errorf(n, path, "is empty: leave it out for a rule about every message")
+	}
+	matcher, err := regexp.Compile(text)
+	if err != nil {
+		reason := "malformed"
+		if s, ok := errors.AsType[*syntax.Error](err); ok {
+			reason = string(s.Code)
+		}
+		return "", f.errorf(n, path, "%q is not a regular expression: %s", text, reason)
+	}
+	policy.matchers[text] = matcher
+	return text, nil
+}
+
+// sound refuses an action that is unsound for any code the rule takes in, unless
+// the vendor confirms it.
+func (f file) sound(n *yaml.Node, path string, r Rule) error {
+	if r.VendorConfirms != "" {
+		return nil
+	}
+	code, sound, ok := unsound(r.Gateway, r.Code, r.Action)
+	if ok {
+		return nil
+	}
+	var allowed []string
+	for _, a := range sound {
+		allowed = append(allowed, string(a))
+	}
+	which, remedy := code, ""
+	if code != r.Code {
+		which = fmt.Sprintf("%s, which %q takes in", code, r.Code)
+	}
+	if vendors(r.Code) {
+		remedy = ", or vendor_confirms: " + confirmationForm
+	}
+	return f.errorf(n, path, "%s is not safe for %s (%s): allowed for %q: %s%s",
+		r.Action, which, classOf(r.Gateway, code).name, r.Code, strings.Join(allowed, ", "), remedy)
 }
 
 // backoff reads a backoff; what it leaves out is that of b, and where b is none

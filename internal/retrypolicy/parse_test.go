@@ -39,11 +39,14 @@ func TestExample(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []Rule{
-		{am, "http:500", Verify, look, "server error: may have been processed", path + ":11"},
 		{
-			paydia63, "5006301", Verify,
-			Schedule{Backoff: Backoff{Exponential, 5 * time.Second, 10 * time.Minute, 10}, MaxAttempts: 12},
-			"internal server error: may have been processed", path + ":5",
+			Gateway: am, Code: "http:500", Action: Verify, Schedule: look,
+			Meaning: "server error: may have been processed", Source: path + ":11",
+		},
+		{
+			Gateway: paydia63, Code: "5006301", Action: Verify,
+			Schedule: Schedule{Backoff: Backoff{Exponential, 5 * time.Second, 10 * time.Minute, 10}, MaxAttempts: 12},
+			Meaning:  "internal server error: may have been processed", Source: path + ":5",
 		},
 	}
 	var got []Rule
@@ -55,7 +58,7 @@ func TestExample(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff(Verification{2 * time.Minute, 3, Review, path + ":3"}, p.Verify(paydia63)); diff != "" {
+	if diff := cmp.Diff(Verification{2 * time.Minute, 3, Review, path + ":3", ""}, p.Verify(paydia63)); diff != "" {
 		t.Error(diff)
 	}
 	// 5006301 is replaced, http:500 stands before http:5xx, which stays.
@@ -81,24 +84,24 @@ func TestInherited(t *testing.T) {
 		{`action: verify, backoff: {type: fibonacci, base: 1500ms, cap: 1h, jitter: 100%}`, "fibonacci 1.5s..1h +/-100%, 24"},
 		{`action: refresh_token, backoff: {base: 1s}, max_attempts: 4`, "exponential 1s..1m +/-20%, 4"},
 	} {
-		p, err := Parse("p.yaml", []byte("gateways: {paydia: {rules: [{code: 5006301, "+row.rule+"}]}}"))
+		p, err := Parse("p.yaml", []byte("gateways: {paydia: {rules: [{code: 4036304, "+row.rule+"}]}}"))
 		if err != nil {
 			t.Errorf("%s: %v", row.rule, err)
 			continue
 		}
-		r := p.rule(paydia63, "5006301", "")
+		r := p.rule(paydia63, "4036304", "")
 		if got := r.Backoff.String() + ", " + strconv.Itoa(r.MaxAttempts); got != row.want {
 			t.Errorf("%s: %s, want %s", row.rule, got, row.want)
 		}
 	}
 }
 
-func TestConfirmOverride(t *testing.T) {
-	p, err := Parse("p.yaml", []byte("gateways: {amdigipay: {verify: {then: retry, lookups: 5}}}"))
+func TestVerifyOverride(t *testing.T) {
+	p, err := Parse("p.yaml", []byte(`gateways: {amdigipay: {verify: {then: retry, lookups: 5, vendor_confirms: "AM support, 2026-11-02,  by mail"}}}`))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(Verification{2 * time.Minute, 5, Retry, "p.yaml:1"}, p.Verify(am)); diff != "" {
+	if diff := cmp.Diff(Verification{2 * time.Minute, 5, Retry, "p.yaml:1", "AM support, 2026-11-02, by mail"}, p.Verify(am)); diff != "" {
 		t.Error(diff)
 	}
 	if diff := cmp.Diff(Builtin().Verify(paydia63), p.Verify(paydia63)); diff != "" {
@@ -132,17 +135,17 @@ func TestParseErrors(t *testing.T) {
 		{paydia + "{code: '4006301', action: review}\n      - {code: '4006301', action: retry}", `p.yaml:5: gateways.paydia.rules[1].code: "4006301" stands twice (p.yaml:4)`},
 		{paydia + "{action: review}", `p.yaml:4: gateways.paydia.rules[0]: code is missing`},
 		{paydia + "{code: '4006301'}", `p.yaml:4: gateways.paydia.rules[0]: action is missing`},
-		{paydia + "{code: '4006301', action: review, bakcoff: 3}", `p.yaml:4: gateways.paydia.rules[0]: unknown key "bakcoff" (want code, action, backoff, max_attempts, max_elapsed)`},
+		{paydia + "{code: '4006301', action: review, bakcoff: 3}", `p.yaml:4: gateways.paydia.rules[0]: unknown key "bakcoff" (want code, match, action, backoff, max_attempts, max_elapsed, vendor_confirms)`},
 		{paydia + "{code: '4006301', action: review, action: review}", `p.yaml:4: gateways.paydia.rules[0]: "action" stands twice`},
 		{paydia + "{code: [1], action: review}", `p.yaml:4: gateways.paydia.rules[0].code: want a single value`},
-		{paydia + "just text", `p.yaml:4: gateways.paydia.rules[0]: want a mapping with code, action`},
+		{paydia + "just text", `p.yaml:4: gateways.paydia.rules[0]: want a mapping with code, match, action`},
 		{paydia + "{code: '4006301', action: retry, max_attempts: -1}", `p.yaml:4: gateways.paydia.rules[0].max_attempts: "-1" is not a whole number from 1 to 10000`},
 		{paydia + "{code: '4006301', action: retry, max_attempts: 0}", `p.yaml:4: gateways.paydia.rules[0].max_attempts: "0" is not a whole number`},
 		{paydia + "{code: '4006301', action: retry, max_attempts: many}", `p.yaml:4: gateways.paydia.rules[0].max_attempts: "many" is not a whole number`},
 		{paydia + "{code: '4006301', action: retry, max_elapsed: soon}", `p.yaml:4: gateways.paydia.rules[0].max_elapsed: "soon" is not a positive duration`},
-		{paydia + "{code: '4006301', action: accept, max_elapsed: 1h}", `p.yaml:4: gateways.paydia.rules[0].max_elapsed: action accept is not repeated`},
+		{paydia + "{code: '2006300', action: accept, max_elapsed: 1h}", `p.yaml:4: gateways.paydia.rules[0].max_elapsed: action accept is not repeated`},
 		{paydia + "{code: '4006301', action: review, max_attempts: 3}", `p.yaml:4: gateways.paydia.rules[0].max_attempts: action review is not repeated`},
-		{paydia + "{code: '4006301', action: accept, backoff: {base: 3s}}", `p.yaml:4: gateways.paydia.rules[0].backoff: action accept is not repeated`},
+		{paydia + "{code: '2006300', action: accept, backoff: {base: 3s}}", `p.yaml:4: gateways.paydia.rules[0].backoff: action accept is not repeated`},
 		{paydia + "{code: '4006301', action: retry, backoff: 3s}", `p.yaml:4: gateways.paydia.rules[0].backoff: want a mapping with type, base, cap, jitter`},
 		{paydia + "{code: '4006301', action: retry, backoff: {typ: constant}}", `p.yaml:4: gateways.paydia.rules[0].backoff: unknown key "typ"`},
 		{paydia + "{code: '4006301', action: retry, backoff: {type: linear}}", `p.yaml:4: gateways.paydia.rules[0].backoff.type: unknown type "linear" (want constant, exponential, fibonacci)`},
@@ -163,7 +166,28 @@ func TestParseErrors(t *testing.T) {
 		{"gateways: {paydia: {verify: {settle: soon}}}", `p.yaml:1: gateways.paydia.verify.settle: "soon" is not a positive duration`},
 		{"gateways: {paydia: {verify: {lookups: 0}}}", `p.yaml:1: gateways.paydia.verify.lookups: "0" is not a whole number from 1 to 10000`},
 		{"gateways: {paydia: {verify: {then: reject}}}", `p.yaml:1: gateways.paydia.verify.then: unknown action "reject" (want retry, review)`},
-		{"gateways: {paydia: {verify: {after: 3}}}", `p.yaml:1: gateways.paydia.verify: unknown key "after" (want settle, lookups, then)`},
+		{"gateways: {paydia: {verify: {after: 3}}}", `p.yaml:1: gateways.paydia.verify: unknown key "after" (want settle, lookups, then, vendor_confirms)`},
+		{paydia + "{code: 'http:400', match: '(', action: review}", `p.yaml:4: gateways.paydia.rules[0].match: "(" is not a regular expression: missing closing )`},
+		{paydia + "{code: 'http:400', match: '', action: review}", `p.yaml:4: gateways.paydia.rules[0].match: is empty`},
+		{paydia + "{code: 'http:400', match: \"a\\eb\", action: review}", `p.yaml:4: gateways.paydia.rules[0].match: "a\x1bb" has characters that cannot be shown`},
+		{paydia + "{code: 'http:400', match: [a], action: review}", `p.yaml:4: gateways.paydia.rules[0].match: want a single value`},
+		{paydia + "{code: 'http:400', match: a, action: review}\n      - {code: 'http:400', match: a, action: verify}", `p.yaml:5: gateways.paydia.rules[1].code: "http:400" with match "a" stands twice (p.yaml:4)`},
+		{paydia + "{code: '2006300', action: reject, vendor_confirms: yes}", `p.yaml:4: gateways.paydia.rules[0].vendor_confirms: "yes" does not say who confirmed what, and when (want "<who, when, what they said>")`},
+		{paydia + "{code: '2006300', action: reject, vendor_confirms: ' '}", `p.yaml:4: gateways.paydia.rules[0].vendor_confirms: " " does not say`},
+		{paydia + "{code: '2006300', action: reject, vendor_confirms: '<who, when, what they said>'}", `p.yaml:4: gateways.paydia.rules[0].vendor_confirms: "<who, when`},
+		{paydia + "{code: '2006300', action: reject, vendor_confirms: '2026 11 02'}", `p.yaml:4: gateways.paydia.rules[0].vendor_confirms: "2026 11 02" does not say`},
+		{paydia + "{code: 'net:unknown', action: retry, vendor_confirms: 'Paydia support, 2026-11-02'}", `p.yaml:4: gateways.paydia.rules[0].vendor_confirms: no vendor can speak for net:unknown`},
+		{paydia + "{code: 'body:unreadable', action: verify, vendor_confirms: 'Paydia support, 2026-11-02'}", `p.yaml:4: gateways.paydia.rules[0].vendor_confirms: no vendor can speak for body:unreadable`},
+		{paydia + "code: net:unknown\n        action: retry", `p.yaml:5: gateways.paydia.rules[0].action: retry is not safe for net:unknown (outcome unknown): allowed for "net:unknown": verify, review`},
+		{paydia + "{code: '2006300', action: reject}", `p.yaml:4: gateways.paydia.rules[0].action: reject is not safe for 2006300 (success): allowed for "2006300": accept, verify, review, or vendor_confirms: "<who, when, what they said>"`},
+		{paydia + "{code: xxxxxxx, action: retry}", `p.yaml:4: gateways.paydia.rules[0].action: retry is not safe for 0006300, which "xxxxxxx" takes in (outcome unknown): allowed for "xxxxxxx": verify, review, or`},
+		{paydia + "{code: 401xxxx, action: reject}", `p.yaml:4: gateways.paydia.rules[0].action: reject is not safe for 4016300, which "401xxxx" takes in (refusal of ourselves): allowed for "401xxxx": retry, refresh_token, verify, review, or`},
+		{"gateways: {amdigipay: {rules: [{code: 'error:true', match: a, action: accept}]}}", `p.yaml:1: gateways.amdigipay.rules[0].action: accept is not safe for error:true (refusal of the order): allowed for "error:true": retry, refresh_token, verify, reject, review, or`},
+		{"gateways: {amdigipay: {rules: [{code: 'http:xxx', action: retry}]}}", `p.yaml:1: gateways.amdigipay.rules[0].action: retry is not safe for http:000, which "http:xxx" takes in (outcome unknown)`},
+		{"gateways: {amdigipay: {rules: [{code: 'http:20x', action: accept}]}}", `p.yaml:1: gateways.amdigipay.rules[0].action: accept is not safe for http:201, which`},
+		{"gateways: {amdigipay: {verify: {settle: 1ns, lookups: 1, then: retry}}}", `p.yaml:1: gateways.amdigipay.verify.lookups: 1 is too few for then: retry (want at least 2)`},
+		{"gateways: {paydia: {verify: {settle: 10m, lookups: 9, then: retry}}}", `p.yaml:1: gateways.paydia.verify.then: retry sends a money-moving request again: it wants settle of at least two GATEWAY_TIMEOUTs, lookups of at least 2, and vendor_confirms`},
+		{"gateways: {paydia: {verify: {then: retry, vendor_confirms: ''}}}", `p.yaml:1: gateways.paydia.verify.vendor_confirms: "" does not say`},
 		{"gateways: {}\n---\ngateways: {}", `p.yaml:2: a second document: only the first would count`},
 		{"gateways: {}\nother", `p.yaml:`},
 		{"\x00", `p.yaml: yaml: control characters are not allowed`},
@@ -201,15 +225,16 @@ func TestWriteTable(t *testing.T) {
 		lines[strings.Join(strings.Fields(line), " ")] = true
 	}
 	for _, want := range []string{
-		"| GATEWAY | CODE | ACTION | BACKOFF | MAX ATTEMPTS | SOURCE | MEANING |",
-		"| amdigipay | http:200 | accept | | | built-in | success |",
-		"| amdigipay | http:500 | verify | exponential 5s..10m +/-10% | 24 | retry-policy.yaml:11 | server error: may have been processed |",
-		"| paydia | 5006301 | verify | exponential 5s..10m +/-10% | 12 | retry-policy.yaml:5 | internal server error: may have been processed |",
-		"| paydia | 4016301 | refresh_token | exponential 1s..1m +/-20% | 8 | built-in | invalid token (B2B) |",
-		"| paydia | net:unsent | retry | exponential 1s..5m +/-20% | 100 | built-in | failed before a byte went out |",
+		"| GATEWAY | CODE | MATCH | ACTION | BACKOFF | MAX ATTEMPTS | SOURCE | MEANING |",
+		"| amdigipay | http:200 | | accept | | | built-in | success |",
+		"| amdigipay | http:500 | | verify | exponential 5s..10m +/-10% | 24 | retry-policy.yaml:11 | server error: may have been processed |",
+		"| paydia | 5006301 | | verify | exponential 5s..10m +/-10% | 12 | retry-policy.yaml:5 | internal server error: may have been processed |",
+		"| paydia | 4016301 | | refresh_token | exponential 1s..1m +/-20% | 8 | built-in | invalid token (B2B) |",
+		"| paydia | net:unsent | | retry | exponential 1s..5m +/-20% | 100 | built-in | failed before a byte went out |",
 		"| amdigipay | 2m | 3 | review | built-in |",
 		"| paydia | 2m | 3 | review | retry-policy.yaml:3 |",
-		"verify (exponential 5s..10m +/-10%, max attempts 24): what is not known to have failed has not failed.",
+		"| amdigipay | error:true | <token> | refresh_token | exponential 1s..1m +/-20% | 8 | built-in | the access token is void, in words |",
+		"is verify (exponential 5s..10m +/-10%, max attempts 24): what is not known to have failed has not failed.",
 	} {
 		if !lines[want] {
 			t.Errorf("no line %s in\n%s", want, &out)
@@ -224,7 +249,8 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(example))
 	f.Add([]byte("gateways: {paydia: {verify: {settle: 1s, then: retry}}}"))
 	f.Add([]byte("gateways: &g {paydia: &p {rules: [{code: http:5xx, action: review}]}, amdigipay: *p}"))
-	f.Add([]byte("gateways: {paydia: {rules: [{code: 5xxxxxx, action: retry, backoff: {type: fibonacci, base: 2562047h, cap: 2562047h, jitter: 100%}, max_attempts: 10000}]}}"))
+	f.Add([]byte(`gateways: {amdigipay: {rules: [{code: "error:true", match: "(?i)limit|[a-z]+", action: reject}, {code: http:2xx, action: retry, vendor_confirms: "AM, 2026-11-02, by mail"}]}}`))
+	f.Add([]byte("gateways: {paydia: {rules: [{code: 403xxxx, action: retry, backoff: {type: fibonacci, base: 2562047h, cap: 2562047h, jitter: 100%}, max_attempts: 10000}]}}"))
 	f.Add([]byte("gateways: *g"))
 	f.Add([]byte("{"))
 	f.Fuzz(func(t *testing.T, doc []byte) {
@@ -242,7 +268,12 @@ func FuzzParse(f *testing.F) {
 					t.Errorf("%s: %+v", code, d)
 				}
 			}
-			if c := p.Verify(g); c.Lookups < 1 || c.Settle <= 0 || (c.Then != Retry && c.Then != Review) {
+			for _, r := range p.Rules() {
+				if _, _, ok := unsound(r.Gateway, r.Code, r.Action); !ok && r.VendorConfirms == "" {
+					t.Errorf("unsound: %+v", r)
+				}
+			}
+			if c := p.Verify(g); c.Then == Retry && (c.Lookups < 2 || c.VendorConfirms == "") || c.Lookups < 1 || c.Settle <= 0 || (c.Then != Retry && c.Then != Review) {
 				t.Errorf("%+v", c)
 			}
 		}

@@ -2,15 +2,19 @@
 // long. It is a pure function of code and count: it reads no clock and does no
 // I/O beyond the one reading of the overrides at start-up.
 //
-// A policy is a list of rules per gateway. Overrides (a YAML file, see
-// interface.md, "Retry policy file") come before the built-in rules, and among
-// either the most exact rule wins. A code that no rule lists is Verify: what is
-// not known to have failed has not failed.
+// A policy is a list of rules per gateway. Rules with a match come before those
+// without one, overrides (a YAML file, see interface.md, "Retry policy file")
+// before the built-in rules, and then the most exact code wins. A code that no
+// rule lists is Verify: what is not known to have failed has not failed.
+//
+// No file can make money unsafe: an override chooses among the actions that are
+// sound for every code it takes in (see class.go).
 package retrypolicy
 
 import (
 	"cmp"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -56,11 +60,12 @@ const BuiltIn = "built-in"
 type Rule struct {
 	Gateway payment.Gateway
 	Code    string // a code, or a pattern with x for any digit, e.g. "401xx01"
-	Match   string // a regular expression on the gateway's message; "": any message
+	Match   string // a regular expression on the gateway's message; "": whatever it says
 	Action  Action
 	Schedule
-	Meaning string // what the code says, in a few words
-	Source  string // BuiltIn, or file:line of the override
+	Meaning        string // what the code says, in a few words
+	Source         string // BuiltIn, or file:line of the override
+	VendorConfirms string // who said, when, that the rule may leave its code's class; "": it does not
 }
 
 // Verification says when the answer "no such payment" to the look-ups of an
@@ -70,6 +75,8 @@ type Verification struct {
 	Lookups int           // how many look-ups must have said "not found"
 	Then    Action        // Retry or Review
 	Source  string        // BuiltIn, or file:line of the override
+
+	VendorConfirms string // who said, when, that it may be sent again; "" only where Then is Review
 }
 
 // Policy is the retry policy in force. It never changes once made, and is safe
@@ -77,6 +84,7 @@ type Verification struct {
 type Policy struct {
 	rules         map[payment.Gateway][]Rule // in order of precedence
 	verifications map[payment.Gateway]Verification
+	matchers      map[string]*regexp.Regexp // by Rule.Match
 }
 
 // Decision is what follows a submit.
@@ -85,17 +93,20 @@ type Decision struct {
 	Delay     time.Duration // until the next submit (Retry, RefreshToken) or the first look-up (Verify)
 	Rule      Rule          // the rule that the code fell under
 	Exhausted bool          // Action is Review because the rule's attempts are used up
+	NewLogin  bool          // the access token that was used may be void: it must not be used again, whatever the action
 	Reason    string        // of a Review: why a person must look, in words
 }
 
-// Decide says what follows a submit that came to the given code. The attempt, at
+// Decide says what follows a submit that came to the given code, with the
+// gateway's own words (Answer.Message; "" where it gave none). The attempt, at
 // least 1, is how many submits of the payment have come to the same action, this
 // one included; whoever counts all its submits together only gives up sooner.
 // When a rule that sends again has used up its attempts, the decision is Review.
 // The age is how long ago the first submit was made.
 func (p *Policy) Decide(g payment.Gateway, code, message string, attempt int, age time.Duration) Decision {
 	r := p.rule(g, code, message)
-	d := Decision{Action: r.Action, Rule: r}
+	d := Decision{Action: r.Action, Rule: r, NewLogin: r.Action == RefreshToken || refusesLogin(g, code) ||
+		r.Action != Accept && strings.Contains(code, ":") && VoidToken(message)} // SNAP's codes are exact, and have no colon
 	switch r.Action {
 	case Verify:
 		d.Delay = r.Backoff.Delay(1)
@@ -108,6 +119,9 @@ func (p *Policy) Decide(g payment.Gateway, code, message string, attempt int, ag
 		d.Reason = fmt.Sprintf("%s (%s): given up after %d submits in %s", code, r.Meaning, attempt, short(age.Round(time.Second)))
 	case Review:
 		d.Reason = fmt.Sprintf("%s: %s", code, r.Meaning)
+		if message != "" {
+			d.Reason += fmt.Sprintf(": %q", message)
+		}
 	case Accept, Reject:
 	}
 	return d
@@ -143,9 +157,9 @@ func (p *Policy) Rules() []Rule {
 	return all
 }
 
-func (p *Policy) rule(g payment.Gateway, code, _ string) Rule {
+func (p *Policy) rule(g payment.Gateway, code, message string) Rule {
 	for _, r := range p.rules[g] {
-		if fits(r.Code, code) {
+		if fits(r.Code, code) && (r.Match == "" || p.matchers[r.Match].MatchString(message)) {
 			return r
 		}
 	}
@@ -154,12 +168,72 @@ func (p *Policy) rule(g payment.Gateway, code, _ string) Rule {
 	return r
 }
 
-// order puts one layer's rules into order of precedence: fewest x first, then as
-// listed.
+// order puts a gateway's rules into order of precedence: those with a match first;
+// overrides before built-in ones; fewest x first; then as listed. So an override
+// without a match, error:true say, leaves the built-in rules for error:true with
+// one in force: what it says of a code was not said of those messages.
 func order(rules []Rule) {
+	first := func(yes bool) int {
+		if yes {
+			return 0
+		}
+		return 1
+	}
 	slices.SortStableFunc(rules, func(a, b Rule) int {
-		return cmp.Compare(strings.Count(a.Code, "x"), strings.Count(b.Code, "x"))
+		return cmp.Or(
+			cmp.Compare(first(a.Match != ""), first(b.Match != "")),
+			cmp.Compare(first(a.Source != BuiltIn), first(b.Source != BuiltIn)),
+			cmp.Compare(strings.Count(a.Code, "x"), strings.Count(b.Code, "x")),
+		)
 	})
+}
+
+// Check looks at what depends on the gateway time-out: a request that is sent
+// again while the first one may still be under way is sent twice. The error names
+// file, line and value.
+func (p *Policy) Check(gatewayTimeout time.Duration) error {
+	for _, g := range payment.Gateways() {
+		v := p.verifications[g]
+		if least := 2 * gatewayTimeout; v.Then == Retry && v.Settle < least {
+			return fmt.Errorf("%s: gateways.%s.verify.settle: %s is too short for then: retry (GATEWAY_TIMEOUT is %s: want at least two of it, %s)",
+				v.Source, g, short(v.Settle), short(gatewayTimeout), short(least))
+		}
+	}
+	return nil
+}
+
+// Confirmation is what a policy file does on a vendor's word, outside of what is
+// sound by itself.
+type Confirmation struct {
+	Gateway payment.Gateway
+	What    string // e.g. `4036304: accept`, `verify, then: retry`
+	Words   string // who, when, what they said
+	Source  string // file:line
+}
+
+func (c Confirmation) String() string {
+	return fmt.Sprintf("%s %s (%s), the vendor confirms: %s", c.Gateway, c.What, c.Source, c.Words)
+}
+
+// VendorConfirmed lists everything that is in force on a vendor's word, for the
+// start-up log and for whoever checks a policy.
+func (p *Policy) VendorConfirmed() []Confirmation {
+	var all []Confirmation
+	for _, g := range payment.Gateways() {
+		for _, r := range p.rules[g] {
+			what := fmt.Sprintf("%s: %s", r.Code, r.Action)
+			if r.Match != "" {
+				what = fmt.Sprintf("%s with match %q: %s", r.Code, r.Match, r.Action)
+			}
+			if r.VendorConfirms != "" {
+				all = append(all, Confirmation{g, what, r.VendorConfirms, r.Source})
+			}
+		}
+		if v := p.verifications[g]; v.VendorConfirms != "" {
+			all = append(all, Confirmation{g, "verify, then: " + string(v.Then), v.VendorConfirms, v.Source})
+		}
+	}
+	return all
 }
 
 // fits reports whether a code falls under a pattern. Only x stands for a digit:

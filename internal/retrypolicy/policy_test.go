@@ -34,23 +34,24 @@ func TestBuiltinActions(t *testing.T) {
 		{paydia63, Retry, "4296300"},
 		// SNAP in general, other services.
 		{paydia63, Accept, "2007300"},
-		{paydia63, Verify, "2027400 4047401 4047418 4097400 4097401 5007400 5007401 5007402 5047400"},
+		{paydia63, Verify, "2027400 4047401 4047414 4047418 4097400 4097401 5007400 5007401 5007402 5047400"},
 		{paydia63, Reject, "4007400 4007401 4007402"},
 		{paydia63, Review, "4017400"},
-		{paydia63, RefreshToken, "4017401 4017403"},
+		{paydia63, RefreshToken, "4017401 4017403 4017405 4017499"},
 		{paydia63, Reject, "4017402 4017404"},
 		{paydia63, Reject, "4037400 4037401 4037402 4037403 4037405 4037407 4037408 4037409 4037410 4037411 4037412 4037413"},
 		{paydia63, Reject, "4037414 4037415 4037416 4037417 4037418 4037419 4037420 4037421 4037422 4037423"},
 		{paydia63, Retry, "4037404 4037406 4297400"},
 		{paydia63, Reject, "4047400 4047402 4047403 4047404 4047405 4047406 4047407 4047408 4047409 4047410 4047411"},
-		{paydia63, Reject, "4047412 4047413 4047414 4047415 4047416 4047417 4047419 4057400 4057401"},
+		{paydia63, Reject, "4047412 4047413 4047415 4047416 4047417 4047419 4057400 4057401"},
 		// Paydia without a code in the body.
-		{paydia63, Review, "http:401 http:403 http:404 http:405"},
+		{paydia63, RefreshToken, "http:401"},
+		{paydia63, Review, "http:403 http:404 http:405"},
 		{paydia63, Retry, "http:429 net:unsent"},
 		{paydia63, Verify, "http:200 http:302 http:400 http:408 http:409 http:422 http:500 http:502 http:503 http:504"},
 		{paydia63, Verify, "net:unknown body:unreadable"},
 		// Unlisted: never failed, never sent again.
-		{paydia63, Verify, "2006301 2016300 4006303 4016305 4036324 4056302 4096302 4296301 5006303 5036300 9999999"},
+		{paydia63, Verify, "2006301 2016300 4006303 4036324 4056302 4096302 4296301 5006303 5036300 9999999"},
 		{paydia63, Verify, "error:true xxxxxxx 401xx01 200630 20063000 nonsense"},
 		{paydia63, Verify, ""},
 		// AM.
@@ -230,31 +231,61 @@ func TestPrecedence(t *testing.T) {
 gateways:
   paydia:
     rules:
-      - {code: "5xxxx0x", action: review}
-      - {code: "500xx0x", action: reject}
-      - {code: "5006xxx", action: retry}
+      - {code: "4xxxx0x", action: verify}
+      - {code: "401xx0x", action: retry}
+      - {code: "4016xxx", action: review}
       - {code: "40963xx", action: review}
       - {code: "http:5xx", action: review}
+      - {code: "4006300", match: "(?i)teapot", action: review}
+      - {code: "4006300", match: "(?i)pot", action: reject}
+      - {code: "400xx00", match: "(?i)coffee", action: retry}
+      - {code: "401xx00", match: "(?i)session", action: verify}
+  amdigipay:
+    rules:
+      - {code: "error:true", action: reject, vendor_confirms: "AM support, 2026-11-02, in general"}
+      - {code: "http:4xx", action: verify}
+      - {code: "http:400", match: "(?i)signature", action: reject}
 `))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, row := range []struct {
-		code string
-		want string // action, and the rule's code
+		gateway       payment.Gateway
+		code, message string
+		want          string // action, and the rule's code
 	}{
-		{"5006301", "reject 500xx0x"},   // three x each: first listed; before the exact built-in
-		{"5006311", "retry 5006xxx"},    // only one fits
-		{"5046300", "review 5xxxx0x"},   // before the built-in 504xx00
-		{"4096301", "review 40963xx"},   //
-		{"4097401", "verify 409xx01"},   // no override fits
-		{"http:503", "review http:5xx"}, //
-		{"5006399", "retry 5006xxx"},    //
-		{"5106399", "verify unlisted"},
+		{paydia63, "4016301", "", "retry 401xx0x"},    // three x each: first listed; before the exact built-in
+		{paydia63, "4016311", "", "review 4016xxx"},   // only one fits
+		{paydia63, "4036302", "", "verify 4xxxx0x"},   // before the exact built-in
+		{paydia63, "4096301", "", "review 40963xx"},   // before both
+		{paydia63, "4096401", "", "verify 4xxxx0x"},   //
+		{paydia63, "5046300", "", "verify 504xx00"},   // no override fits
+		{paydia63, "http:503", "", "review http:5xx"}, //
+		{paydia63, "5106399", "", "verify unlisted"},
+		// A match comes before everything without one; among those with one the file's
+		// before the built-in ones, the most exact, then the first listed.
+		{paydia63, "4006300", "", "verify 4xxxx0x"},
+		{paydia63, "4006300", "Teapot", "review 4006300"},
+		{paydia63, "4006300", "pot", "reject 4006300"},
+		{paydia63, "4006300", "coffee pot", "reject 4006300"},
+		{paydia63, "4006300", "coffee", "retry 400xx00"},
+		{paydia63, "4006300", "token expired", "refresh_token 400xx00"},
+		{paydia63, "4016300", "Session expired", "verify 401xx00"},
+		{paydia63, "4016300", "Token expired", "refresh_token 401xx00"},
+		{paydia63, "4016300", "Unauthorized. Signature", "retry 401xx0x"},
+		// What a file says of error:true as such is not said of what the message makes
+		// more of: our own settings would reject orders.
+		{am, "error:true", "saldo tidak cukup", "reject error:true"},
+		{am, "error:true", "Invalid signature", "review error:true"},
+		{am, "error:true", "duplicate", "verify error:true"},
+		{am, "http:400", "nominal", "verify http:4xx"},
+		{am, "http:400", "Invalid signature", "reject http:400"}, // the file's own match decides
+		{am, "http:422", "Invalid signature", "review http:422"},
+		{am, "http:401", "", "verify http:4xx"},
 	} {
-		d := p.Decide(paydia63, row.code, "", 1, 0)
+		d := p.Decide(row.gateway, row.code, row.message, 1, 0)
 		if got := fmt.Sprintf("%s %s", d.Action, d.Rule.Code); got != row.want {
-			t.Errorf("%s: %s, want %s", row.code, got, row.want)
+			t.Errorf("%s %q: %s, want %s", row.code, row.message, got, row.want)
 		}
 	}
 	if d := p.Decide(am, "http:503", "", 1, 0); d.Action != Verify {
@@ -262,12 +293,48 @@ gateways:
 	}
 }
 
+// Whether the token that an answer was given to may be used again.
+func TestNewLogin(t *testing.T) {
+	for _, row := range []struct {
+		gateway       payment.Gateway
+		code, message string
+		want          bool
+	}{
+		{am, "http:401", "", true},
+		{am, "http:403", "", true}, // held, but the next payment comes with a new token
+		{am, "http:401", "merchant inactive", true},
+		{am, "error:true", "Token expired", true},
+		{am, "http:500", "Token has expired", true},
+		{am, "body:unreadable", "Unauthenticated.", true},
+		{am, "http:500", "", false},
+		{am, "error:true", "Saldo tidak cukup", false},
+		{am, "http:200", "Token expired", false},
+		{am, "net:unknown", "", false},
+		{am, "http:429", "", false},
+		{paydia63, "4016400", "", true},
+		{paydia63, "4016401", "", true},
+		{paydia63, "4016402", "Token invalid", false}, // the customer's
+		{paydia63, "4036310", "Token limit: token invalid", false},
+		{paydia63, "4006300", "Bad Request. Token expired", true},
+		{paydia63, "2006300", "", false},
+	} {
+		if d := Builtin().Decide(row.gateway, row.code, row.message, 1, 0); d.NewLogin != row.want {
+			t.Errorf("%s %q: %t", row.code, row.message, d.NewLogin)
+		}
+	}
+}
+
 // No built-in rule may stand in the shadow of another, nor twice.
 func TestEveryBuiltinRuleIsReached(t *testing.T) {
+	messages := map[string]string{
+		"repeated": "duplicate", "token": "token expired", "settings": "invalid signature",
+		"credentials": "invalid password", "doubtful": "time-out", "headers": "X-TIMESTAMP",
+	}
 	for _, r := range Builtin().Rules() {
 		code := strings.ReplaceAll(r.Code, "x", "9")
-		if got := Builtin().Decide(r.Gateway, code, "", 1, 0).Rule.Code; got != r.Code {
-			t.Errorf("%s %s is decided by %s", r.Gateway, code, got)
+		message := messages[wordingName(r)]
+		if got := Builtin().Decide(r.Gateway, code, message, 1, 0).Rule; got.Code != r.Code || got.Match != r.Match {
+			t.Errorf("%s %s %q is decided by %s %s", r.Gateway, code, message, got.Code, got.Match)
 		}
 		if !patterns[r.Gateway].MatchString(r.Code) {
 			t.Errorf("%s %s is no code a policy file could name", r.Gateway, r.Code)
