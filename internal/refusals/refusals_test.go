@@ -120,7 +120,7 @@ func (s *shop) probeIsDue() {
 func (s *shop) pause(w *worker) {
 	s.t.Helper()
 	for i := range w.options.Limit {
-		w.refused(fmt.Sprint("PAUSE-", i), "Invalid signature")
+		w.refused(fmt.Sprint("PAUSE-", i), "Order declined")
 	}
 	if !w.Paused() {
 		s.t.Fatal("not paused")
@@ -135,8 +135,8 @@ func TestRow(t *testing.T) {
 		one, two := s.worker(), s.worker()
 		var got []string
 		for i := range 5 {
-			got = append(got, string(one.refused(fmt.Sprint("INV-", i), fmt.Sprintf("Invalid  signature for INV-%d (12%d)", i, i))))
-			got = append(got, string(two.refused(fmt.Sprint("ORD-", i), fmt.Sprintf("invalid SIGNATURE for ORD-%d\n(9)", i))))
+			got = append(got, string(one.refused(fmt.Sprint("INV-", i), fmt.Sprintf("Order  declined for INV-%d (12%d)", i, i))))
+			got = append(got, string(two.refused(fmt.Sprint("ORD-", i), fmt.Sprintf("order DECLINED for ORD-%d\n(9)", i))))
 		}
 		if diff := cmp.Diff("reject reject review review review review review review review review", strings.Join(got, " ")); diff != "" {
 			t.Error(diff)
@@ -191,7 +191,7 @@ func TestWhatEndsARow(t *testing.T) {
 					w.t.Error(d)
 				}
 			}, retrypolicy.Review},
-			{"the same payment", func(_ *shop, w *worker) { w.refused("INV-1", "Invalid signature") }, retrypolicy.Review},
+			{"the same payment", func(_ *shop, w *worker) { w.refused("INV-1", "Order declined") }, retrypolicy.Review},
 		} {
 			t.Run(row.name, func(t *testing.T) {
 				if err := client.FlushAll(t.Context()).Err(); err != nil {
@@ -200,12 +200,12 @@ func TestWhatEndsARow(t *testing.T) {
 				s := newShop(t, client, payment.AMDigiPay)
 				w := s.worker()
 				for i := range 2 {
-					if got := w.refused(fmt.Sprint("INV-", i), "Invalid signature"); got != retrypolicy.Reject {
+					if got := w.refused(fmt.Sprint("INV-", i), "Order declined"); got != retrypolicy.Reject {
 						t.Errorf("refusal %d: %s", i, got)
 					}
 				}
 				row.between(s, w)
-				if got := w.refused("INV-9", "Invalid signature"); got != row.next {
+				if got := w.refused("INV-9", "Order declined"); got != row.next {
 					t.Errorf("%s, want %s", got, row.next)
 				}
 			})
@@ -225,7 +225,7 @@ func TestTheSamePaymentCountsOnce(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
 		w := newShop(t, client, payment.AMDigiPay).worker()
 		for range 20 {
-			if got := w.refused("INV-1", "Invalid signature"); got != retrypolicy.Reject {
+			if got := w.refused("INV-1", "Order declined"); got != retrypolicy.Reject {
 				t.Fatal(got)
 			}
 		}
@@ -292,7 +292,7 @@ func TestProbe(t *testing.T) {
 			again  bool   // the next refusal as before pauses it at once
 		}{
 			{"the same refusal", func(_ *shop, w *worker, p string) retrypolicy.Action {
-				return w.answered(p, "P", "error:true", 200, "invalid signature").Action
+				return w.answered(p, "P", "error:true", 200, "order declined").Action
 			}, retrypolicy.Review, "wait", true},
 			{"accepted", func(s *shop, w *worker, p string) retrypolicy.Action {
 				d := w.weigh(p, "P", clients.Answer{Code: "http:200", HTTPStatus: 200, Receipt: &clients.Receipt{}}, retrypolicy.Decision{Action: retrypolicy.Accept})
@@ -349,7 +349,7 @@ func TestProbe(t *testing.T) {
 				if row.again {
 					want = retrypolicy.Review
 				}
-				if got := one.refused("INV-99", "Invalid signature"); got != want || one.Paused() != row.again {
+				if got := one.refused("INV-99", "Order declined"); got != want || one.Paused() != row.again {
 					t.Errorf("the next refusal: %s, paused %v", got, one.Paused())
 				}
 			})
@@ -380,7 +380,7 @@ func TestManyUnderWay(t *testing.T) {
 		var group sync.WaitGroup
 		for i := range 50 {
 			group.Go(func() {
-				action := workers[i%2].refused(fmt.Sprint("INV-", i), "Invalid signature")
+				action := workers[i%2].refused(fmt.Sprint("INV-", i), "Order declined")
 				mu.Lock()
 				defer mu.Unlock()
 				got[action]++
@@ -393,10 +393,43 @@ func TestManyUnderWay(t *testing.T) {
 	})
 }
 
+// TestRefusedInOtherWays: what the policy does not reject either, and what it sends
+// again with a new token, pauses the gateway, too, and stays what it is.
+func TestRefusedInOtherWays(t *testing.T) {
+	client := redistest.Mini(t)
+	for _, row := range []struct {
+		code    string
+		status  int
+		message string
+		want    retrypolicy.Action
+	}{
+		{"error:true", 200, "Invalid signature", retrypolicy.Review},
+		{"http:400", 400, "token_expired", retrypolicy.RefreshToken},
+		{"http:401", 401, "Unauthenticated.", retrypolicy.RefreshToken},
+		{"http:403", 403, "", retrypolicy.Review},
+	} {
+		if err := client.FlushAll(t.Context()).Err(); err != nil {
+			t.Fatal(err)
+		}
+		w := newShop(t, client, payment.AMDigiPay).worker()
+		for i := range 10 {
+			if w.Paused() {
+				t.Errorf("%s: paused after %d", row.code, i)
+			}
+			if d := w.answered("", fmt.Sprint("INV-", i), row.code, row.status, row.message); d.Action != row.want {
+				t.Errorf("%s: %s, want %s", row.code, d.Action, row.want)
+			}
+		}
+		if !w.Paused() {
+			t.Errorf("%s: not paused", row.code)
+		}
+	}
+}
+
 // TestSmallLimit: who is at the limit goes to review, however low that is.
 func TestSmallLimit(t *testing.T) {
 	w := newShop(t, redistest.Mini(t), payment.AMDigiPay).worker(func(o *Options) { o.Limit = 1 })
-	if got := w.refused("INV-1", "Invalid signature"); got != retrypolicy.Review || !w.Paused() {
+	if got := w.refused("INV-1", "Order declined"); got != retrypolicy.Review || !w.Paused() {
 		t.Error(got, w.Paused())
 	}
 }
@@ -408,7 +441,7 @@ func TestWithoutRedis(t *testing.T) {
 	if err := client.Close(); err != nil {
 		t.Fatal(err)
 	}
-	d := w.answered("", "INV-1", "error:true", 200, "Invalid signature")
+	d := w.answered("", "INV-1", "error:true", 200, "Order declined")
 	if d.Action != retrypolicy.Review || !strings.Contains(d.Reason, "Redis") {
 		t.Errorf("%+v", d)
 	}

@@ -26,6 +26,7 @@ type Metrics struct {
 	latency      *prometheus.HistogramVec
 	breakers     *prometheus.GaugeVec
 	paused       *prometheus.GaugeVec
+	loginFailed  *prometheus.GaugeVec
 	scrapeErrors prometheus.Counter
 }
 
@@ -54,6 +55,9 @@ func NewMetrics(inspector *asynq.Inspector, ledger Census) *Metrics {
 		paused: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "terbayar_gateway_paused", Help: "1 while a gateway is paused because it refuses one payment after the other in the same words; else 0.",
 		}, []string{"gateway"}),
+		loginFailed: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "terbayar_gateway_login_failed", Help: "1 while this worker cannot log in to a gateway; else 0.",
+		}, []string{"gateway"}),
 		scrapeErrors: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "terbayar_scrape_errors_total", Help: "Things that a scrape could not read and left out: a gateway's payments, or the queues.",
 		}),
@@ -64,7 +68,7 @@ func NewMetrics(inspector *asynq.Inspector, ledger Census) *Metrics {
 	})
 	build.Set(1)
 	m.registry.MustRegister(
-		build, m.attempts, m.polls, m.latency, m.breakers, m.paused, m.scrapeErrors,
+		build, m.attempts, m.polls, m.latency, m.breakers, m.paused, m.loginFailed, m.scrapeErrors,
 		&ledgerCollector{census: ledger, now: time.Now, errors: m.scrapeErrors},
 		&queueCollector{inspector: inspector, errors: m.scrapeErrors},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
@@ -73,6 +77,7 @@ func NewMetrics(inspector *asynq.Inspector, ledger Census) *Metrics {
 		m.polls.WithLabelValues(string(g))
 		m.breakers.WithLabelValues(string(g))
 		m.paused.WithLabelValues(string(g))
+		m.loginFailed.WithLabelValues(string(g))
 	}
 	return m
 }
@@ -99,6 +104,11 @@ func (m *Metrics) Breaker(g payment.Gateway, state int) {
 // Paused tells whether a gateway is paused because of refusals in a row.
 func (m *Metrics) Paused(g payment.Gateway, paused bool) {
 	m.paused.WithLabelValues(string(g)).Set(truth(paused))
+}
+
+// LoginFailed tells whether the latest login to a gateway has failed.
+func (m *Metrics) LoginFailed(g payment.Gateway, failed bool) {
+	m.loginFailed.WithLabelValues(string(g)).Set(truth(failed))
 }
 
 func truth(b bool) float64 {

@@ -72,6 +72,7 @@ func TestCounters(t *testing.T) {
 	m.Poll(payment.AMDigiPay)
 	m.Breaker(payment.Paydia, 2)
 	m.Paused(payment.AMDigiPay, true)
+	m.LoginFailed(payment.Paydia, true)
 	for _, want := range []string{
 		`terbayar_attempts_total{action="verify",code_class="5xx",gateway="paydia",kind="submit"} 3`,
 		`terbayar_attempts_total{action="accept",code_class="2xx",gateway="amdigipay",kind="lookup"} 1`,
@@ -81,6 +82,8 @@ func TestCounters(t *testing.T) {
 		`terbayar_gateway_breaker_state{gateway="paydia"} 2`,
 		`terbayar_gateway_paused{gateway="amdigipay"} 1`,
 		`terbayar_gateway_paused{gateway="paydia"} 0`,
+		`terbayar_gateway_login_failed{gateway="amdigipay"} 0`,
+		`terbayar_gateway_login_failed{gateway="paydia"} 1`,
 		`terbayar_scrape_errors_total 0`,
 		`terbayar_build_info{commit="` + version.Commit() + `",goversion="` + runtime.Version() + `",version="` + version.Release + `"} 1`,
 	} {

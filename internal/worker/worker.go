@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/hibiken/asynq"
@@ -93,7 +92,7 @@ func Build(cfg Config, client redis.UniversalClient, log *slog.Logger) (*House, 
 	submitter := &submit.Submitter{
 		Ledger: book, Gateways: map[payment.Gateway]clients.Gateway{}, Gates: map[payment.Gateway]*gate.Gate{}, Policy: policy, Sealer: sealer,
 		Lease: cfg.Worker.ClaimLease(), PollInterval: cfg.Worker.StatusPollInterval,
-		Now: now, OnLogin: loginWatch(log), OnAttempt: observe,
+		Now: now, OnLogin: func(payment.Gateway, error) {}, OnAttempt: observe, // the gates tell of logins, those for lookups included
 	}
 	poller := &statuspoll.Poller{
 		Ledger: book, Submitter: submitter, Askers: map[payment.Gateway]statuspoll.Asker{}, Policy: policy,
@@ -101,6 +100,7 @@ func Build(cfg Config, client redis.UniversalClient, log *slog.Logger) (*House, 
 		ExpiryGrace: cfg.Worker.ExpiryGrace, LateWindow: cfg.Worker.LatePaymentWindow,
 		Now: now, Sleep: sleep, OnAttempt: observe,
 	}
+	watch := newLoginWatch(log, now, metrics.LoginFailed)
 	newGate := func(g payment.Gateway, limit config.Rate) *gate.Gate {
 		submitter.Gates[g] = gate.New(gate.Options{
 			Gateway: g, Failures: cfg.Worker.BreakerFailures, Pause: cfg.Worker.BreakerPause,
@@ -110,6 +110,7 @@ func Build(cfg Config, client redis.UniversalClient, log *slog.Logger) (*House, 
 				Now: now, Log: log, OnPaused: func(paused bool) { metrics.Paused(g, paused) },
 			}),
 			Now: now, Log: log, OnState: func(state int) { metrics.Breaker(g, state) },
+			OnLogin: func(err error) { watch.told(g, err) },
 		})
 		return submitter.Gates[g]
 	}
@@ -148,7 +149,7 @@ func Build(cfg Config, client redis.UniversalClient, log *slog.Logger) (*House, 
 		},
 		Poll: func(ctx context.Context, g payment.Gateway) error {
 			metrics.Poll(g)
-			return poller.Poll(ctx, g)
+			return watch.knows(poller.Poll(ctx, g))
 		},
 	})
 	h.ticker = &statuspoll.Ticker{
@@ -352,23 +353,6 @@ func (h *House) awaitRedis(ctx context.Context) error {
 		h.log.Warn("redis: " + w)
 	}
 	return err
-}
-
-// loginWatch tells of a gateway that cannot be logged in to: once when that
-// begins, and once when it is over.
-func loginWatch(log *slog.Logger) func(payment.Gateway, error) {
-	var out sync.Map // the gateways that it is so with
-	return func(g payment.Gateway, err error) {
-		if err == nil {
-			if _, was := out.LoadAndDelete(g); was {
-				log.Info("the gateway can be logged in to again", "gateway", g)
-			}
-			return
-		}
-		if _, was := out.LoadOrStore(g, true); !was {
-			log.Error("the gateway cannot be logged in to: its payments wait, no attempt is spent", "gateway", g, "error", err)
-		}
-	}
 }
 
 // observer writes one line an attempt and counts it.
