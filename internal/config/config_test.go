@@ -160,7 +160,7 @@ func TestErrors(t *testing.T) {
 		{"GATEWAY_TIMEOUT=abc", `GATEWAY_TIMEOUT (--gateway-timeout): "abc" is not a duration (want e.g. 15s, 2m)`},
 		{"GATEWAY_TIMEOUT=15", `GATEWAY_TIMEOUT (--gateway-timeout): "15" is not a duration`},
 		{"GATEWAY_TIMEOUT=", `GATEWAY_TIMEOUT (--gateway-timeout): "" is not a duration`},
-		{"GATEWAY_TIMEOUT=a\nb", `GATEWAY_TIMEOUT (--gateway-timeout): "a\nb" is not a duration`},
+		{"GATEWAY_TIMEOUT=a\nb", `GATEWAY_TIMEOUT: holds a control or invisible character`},
 		{"GATEWAY_TIMEOUT=0s", `GATEWAY_TIMEOUT: 0s is less than 1ms`},
 		{"GATEWAY_TIMEOUT=-3s", `GATEWAY_TIMEOUT: -3s is less than 1ms`},
 		{"GATEWAY_TIMEOUT=40s", `GATEWAY_TIMEOUT (40s) must be less than WORKER_SHUTDOWN_TIMEOUT (40s): a request in flight at shutdown could not finish`},
