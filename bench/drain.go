@@ -270,8 +270,8 @@ func measureTerbayar(ctx context.Context, n int) (round, error) {
 		}, nil
 	}
 	s.done = func(ctx context.Context) (bool, error) {
-		census, _, err := book.Census(ctx, payment.AMDigiPay)
-		if err != nil || census[payment.OnProcessing] < int64(n) {
+		census, err := book.Census(ctx, payment.AMDigiPay)
+		if err != nil || census.Counts[payment.OnProcessing] < int64(n) {
 			return false, err
 		}
 		return s.drained(ctx)

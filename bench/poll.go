@@ -136,12 +136,12 @@ func (d *desk) poll(ctx context.Context) (int, error) {
 // pollUntil polls until so many payments stand in a status.
 func (d *desk) pollUntil(ctx context.Context, status payment.Status, n int64) (requests, polls int, err error) {
 	for {
-		census, _, err := d.book.Census(ctx, payment.AMDigiPay)
-		if err != nil || census[status] >= n {
+		census, err := d.book.Census(ctx, payment.AMDigiPay)
+		if err != nil || census.Counts[status] >= n {
 			return requests, polls, err
 		}
 		if polls == 100 {
-			return 0, 0, fmt.Errorf("after %d polls: %v", polls, census)
+			return 0, 0, fmt.Errorf("after %d polls: %v", polls, census.Counts)
 		}
 		more, err := d.poll(ctx)
 		if err != nil {

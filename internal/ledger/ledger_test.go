@@ -304,11 +304,12 @@ func TestOpenSet(t *testing.T) {
 		if err != nil || len(unknown) != 1 || unknown[0].Doubt != "net:unknown" || unknown[0].Amount != 13000 {
 			t.Errorf("unknown: %+v, %v", unknown, err)
 		}
-		counts, oldest, err := l.Census(ctx, payment.AMDigiPay)
-		if err != nil || !oldest.Equal(c.now()) {
-			t.Errorf("oldest %v, %v", oldest, err)
+		c.forward(time.Second)
+		census, err := l.Census(ctx, payment.AMDigiPay)
+		if err != nil || census.OldestUnknown != time.Second {
+			t.Errorf("oldest %v, %v", census.OldestUnknown, err)
 		}
-		if diff := cmp.Diff(map[payment.Status]int64{payment.Queued: 0, payment.Submitting: 0, payment.Verifying: 1}, counts); diff != "" {
+		if diff := cmp.Diff(map[payment.Status]int64{payment.Queued: 0, payment.Submitting: 0, payment.Verifying: 1}, census.Counts); diff != "" {
 			t.Error(diff)
 		}
 		r, _ = l.Read(ctx, inv1)

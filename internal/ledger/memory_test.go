@@ -124,16 +124,16 @@ func whole(t *testing.T, l *ledger.Ledger, client redis.UniversalClient) string 
 	if err != nil {
 		t.Fatal(err)
 	}
-	census, unknown, err := l.Census(t.Context(), inv1.Gateway)
+	census, err := l.Census(t.Context(), inv1.Gateway)
 	if err != nil {
 		t.Fatal(err)
 	}
-	maps.DeleteFunc(census, func(_ payment.Status, n int64) bool { return n == 0 })
+	maps.DeleteFunc(census.Counts, func(_ payment.Status, n int64) bool { return n == 0 })
 	open, err := client.ZRangeWithScores(t.Context(), "{terbayar:events}:open:amdigipay", 0, -1).Result()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return fmt.Sprintf("%+v\n%+v\n%v %v %v\n%v", r.Payment, r, census, unknown, open, told(t, client))
+	return fmt.Sprintf("%+v\n%+v\n%v %v %v\n%v", r.Payment, r, census.Counts, census.OldestUnknown, open, told(t, client))
 }
 
 // TestForgottenClaim: Redis forgets a claim, with or without the payment itself,
@@ -420,8 +420,8 @@ func TestManyDeeds(t *testing.T) {
 	if calls.N() > 20 {
 		t.Errorf("%d round trips to put back %d payments", calls.N(), n)
 	}
-	census, _, err := l.Census(t.Context(), payment.Paydia)
-	if err != nil || census[payment.Rejected] != n {
+	census, err := l.Census(t.Context(), payment.Paydia)
+	if err != nil || census.Counts[payment.Rejected] != n {
 		t.Errorf("%v, %v", census, err)
 	}
 }

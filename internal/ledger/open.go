@@ -88,9 +88,16 @@ func (l *Ledger) PostponeHidden(ctx context.Context, g payment.Gateway, ids []st
 	return nil
 }
 
-// Census says how many payments of a gateway stand where, and since when the
-// oldest of unknown outcome is unknown (zero when there is none).
-func (l *Ledger) Census(ctx context.Context, g payment.Gateway) (map[payment.Status]int64, time.Time, error) {
+// Census is how many payments of a gateway are in which status, and how old the
+// oldest of unknown outcome, and the oldest that waits to be sent, are (0 when
+// there is none).
+type Census struct {
+	Counts                      map[payment.Status]int64
+	OldestUnknown, OldestQueued time.Duration
+}
+
+// Census takes the census of a gateway.
+func (l *Ledger) Census(ctx context.Context, g payment.Gateway) (Census, error) {
 	var counts *redis.MapStringStringCmd
 	var oldest *redis.ZSliceCmd
 	_, err := l.redis.Pipelined(ctx, func(pipe redis.Pipeliner) error {
@@ -99,19 +106,19 @@ func (l *Ledger) Census(ctx context.Context, g payment.Gateway) (map[payment.Sta
 		return nil
 	})
 	if err != nil {
-		return nil, time.Time{}, fmt.Errorf("ledger: census of %s: %w", g, err)
+		return Census{}, fmt.Errorf("ledger: census of %s: %w", g, err)
 	}
-	census := make(map[payment.Status]int64, len(payment.Statuses()))
+	census := Census{Counts: make(map[payment.Status]int64, len(payment.Statuses()))}
 	for _, s := range payment.Statuses() {
 		n, err := strconv.ParseInt(counts.Val()[string(s)], 10, 64)
 		if err == nil { // a status that was never reached has no count
-			census[s] = n
+			census.Counts[s] = n
 		}
 	}
 	if unknown := oldest.Val(); len(unknown) > 0 {
-		return census, time.UnixMilli(int64(unknown[0].Score)), nil
+		census.OldestUnknown = max(0, l.now().Sub(time.UnixMilli(int64(unknown[0].Score))))
 	}
-	return census, time.Time{}, nil
+	return census, nil
 }
 
 // Accepted is how many submits to a gateway were accepted, ever: a number that

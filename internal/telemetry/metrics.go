@@ -33,8 +33,9 @@ type Metrics struct {
 // NewMetrics makes the metrics: those the worker counts, and those read at every
 // scrape from asynq's queues, the ledger, the Go runtime and the process. What
 // cannot be read is left out of that scrape, and counted in
-// terbayar_scrape_errors_total. Nothing is asked of Redis before the first scrape.
-func NewMetrics(inspector *asynq.Inspector, ledger Census) *Metrics {
+// terbayar_scrape_errors_total. A scrape is answered at once, whatever Redis does.
+// Nothing is asked of Redis before the first one.
+func NewMetrics(inspector *asynq.Inspector, ledger Census, redis Redis) *Metrics {
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),
 		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -69,8 +70,7 @@ func NewMetrics(inspector *asynq.Inspector, ledger Census) *Metrics {
 	build.Set(1)
 	m.registry.MustRegister(
 		build, m.attempts, m.polls, m.latency, m.breakers, m.paused, m.loginFailed, m.scrapeErrors,
-		&ledgerCollector{census: ledger, now: time.Now, errors: m.scrapeErrors},
-		&queueCollector{inspector: inspector, errors: m.scrapeErrors},
+		&redisCollector{redis}, newLedgerCollector(ledger, redis, m.scrapeErrors), newQueueCollector(inspector, redis, m.scrapeErrors),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	for _, g := range payment.Gateways() {

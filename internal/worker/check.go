@@ -14,6 +14,7 @@ import (
 	"terbayar/internal/clients"
 	"terbayar/internal/payment"
 	"terbayar/internal/redisconn"
+	"terbayar/internal/redishealth"
 	"terbayar/internal/retrypolicy"
 )
 
@@ -125,6 +126,7 @@ func (r *report) redis(ctx context.Context, client redis.UniversalClient) {
 		r.fail(what, fmt.Sprintf("gives no answer within %s: see REDIS_URL and the network on the way", redisCheckTimeout))
 	case err != nil:
 		r.fail(what, fmt.Sprintf("cannot be used (%s): see REDIS_URL and REDIS_PASSWORD", strings.TrimPrefix(err.Error(), "redisconn: check: ")))
+	case r.unwritable(ctx, client):
 	case len(warnings) > 0:
 		for _, w := range warnings {
 			r.line("warn", what, w)
@@ -132,6 +134,15 @@ func (r *report) redis(ctx context.Context, client redis.UniversalClient) {
 	default:
 		r.ok(what, "answers, and is fit to keep payments (version, eviction policy, append-only file)")
 	}
+}
+
+// unwritable tries whether Redis takes writes: one that is full answers all the same.
+func (r *report) unwritable(ctx context.Context, client redis.UniversalClient) bool {
+	err := redishealth.Look(ctx, client).Err()
+	if err != nil {
+		r.fail("redis", strings.TrimPrefix(err.Error(), "redis "))
+	}
+	return err != nil
 }
 
 // access is the way to a gateway, and the names of the settings on it.

@@ -24,6 +24,7 @@ import (
 	"terbayar/internal/ledger"
 	"terbayar/internal/payment"
 	"terbayar/internal/redisconn"
+	"terbayar/internal/redishealth"
 	"terbayar/internal/refusals"
 	"terbayar/internal/retrypolicy"
 	"terbayar/internal/secret"
@@ -52,6 +53,7 @@ type House struct {
 	cfg      Config
 	log      *slog.Logger
 	redis    redis.UniversalClient
+	health   *redishealth.Watch
 	ledger   *ledger.Ledger
 	listener net.Listener
 	site     *web.Site
@@ -85,7 +87,8 @@ func Build(cfg Config, client redis.UniversalClient, log *slog.Logger) (*House, 
 		log.Warn("redis has restarted or failed over: nothing is claimed for a moment", "forgotten_and_put_back", forgotten, "hold", hold.String())
 	}
 	inspector := asynq.NewInspectorFromRedisClient(client)
-	metrics := telemetry.NewMetrics(inspector, book)
+	health := redishealth.New(client, now, log)
+	metrics := telemetry.NewMetrics(inspector, book, health)
 	observe := observer(log, metrics)
 	enqueuer := tasks.NewEnqueuer(client)
 
@@ -114,7 +117,7 @@ func Build(cfg Config, client redis.UniversalClient, log *slog.Logger) (*House, 
 		})
 		return submitter.Gates[g]
 	}
-	h := &House{cfg: cfg, log: log, redis: client, ledger: book, gates: submitter.Gates}
+	h := &House{cfg: cfg, log: log, redis: client, health: health, ledger: book, gates: submitter.Gates}
 	if cfg.AMDigiPay.Enabled() {
 		client, err := amdigipayClient(cfg, metrics.Transport(payment.AMDigiPay, clients.NewTransport()))
 		if err != nil {
@@ -156,7 +159,7 @@ func Build(cfg Config, client redis.UniversalClient, log *slog.Logger) (*House, 
 		Ledger: book, Gateways: h.gateways, Enqueue: enqueuer.Poll,
 		Every: min(time.Second, cfg.Worker.StatusPollInterval), Now: now, Log: log,
 	}
-	h.site = web.New(web.Options{Redis: client, Ledger: book, Metrics: metrics.Handler(), Users: users})
+	h.site = web.New(web.Options{Redis: client, Ready: health.Err, Ledger: book, Metrics: metrics.Handler(), Users: users})
 	h.warn(sealer)
 	if h.listener, err = net.Listen("tcp", cfg.Worker.HTTPAddr); err != nil {
 		return nil, config.Wrong("WORKER_HTTP_ADDR", err)
@@ -278,6 +281,9 @@ func (h *House) live(ctx context.Context) error {
 	h.log.Info("worker starts", "version", version.String(), "http", h.Addr().String(), "gateways", h.gateways,
 		"concurrency", h.cfg.Worker.Concurrency, "poll", h.cfg.Worker.StatusPollInterval.String())
 
+	watching, stopWatching := context.WithCancel(context.WithoutCancel(ctx)) // to the very end, as the HTTP side
+	defer stopWatching()
+	go h.health.Run(watching)
 	if err := h.awaitRedis(ctx); err != nil || ctx.Err() != nil {
 		return err
 	}
