@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"terbayar/internal/config"
 	"terbayar/internal/retrypolicy"
@@ -48,7 +49,8 @@ type cli struct {
 		worker.Config
 	} `cmd:"" help:"Try the settings, Redis and the gateways' logins; no payment is sent."`
 	Policies struct {
-		RetryPolicy config.RetryPolicy `embed:""`
+		RetryPolicy    config.RetryPolicy `embed:""`
+		GatewayTimeout time.Duration      `name:"gateway-timeout" env:"GATEWAY_TIMEOUT" default:"15s" help:"That of the worker: a then: retry has to wait for two of it."`
 	} `cmd:"" help:"Print the retry policy in force."`
 }
 
@@ -70,7 +72,7 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 		defer client.Close()
 		return worker.Check(ctx, c.Check.Config, client, out)
 	case "policies":
-		policy, err := worker.Policy(c.Policies.RetryPolicy)
+		policy, err := worker.Policy(c.Policies.RetryPolicy, c.Policies.GatewayTimeout)
 		if err != nil {
 			return err
 		}

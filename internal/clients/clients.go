@@ -119,8 +119,8 @@ func (r *Receipt) contradiction(p *payment.Payment) string {
 }
 
 // Error is what went wrong with one request, fit for logs: it holds no URL, no
-// header, no body and no text of the gateway's, so nothing secret and nothing of
-// a customer's.
+// header, no body, and of the gateway's own words only what Answer.Message keeps
+// of them, so nothing secret and nothing of a customer's.
 type Error struct {
 	Gateway    payment.Gateway
 	Operation  string // e.g. "login", "create-transaction", "auth-payment"
@@ -129,6 +129,7 @@ type Error struct {
 	RetryAfter time.Duration // as in Answer
 	Detail     string        // in our own words, e.g. "dial: connection refused"
 	NextTry    time.Time     // of a login: no other one is made before; set when the login has failed
+	Message    string        // as in Answer
 }
 
 func (e *Error) Error() string {
@@ -136,5 +137,5 @@ func (e *Error) Error() string {
 	if e.Detail != "" {
 		s += ": " + e.Detail
 	}
-	return s
+	return s + quoted(e.Message)
 }

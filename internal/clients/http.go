@@ -17,6 +17,7 @@ import (
 
 	"terbayar/internal/payment"
 	"terbayar/internal/retrypolicy"
+	"terbayar/internal/secret"
 )
 
 // DefaultTimeout bounds one operation of a client, the login it may need
@@ -66,6 +67,8 @@ type Sender struct {
 	// redirects, and a redirected request reaches an address nobody signed for.
 	transport http.RoundTripper
 	now       func() time.Time
+	secrets   []string // see Hide
+	names     []string
 }
 
 // NewSender makes the sender of a gateway's requests. A nil transport is
@@ -86,6 +89,16 @@ func NewSender(g payment.Gateway, baseURL string, transport http.RoundTripper, n
 	return &Sender{gateway: g, base: base, transport: transport, now: now}, nil
 }
 
+// Hide names what must never be shown of the gateway's words: secrets wherever
+// they stand, names (of a user, say) where they stand as words. It is to be called
+// before the first request.
+func (s *Sender) Hide(secrets []secret.Text, names ...string) {
+	for _, each := range secrets {
+		s.secrets = append(s.secrets, each.Reveal())
+	}
+	s.names = append(s.names, names...)
+}
+
 // Request is one request to a gateway.
 type Request struct {
 	Method    string
@@ -94,6 +107,8 @@ type Request struct {
 	Header    http.Header
 	Body      []byte // sent as it is: signatures cover these very bytes
 	MaxAnswer int    // bytes; 0 is 1 MiB
+	// Hide is what is the customer's, and so must not be shown of the gateway's words.
+	Hide []string
 }
 
 // Path is the path of a request as it stands on the wire, the base URL's part
@@ -110,9 +125,36 @@ func (s *Sender) Now() time.Time { return s.now() }
 func (s *Sender) Send(ctx context.Context, operation string, r Request) (Answer, []byte) {
 	answer := Answer{At: s.now()}
 	body, code, detail := s.exchange(ctx, r, &answer)
+	answer.Message = s.hide(r).message(body)
+	if code == retrypolicy.HTTPCode(answer.HTTPStatus) && saysVoidToken(answer) {
+		code = retrypolicy.HTTPCode(http.StatusUnauthorized)
+	}
 	answer.Duration = s.now().Sub(answer.At)
 	s.Conclude(&answer, operation, code, detail)
 	return answer, body
+}
+
+// saysVoidToken reports whether an answer says that our token is void under a
+// status that leaves it open what was refused, as Laravel's 419. Under the others
+// the retry policy looks at the words itself.
+func saysVoidToken(a Answer) bool {
+	switch a.HTTPStatus {
+	case http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound, http.StatusUnprocessableEntity,
+		http.StatusRequestTimeout, http.StatusConflict, http.StatusTooManyRequests: // the last three: nothing to do with tokens
+		return false
+	}
+	return a.HTTPStatus/100 == 4 && retrypolicy.VoidToken(a.Message)
+}
+
+// loginPage reports whether a redirect leads to a page to log in at: that is what
+// web frameworks answer to whom they do not know.
+func loginPage(location string) bool {
+	target, err := url.Parse(location)
+	if err != nil {
+		return false
+	}
+	last := strings.ToLower(target.Path[strings.LastIndexByte(target.Path, '/')+1:])
+	return slices.Contains([]string{"login", "signin", "sign-in", "masuk"}, last)
 }
 
 // Conclude sets what an answer comes to. The detail, in our own words, goes into
@@ -120,7 +162,7 @@ func (s *Sender) Send(ctx context.Context, operation string, r Request) (Answer,
 func (s *Sender) Conclude(a *Answer, operation, code, detail string) {
 	a.Code, a.Err = code, nil
 	if detail != "" {
-		a.Err = &Error{Gateway: s.gateway, Operation: operation, Code: code, HTTPStatus: a.HTTPStatus, RetryAfter: a.RetryAfter, Detail: detail}
+		a.Err = &Error{Gateway: s.gateway, Operation: operation, Code: code, HTTPStatus: a.HTTPStatus, RetryAfter: a.RetryAfter, Detail: detail, Message: a.Message}
 	}
 }
 
@@ -129,6 +171,17 @@ func (s *Sender) Unsent(operation, detail string) Answer {
 	a := Answer{At: s.now()}
 	s.Conclude(&a, operation, retrypolicy.CodeUnsent, detail)
 	return a
+}
+
+// NoVerdict is for a 2xx answer that says neither success nor failure. It may
+// still say, in words, that our token is void: then it is as good as a 401.
+// Otherwise nobody can go by it.
+func (s *Sender) NoVerdict(a *Answer, operation, detail string) {
+	if retrypolicy.VoidToken(a.Message) {
+		s.Conclude(a, operation, retrypolicy.HTTPCode(http.StatusUnauthorized), detail)
+		return
+	}
+	s.Unreadable(a, operation, detail)
 }
 
 // Unreadable turns a 2xx answer into one that nobody can go by.
@@ -155,6 +208,9 @@ func (s *Sender) exchange(ctx context.Context, r Request, answer *Answer) (body 
 	if res.StatusCode == http.StatusSwitchingProtocols {
 		// The connection is ours then, and reading from it would heed no time-out.
 		return nil, retrypolicy.HTTPCode(res.StatusCode), "another protocol than HTTP"
+	}
+	if res.StatusCode/100 == 3 && loginPage(res.Header.Get("Location")) {
+		return nil, retrypolicy.HTTPCode(http.StatusUnauthorized), "a redirect to a page to log in at"
 	}
 
 	limit := r.MaxAnswer

@@ -43,7 +43,8 @@ const (
 	FaultTokenLost Fault = "token-lost"
 	// FaultBusy answers 429 with Retry-After of Delay (1 s); nothing was processed.
 	FaultBusy Fault = "busy"
-	// FaultRefuse refuses for a business reason: Code at Paydia (4036314), error:true under HTTP 200 at AM.
+	// FaultRefuse refuses for a business reason: Code at Paydia (4036314), error:true
+	// under HTTP 200 at AM; or in any other words, under any Status.
 	FaultRefuse Fault = "refuse"
 	// FaultPending processes the request and answers 202, "in progress" (2026300 at Paydia).
 	FaultPending Fault = "pending"
@@ -72,7 +73,7 @@ var faults = []struct {
 	{FaultSlow, "processed, the answer held back for delay", 6 * time.Second},
 	{FaultTokenLost, "every access token of the gateway is void from now on", 0},
 	{FaultBusy, "429 with Retry-After of delay, nothing processed", time.Second},
-	{FaultRefuse, "business refusal: code at Paydia, error:true at AM", 0},
+	{FaultRefuse, "refusal, nothing processed: code at Paydia, error:true at AM, or message or body, under status", 0},
 	{FaultPending, "processed, 202 in progress", 0},
 	{FaultDisagree, "processed, HTTP status and body contradict each other", 0},
 }
@@ -116,12 +117,17 @@ type FaultRule struct {
 	Probability float64 `json:"probability,omitzero"`
 	// Delay is of slow, late-lost, late-500 and busy; 0: the fault's own.
 	Delay time.Duration `json:"delay,omitzero"`
-	// Status is the HTTP status of html-before, html-after and empty; 0: the fault's own.
+	// Status is the HTTP status of html-before, html-after, empty and refuse; 0: the
+	// fault's own.
 	Status int `json:"status,omitzero"`
 	// Code is the answer of refuse, and at Paydia that of the two 500 faults:
 	// seven digits, of which the first three are the HTTP status. At AM it is the
 	// message of refuse.
 	Code string `json:"code,omitzero"`
+	// Message is in the gateway's own words why it refuses; "": the fault's own.
+	Message string `json:"message,omitzero"`
+	// Body is the whole answer of refuse, in the place of the vendor's envelope.
+	Body string `json:"body,omitzero"`
 }
 
 // Check says what is wrong with a rule; nil when nothing is.
@@ -220,7 +226,7 @@ func (s *Sim) undergo(x *exchange, rule *FaultRule, examine examiner) delivery {
 	case FaultBusy:
 		return delivery{answer: tooBusy(x.op, rule.delay())}
 	case FaultRefuse:
-		return delivery{answer: businessRefusal(x.op, rule.Code)}
+		return delivery{answer: refusal(x.op, rule)}
 	case FaultLateLost, FaultLate500:
 		x.late = rule.delay()
 	case FaultPending:
@@ -288,12 +294,25 @@ func tooBusy(op Operation, retryAfter time.Duration) answer {
 	return a
 }
 
-// businessRefusal is a refusal by rule, of nothing that the caller did wrong.
-func businessRefusal(op Operation, code string) answer {
-	if op.gateway() == Paydia {
-		return snapError(op, or(code, "403"+serviceCode(op)+"14"), "")
+// refusal is a refusal by rule, of nothing that the caller did wrong.
+func refusal(op Operation, rule *FaultRule) answer {
+	var a answer
+	switch message := rule.Message; {
+	case rule.Body != "":
+		a = answer{status: http.StatusOK, code: or(message, "refused"), body: []byte(rule.Body)}
+	case op.gateway() == Paydia && message != "":
+		code := or(rule.Code, "403"+serviceCode(op)+"14")
+		a = snapError(op, code, "")
+		a = jsonAnswer(a.status, code, snapHead{code, message})
+	case op.gateway() == Paydia:
+		a = snapError(op, or(rule.Code, "403"+serviceCode(op)+"14"), "")
+	case rule.Status/100 > 2:
+		a = amError(rule.Status, or(message, or(rule.Code, "Transaction refused")))
+	default:
+		a = amRefusal(or(message, or(rule.Code, "Transaction refused")))
 	}
-	return amRefusal(or(code, "Transaction refused"))
+	a.status = or(rule.Status, a.status)
+	return a
 }
 
 // htmlPage is what a proxy or an unhandled exception shows.

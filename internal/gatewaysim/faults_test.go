@@ -266,3 +266,27 @@ func TestJournalTellsEachRequest(t *testing.T) {
 		t.Errorf("%d queries", n)
 	}
 }
+
+// A refusal may be in any words, under any status.
+func TestRefusalInWords(t *testing.T) {
+	for _, row := range []struct {
+		rule   FaultRule
+		op     Operation
+		status int
+		body   string
+	}{
+		{FaultRule{}, AMCreate, 200, `{"error":true,"message":"Transaction refused","data":null}`},
+		{FaultRule{Message: "Invalid signature"}, AMCreate, 200, `{"error":true,"message":"Invalid signature","data":null}`},
+		{FaultRule{Message: "Forbidden", Status: 403}, AMCreate, 403, `{"status":"error","message":"Forbidden","data":null}`},
+		{FaultRule{Body: `{"error":"token_expired"}`, Status: 400}, AMList, 400, `{"error":"token_expired"}`},
+		{FaultRule{Body: `no`}, PaydiaPayment, 200, `no`},
+		{FaultRule{Message: "Unauthorized. Token expired", Code: "4016300"}, PaydiaPayment, 401, `{"responseCode":"4016300","responseMessage":"Unauthorized. Token expired"}`},
+		{FaultRule{}, PaydiaQuery, 403, `{"responseCode":"4036414","responseMessage":"Insufficient Funds"}`},
+	} {
+		row.rule.Fault = FaultRefuse
+		a := refusal(row.op, &row.rule)
+		if a.status != row.status || string(a.body) != row.body {
+			t.Errorf("%+v: %d %s, want %d %s", row.rule, a.status, a.body, row.status, row.body)
+		}
+	}
+}

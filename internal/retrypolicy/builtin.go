@@ -60,8 +60,8 @@ var transport = slices.Concat([]row{
 	{"http:5xx", "", Verify, look, "server error: may have been processed"},
 },
 	worded("http:401", repeated, voidToken, settings),
-	worded("http:403", repeated, voidToken),
-	worded("http:404", repeated, voidToken),
+	worded("http:403", repeated, voidToken, unauthorized),
+	worded("http:404", repeated, voidToken, unauthorized),
 )
 
 // amdigipay is AM Digital Payment's part (gateways.md 1.4). A Laravel service
@@ -74,9 +74,9 @@ var amdigipay = slices.Concat(
 		{"http:400", "", Reject, none, "bad request"},
 		{"http:422", "", Reject, none, "refused by validation"},
 	},
-	worded(CodeRefused, repeated, voidToken, settings, credentials, doubtful),
-	worded("http:400", repeated, voidToken, settings, credentials, doubtful),
-	worded("http:422", repeated, voidToken, settings, credentials, doubtful),
+	worded(CodeRefused, repeated, voidToken, unauthorized, trouble, settings, credentials, already),
+	worded("http:400", repeated, voidToken, unauthorized, trouble, settings, credentials, already),
+	worded("http:422", repeated, voidToken, unauthorized, trouble, settings, credentials, already),
 )
 
 // paydia is Paydia's part: first the eleven codes of its Auth Payment page, then
@@ -160,8 +160,8 @@ var paydia = slices.Concat([]row{
 	{"500xx02", "", Verify, look, "external server error: may have been processed"},
 	{"504xx00", "", Verify, look, "time-out at the issuer"},
 },
-	worded("http:400", repeated, voidToken, settings, credentials),
-	worded("http:422", repeated, voidToken, settings, credentials),
+	worded("http:400", repeated, voidToken, unauthorized, settings, credentials),
+	worded("http:422", repeated, voidToken, unauthorized, settings, credentials),
 	worded("400xx00", repeated, voidToken, settings, credentials),
 	worded("400xx01", headers),
 	worded("400xx02", headers),

@@ -53,7 +53,7 @@ func TestExampleInDocument(t *testing.T) {
 			}
 		}
 	}
-	if shown != 4 {
-		t.Errorf("%d rows of the example are in force, want 4", shown)
+	if shown != 6 {
+		t.Errorf("%d rows of the example are in force, want 6", shown)
 	}
 }

@@ -116,15 +116,20 @@ func (p *Policy) Decide(g payment.Gateway, code, message string, attempt int, ag
 			break
 		}
 		d.Action, d.Exhausted = Review, true
-		d.Reason = fmt.Sprintf("%s (%s): given up after %d submits in %s", code, r.Meaning, attempt, short(age.Round(time.Second)))
+		d.Reason = fmt.Sprintf("%s (%s): given up after %d submits in %s", code, r.Meaning, attempt, short(age.Round(time.Second))) + quoted(message)
 	case Review:
-		d.Reason = fmt.Sprintf("%s: %s", code, r.Meaning)
-		if message != "" {
-			d.Reason += fmt.Sprintf(": %q", message)
-		}
+		d.Reason = fmt.Sprintf("%s: %s", code, r.Meaning) + quoted(message)
 	case Accept, Reject:
 	}
 	return d
+}
+
+// quoted is the gateway's message within a reason.
+func quoted(message string) string {
+	if message == "" {
+		return ""
+	}
+	return fmt.Sprintf(": %q", message)
 }
 
 // Lookup is the schedule of the look-ups that follow a submit of unknown

@@ -167,6 +167,9 @@ func TestAttemptsRunOut(t *testing.T) {
 		if got := fmt.Sprintf("%s: %s", d.Action, d.Reason); got != row.want {
 			t.Errorf("%s, attempt %d:\n got %s\nwant %s", row.code, row.attempt, got, row.want)
 		}
+		if d := Builtin().Decide(row.gateway, row.code, "not \"now\"", row.attempt, 0); d.Reason != "" && !strings.HasSuffix(d.Reason, `: "not \"now\""`) {
+			t.Errorf("%s: the reason %s leaves the gateway's words out", row.code, d.Reason)
+		}
 		if want := strings.Contains(row.want, "given up"); d.Exhausted != want {
 			t.Errorf("%s, attempt %d: exhausted is %t", row.code, row.attempt, d.Exhausted)
 		}
@@ -273,6 +276,7 @@ gateways:
 		{paydia63, "4016300", "Session expired", "verify 401xx00"},
 		{paydia63, "4016300", "Token expired", "refresh_token 401xx00"},
 		{paydia63, "4016300", "Unauthorized. Signature", "retry 401xx0x"},
+		{paydia63, "4016300", "Unauthorized", "retry 401xx0x"},
 		// What a file says of error:true as such is not said of what the message makes
 		// more of: our own settings would reject orders.
 		{am, "error:true", "saldo tidak cukup", "reject error:true"},
@@ -327,8 +331,8 @@ func TestNewLogin(t *testing.T) {
 // No built-in rule may stand in the shadow of another, nor twice.
 func TestEveryBuiltinRuleIsReached(t *testing.T) {
 	messages := map[string]string{
-		"repeated": "duplicate", "token": "token expired", "settings": "invalid signature",
-		"credentials": "invalid password", "doubtful": "time-out", "headers": "X-TIMESTAMP",
+		"repeated": "duplicate", "token": "token expired", "unauthorized": "Unauthorized", "settings": "invalid signature",
+		"credentials": "invalid password", "trouble": "time-out", "already": "sudah", "headers": "X-TIMESTAMP",
 	}
 	for _, r := range Builtin().Rules() {
 		code := strings.ReplaceAll(r.Code, "x", "9")

@@ -39,14 +39,25 @@ var (
 	// before anything else is. A new login is all it takes, and where that does not
 	// help, the attempts run out.
 	voidToken = wording{"token", []string{
-		`(token|jwt|bearer|session|sesi).{0,40}(expire|invalid|revoke|blacklist|malformed|mismatch|missing|required|not[ _](valid|found|provided|exist|recogni)|could not be parsed|kadaluwarsa|kadaluarsa|kedaluwarsa|kedaluarsa|habis|hangus|berakhir|salah|tidak[ _](valid|sah|berlaku|ditemukan|dikenal|ada))`,
+		`(token|jwt|bearer|session|sesi).{0,40}(expire|time[ _-]?out|timed[ _]out|invalid|revoke|blacklist|malformed|mismatch|missing|required|not[ _](valid|found|provided|exist|recogni)|could not be parsed|kadaluwarsa|kadaluarsa|kedaluwarsa|kedaluarsa|habis|hangus|berakhir|salah|tidak[ _](valid|sah|berlaku|ditemukan|dikenal|ada))`,
 		`(expired|invalid|missing|revoked|malformed|unknown|wrong|no)[ _-]?((access|auth|authentication|authorization|bearer|login|api)[ _-]?)?(token|jwt|session)`,
 		`unauthenticated|not[ _](authenticated|logged[ _-]?in)|belum[ _]log[ _-]?in|tidak[ _]terautentikasi`,
 		`(please|silakan|silahkan|harap|mohon|must|harus)[ _](re)?-?log[ _-]?in|log[ _-]?in[ _](again|kembali|ulang)|re-?login`,
 		`authori[sz]ation[ _](header|required|failed|is missing|not found)`,
+	}, RefreshToken, renew, "the access token is void, in words"}
+
+	// unauthorized: nothing more than that. At SNAP it is the text of a code, which
+	// says more.
+	unauthorized = wording{"unauthorized", []string{
 		`^\W*(authentication|otentikasi|autentikasi)[ _](is )?(required|failed|expired|gagal)`,
 		`^\W*(401\W+)?unauthori[sz]ed([ _](access|request|user))?\W*$`,
-	}, RefreshToken, renew, "the access token is void, in words"}
+	}, RefreshToken, renew, "not logged in: perhaps the access token is void"}
+
+	// trouble: it is refused, and perhaps processed all the same.
+	trouble = wording{"trouble", []string{
+		`internal[ _]server|server[ _]error|time[ _-]?out|timed[ _]out`,
+		`(sedang|masih)[ _]di?proses|being[ _]processed|in[ _](progress|process)([^a-z]|$)`,
+	}, Verify, look, "trouble at the gateway: may have been processed"}
 
 	// settings: what only our own settings can be wrong about.
 	settings = wording{"settings", []string{
@@ -65,13 +76,11 @@ var (
 		`unauthori[sz]ed|not[ _]authori[sz]ed|forbidden|permission|access[ _](is )?denied|(akses|hak)[ _](ditolak|akses)|tidak[ _](berhak|diizinkan)`,
 	}, Review, none, "credentials or rights of ours, in words"}
 
-	// doubtful: words that may mean that an earlier request reached it, or that this
-	// one is under way.
-	doubtful = wording{"doubtful", []string{
+	// already: a word that may mean that an earlier request reached it. It comes
+	// after our settings: a merchant may be "sudah tidak aktif".
+	already = wording{"already", []string{
 		`(^|[^a-z])(already|sudah|telah|pernah)([^a-z]|$)`,
-		`internal[ _]server|server[ _]error|time[ _-]?out|timed[ _]out`,
-		`(sedang|masih)[ _]di?proses|being[ _]processed|in[ _](progress|process)([^a-z]|$)`,
-	}, Verify, look, "it may have been processed, in words"}
+	}, Verify, look, "perhaps a repeated id: an earlier request may have reached it"}
 
 	// headers: the fields of a SNAP request that no order has a part in.
 	headers = wording{"headers", []string{
@@ -80,7 +89,7 @@ var (
 )
 
 // wordings are all of them, in the order in which they are asked.
-var wordings = []wording{repeated, voidToken, settings, credentials, doubtful, headers}
+var wordings = []wording{repeated, voidToken, unauthorized, trouble, settings, credentials, already, headers}
 
 // compiled has the pattern of each wording, as the policy has those of a file.
 var compiled = func() map[string]*regexp.Regexp {
@@ -91,13 +100,12 @@ var compiled = func() map[string]*regexp.Regexp {
 	return m
 }()
 
-var saysVoid, saysRepeated = compiled[voidToken.pattern()], compiled[repeated.pattern()]
-
 // VoidToken reports whether a message says that our access token is void, or that
 // we are not logged in. It is how a client reads an answer that says so under a
 // status that says something else, or nothing.
 func VoidToken(message string) bool {
-	return saysVoid.MatchString(message) && !saysRepeated.MatchString(message)
+	says := func(w wording) bool { return compiled[w.pattern()].MatchString(message) }
+	return (says(voidToken) || says(unauthorized)) && !says(repeated)
 }
 
 // Vocabulary reports whether a word is one that a built-in rule looks for. Such a

@@ -43,6 +43,7 @@ func TestWords(t *testing.T) {
 		{Verify, `Internal server error
 			Request timeout
 			timed out while calling the biller
+			Timeout from partner
 			Transaksi sedang diproses
 			in progress`},
 		// The access token.
@@ -65,6 +66,7 @@ func TestWords(t *testing.T) {
 			token kadaluarsa
 			Sesi anda telah habis, silakan login kembali
 			Session expired
+			session timed out
 			Unauthenticated.
 			unauthenticated
 			Unauthorized

@@ -167,7 +167,7 @@ func (w *walk) askEach(ctx context.Context) bool {
 		if f.Answer.Receipt != nil {
 			continue
 		}
-		answer, err := w.asker.Gate.Ask(ctx, w.asker.Client, func() clients.Answer {
+		answer, err := w.ask(ctx, func() clients.Answer {
 			return w.asker.Client.Detail(ctx, w.wanted[i].GatewayReference)
 		})
 		if err != nil || answer.Receipt == nil {
@@ -180,18 +180,24 @@ func (w *walk) askEach(ctx context.Context) bool {
 	return true
 }
 
-// page reads one page, with a new token if the gateway wants one.
+// page reads one page.
 func (w *walk) page(ctx context.Context, q amdigipay.ListQuery) (p amdigipay.Page, answer clients.Answer, err error) {
-	list := func() (answer clients.Answer) {
+	answer, err = w.ask(ctx, func() (answer clients.Answer) {
 		p, answer = w.asker.Client.List(ctx, q)
 		return answer
-	}
-	answer, err = w.asker.Gate.Ask(ctx, w.asker.Client, list)
-	if err == nil && w.asker.Policy.Decide(payment.AMDigiPay, answer.Code, answer.Message, 1, 0).Action == retrypolicy.RefreshToken {
-		w.asker.Client.DropToken(answer.Token)
-		answer, err = w.asker.Gate.Ask(ctx, w.asker.Client, list)
-	}
+	})
 	return p, answer, err
+}
+
+// ask asks AM, and once more with a new token where it does not take us for who we
+// are, in whatever words.
+func (w *walk) ask(ctx context.Context, question func() clients.Answer) (clients.Answer, error) {
+	answer, err := w.asker.Gate.Ask(ctx, w.asker.Client, question)
+	if err == nil && w.asker.Policy.Decide(payment.AMDigiPay, answer.Code, answer.Message, 1, 0).NewLogin {
+		w.asker.Client.DropToken(answer.Token)
+		answer, err = w.asker.Gate.Ask(ctx, w.asker.Client, question)
+	}
+	return answer, err
 }
 
 // see notes a row if it is one of the wanted. A payment whose gateway reference

@@ -67,7 +67,7 @@ func (a *QueryAsker) query(ctx context.Context, r *ledger.Record) (Finding, erro
 	}
 	query := func() clients.Answer { return a.Client.Query(ctx, q) }
 	answer, err := a.Gate.Ask(ctx, a.Client, query)
-	if err == nil && a.Policy.Decide(payment.Paydia, answer.Code, answer.Message, 1, 0).Action == retrypolicy.RefreshToken {
+	if err == nil && a.Policy.Decide(payment.Paydia, answer.Code, answer.Message, 1, 0).NewLogin {
 		a.Client.DropToken(answer.Token)
 		q.ExternalID = a.Client.NewExternalID()
 		answer, err = a.Gate.Ask(ctx, a.Client, query)

@@ -199,7 +199,7 @@ func TestWatchEnds(t *testing.T) {
 // even then not for ever.
 func TestThenRetry(t *testing.T) {
 	r := rig.New(t, redistest.Mini(t))
-	r.SetPolicy(`gateways: {paydia: {verify: {settle: 10s, lookups: 2, then: retry}}}`)
+	r.SetPolicy(`gateways: {paydia: {verify: {settle: 10s, lookups: 2, then: retry, vendor_confirms: "the simulator, at any time"}}}`)
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostBefore, Operation: gatewaysim.PaydiaPayment})
 	r.Take(rig.PaydiaOrder("ORD-1"))
 	for sends := 1; sends <= 3; sends++ {
@@ -221,7 +221,7 @@ func TestThenRetry(t *testing.T) {
 // refused; that does not reject the payment.
 func TestRefusedResendSaysNothing(t *testing.T) {
 	r := rig.New(t, redistest.Mini(t))
-	r.SetPolicy(`gateways: {paydia: {verify: {settle: 10s, lookups: 2, then: retry}}}`)
+	r.SetPolicy(`gateways: {paydia: {verify: {settle: 10s, lookups: 2, then: retry, vendor_confirms: "the simulator, at any time"}}}`)
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLateLost, Operation: gatewaysim.PaydiaPayment, Count: 1, Delay: time.Minute})
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultRefuse, Operation: gatewaysim.PaydiaPayment, Count: 1})
 	r.Take(rig.PaydiaOrder("ORD-1"))
@@ -245,7 +245,7 @@ func TestRefusedResendSaysNothing(t *testing.T) {
 // payment before a person; the first one's money is noticed all the same.
 func TestHeldResendIsWatched(t *testing.T) {
 	r := rig.New(t, redistest.Mini(t))
-	r.SetPolicy(`gateways: {paydia: {verify: {settle: 10s, lookups: 2, then: retry}}}`)
+	r.SetPolicy(`gateways: {paydia: {verify: {settle: 10s, lookups: 2, then: retry, vendor_confirms: "the simulator, at any time"}}}`)
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLateLost, Operation: gatewaysim.PaydiaPayment, Count: 1, Delay: time.Hour})
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultRefuse, Operation: gatewaysim.PaydiaPayment, Count: 1, Code: "4016300"})
 	r.Take(rig.PaydiaOrder("ORD-1"))

@@ -171,6 +171,9 @@ func (s *Submitter) decide(r *ledger.Record, answer clients.Answer) retrypolicy.
 // apply brings the record to where the decision puts it.
 func (s *Submitter) apply(gateway clients.Gateway, r *ledger.Record, a payment.Attempt, answer clients.Answer, d retrypolicy.Decision) Next {
 	now := s.Now()
+	if d.NewLogin {
+		gateway.DropToken(answer.Token)
+	}
 	switch d.Action {
 	case retrypolicy.Accept:
 		if answer.Receipt != nil {
@@ -181,9 +184,6 @@ func (s *Submitter) apply(gateway clients.Gateway, r *ledger.Record, a payment.A
 		r.Due = DueAfter(r.Status, now, s.PollInterval)
 		return Next{}
 	case retrypolicy.Retry, retrypolicy.RefreshToken:
-		if d.Action == retrypolicy.RefreshToken {
-			gateway.DropToken(answer.Token)
-		}
 		// Behind what the gateway asked for comes the policy's own wait: its jitter
 		// keeps all that were sent away from coming back in the same instant.
 		next := Next{In: max(answer.RetryAfter+d.Delay, soon), Reason: answer.Code}

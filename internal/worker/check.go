@@ -83,14 +83,17 @@ func (r *report) settings(cfg Config, client redis.UniversalClient) {
 
 func (r *report) policy(cfg Config) {
 	const what = "retry policy"
-	_, err := Policy(cfg.RetryPolicy)
+	policy, err := Policy(cfg.RetryPolicy, cfg.Worker.GatewayTimeout)
 	switch {
 	case err != nil:
 		r.wrong(what, err)
 	case cfg.RetryPolicy.File == "":
 		r.ok(what, "the built-in one")
 	default:
-		r.ok(what, "RETRY_POLICY_FILE can be read")
+		r.ok(what, "RETRY_POLICY_FILE can be read, and is safe for money")
+		for _, c := range policy.VendorConfirmed() {
+			r.line("note", what, c.String())
+		}
 	}
 }
 

@@ -133,6 +133,12 @@ func TestCheck(t *testing.T) {
 		{"a Cluster hangs", []string{"--redis-url=redis-cluster://" + strings.Join([]string{hanging(t), hanging(t), hanging(t), hanging(t)}, ",")}, "FAIL redis", "no answer within 8s", "a check failed"},
 		{"overrides", []string{"--retry-policy-file=" + file("gateways: {}\n")}, "", "", ""},
 		{"an unknown action", []string{"--retry-policy-file=" + file("gateways:\n  paydia:\n    rules: [{code: \"5006301\", action: hope}]\n")}, "FAIL retry policy", "RETRY_POLICY_FILE", wrongSetting},
+		{"an unsafe action", []string{"--retry-policy-file=" + file("gateways: {amdigipay: {rules: [{code: \"net:unknown\", action: retry}]}}\n")}, "FAIL retry policy", "retry is not safe for net:unknown", wrongSetting},
+		{
+			"then: retry too soon",
+			[]string{"--retry-policy-file=" + file("gateways: {paydia: {verify: {settle: 29s, then: retry, vendor_confirms: \"Paydia, 2026-11-02, by mail\"}}}\n")},
+			"FAIL retry policy", "29s is too short for then: retry (GATEWAY_TIMEOUT is 15s", wrongSetting,
+		},
 		{"a status map of words", []string{"--amdigipay-status-map=paid=3"}, "FAIL amdigipay", "AMDIGIPAY_STATUS_MAP", wrongSetting},
 		{"a time-out too long", []string{"--gateway-timeout=1h", "--worker-shutdown-timeout=2h"}, "FAIL settings", "GATEWAY_TIMEOUT", wrongSetting},
 		{"a slot of its own", []string{"--redis-url=redis-cluster://127.0.0.1:1", "--events-stream=elsewhere"}, "FAIL settings", "EVENTS_STREAM", wrongSetting},

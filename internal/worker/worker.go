@@ -66,7 +66,7 @@ type House struct {
 // Build builds the house. An error is a wrong setting, or an address that is
 // taken. Nothing is sent anywhere yet. The client is the caller's to close.
 func Build(cfg Config, client redis.UniversalClient, log *slog.Logger) (*House, error) {
-	policy, err := Policy(cfg.RetryPolicy)
+	policy, err := Policy(cfg.RetryPolicy, cfg.Worker.GatewayTimeout)
 	if err != nil {
 		return nil, err
 	}
@@ -160,7 +160,7 @@ func Build(cfg Config, client redis.UniversalClient, log *slog.Logger) (*House, 
 		Every: min(time.Second, cfg.Worker.StatusPollInterval), Now: now, Log: log,
 	}
 	h.site = web.New(web.Options{Redis: client, Ready: health.Err, Ledger: book, Metrics: metrics.Handler(), Users: users})
-	h.warn(sealer)
+	h.warn(sealer, policy)
 	if h.listener, err = net.Listen("tcp", cfg.Worker.HTTPAddr); err != nil {
 		return nil, config.Wrong("WORKER_HTTP_ADDR", err)
 	}
@@ -180,12 +180,12 @@ func agree(cfg Config, client redis.UniversalClient) error {
 	return nil
 }
 
-// Policy is the retry policy in force.
-func Policy(cfg config.RetryPolicy) (*retrypolicy.Policy, error) {
-	if cfg.File == "" {
-		return retrypolicy.Builtin(), nil
-	}
+// Policy is the retry policy in force, checked against the gateway time-out.
+func Policy(cfg config.RetryPolicy, gatewayTimeout time.Duration) (*retrypolicy.Policy, error) {
 	policy, err := retrypolicy.Load(cfg.File)
+	if err == nil {
+		err = policy.Check(gatewayTimeout)
+	}
 	if err != nil {
 		return nil, config.Wrong("RETRY_POLICY_FILE", err)
 	}
@@ -228,7 +228,10 @@ func paydiaClient(cfg Config, transport http.RoundTripper) (*paydia.Client, erro
 }
 
 // warn says at the start what an operator would otherwise find out late.
-func (h *House) warn(sealer *secret.Sealer) {
+func (h *House) warn(sealer *secret.Sealer, policy *retrypolicy.Policy) {
+	for _, c := range policy.VendorConfirmed() {
+		h.log.Warn("the retry policy trusts a vendor's word", "gateway", c.Gateway, "rule", c.What, "vendor_confirms", c.Words, "source", c.Source)
+	}
 	for _, g := range payment.Gateways() {
 		if !slices.Contains(h.gateways, g) {
 			h.log.Warn("gateway is off: no credentials; its tasks wait in the queue", "gateway", g)
@@ -375,6 +378,9 @@ func observer(log *slog.Logger, metrics *telemetry.Metrics) func(*ledger.Record,
 		}
 		if a.ExternalID != "" {
 			args = append(args, "external_id", a.ExternalID)
+		}
+		if a.Message != "" {
+			args = append(args, "message", a.Message)
 		}
 		if r.Reason != "" {
 			args = append(args, "reason", r.Reason)

@@ -89,6 +89,7 @@ func New(o Options) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("amdigipay: %w", err)
 	}
+	sender.Hide([]secret.Text{o.Password, o.SignatureKey}, o.Username)
 	c := &Client{options: o, sender: sender, sign: sign}
 	c.session = clients.NewSession(sender, c.login, o.Timeout, o.TokenMargin)
 	return c, nil
@@ -130,6 +131,7 @@ func (c *Client) Submit(ctx context.Context, s clients.Submission) clients.Answe
 	}
 	answer, content := c.call(ctx, opCreate, clients.Request{
 		Method: http.MethodPost, Path: "/payment/transaction", Body: body,
+		Hide: []string{asked.CustomerName, asked.CustomerNumber, asked.CustomerEmail},
 	})
 	data := c.read(&answer, opCreate, content)
 	if data == nil {
@@ -194,6 +196,7 @@ func (c *Client) List(ctx context.Context, q ListQuery) (Page, clients.Answer) {
 		c.sender.Unreadable(&answer, opList, "data is not a list")
 		return Page{}, answer
 	}
+	answer.Message = "" // "success", for whoever is on the page
 	page := pagination(content)
 	page.Rows = make([]Row, len(rows))
 	for i, raw := range rows {

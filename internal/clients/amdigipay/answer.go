@@ -18,8 +18,8 @@ type envelope struct {
 }
 
 // read takes the data out of a successful answer. It returns nil where there is
-// none, and the answer then says why. Under another status than 2xx the body
-// counts for nothing.
+// none, and the answer then says why. Under another status than 2xx nothing but
+// the message counts.
 func (c *Client) read(a *clients.Answer, operation string, content []byte) json.RawMessage {
 	if content == nil || a.HTTPStatus/100 != 2 {
 		return nil
@@ -30,11 +30,11 @@ func (c *Client) read(a *clients.Answer, operation string, content []byte) json.
 	case len(content) == 0:
 		c.sender.Unreadable(a, operation, "the answer is empty")
 	case err != nil:
-		c.sender.Unreadable(a, operation, "the answer is not a JSON object")
+		c.sender.NoVerdict(a, operation, "the answer is not a JSON object")
 	case e.Error == "true":
 		c.sender.Conclude(a, operation, retrypolicy.CodeRefused, "")
 	case e.Error != "false" && (e.Error != "" || e.Status != "success"):
-		c.sender.Unreadable(a, operation, "the answer says neither success nor error:true")
+		c.sender.NoVerdict(a, operation, "the answer says neither success nor error:true")
 	case len(e.Data) == 0 || string(e.Data) == "null":
 		c.sender.Unreadable(a, operation, "success without data")
 	default:

@@ -25,6 +25,13 @@ var asked = &order.AMDigiPay{
 	},
 }
 
+// ofBudi is the same order of somebody with a name.
+func ofBudi() *order.AMDigiPay {
+	o := *asked
+	o.CustomerName, o.CustomerEmail = "Budi Santoso", "budi.s@example.co.id"
+	return &o
+}
+
 // created is the seed's answer to a create-transaction, less what is not read.
 const created = `{"error":false,"message":"success","data":{"id":6,"payment_id":37,"payment_name":"GOPAY",` +
 	`"status_id":2,"status":"On processing","transaction_id":"INV-1","transaction_total":"13000",` +
@@ -49,10 +56,11 @@ var subject = clientstest.Subject{
 			token, int(lifetime.Seconds()))
 	},
 	SubmitPath: "/api/payment/transaction",
-	Submission: clients.Submission{Order: &order.Order{Gateway: "amdigipay", AMDigiPay: asked}},
+	Submission: clients.Submission{Order: &order.Order{Gateway: "amdigipay", AMDigiPay: ofBudi()}},
 	Accepted:   created,
 	Success:    "http:200",
 	Secrets:    []string{password, "hush-signature-key", amdigipay.HMAC(secret.NewText("hush-signature-key"), "mitra-x", "INV-1")},
+	Personal:   []string{"Budi Santoso", "Santoso", "085925065195", "budi.s@example.co.id"},
 	LookUp: func(ctx context.Context, g clients.Gateway) clients.Answer {
 		page, answer := g.(*amdigipay.Client).List(ctx, amdigipay.ListQuery{Limit: 10, Page: 1})
 		if answer.Code != "http:200" && len(page.Rows) != 0 {

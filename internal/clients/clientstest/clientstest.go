@@ -6,11 +6,13 @@ package clientstest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -18,6 +20,7 @@ import (
 
 	"terbayar/internal/clients"
 	"terbayar/internal/payment"
+	"terbayar/internal/retrypolicy"
 )
 
 // Setup is what the contract decides about a client.
@@ -31,8 +34,9 @@ type Setup struct {
 // Subject is a client under contract, and what its gateway says when all is
 // well. Paths are the ends of those on the wire.
 type Subject struct {
-	Make    func(t testing.TB, s Setup) clients.Gateway
-	Secrets []string // of the settings and the submission: never to be found in an error
+	Make     func(t testing.TB, s Setup) clients.Gateway
+	Secrets  []string // of the settings and the submission: never to be found in an error or a message
+	Personal []string // of the submission: what is the customer's
 
 	LoginPath string
 	Login     func(token string, lifetime time.Duration) string // the body of a successful login
@@ -62,6 +66,8 @@ var start = time.Date(2026, 5, 20, 23, 59, 30, 0, payment.Jakarta)
 // Run holds one client to the contract.
 func Run(t *testing.T, s Subject) {
 	t.Run("Answers", s.answers)
+	t.Run("Words", s.words)
+	t.Run("VoidToken", s.voidToken)
 	t.Run("Unsent", s.unsent)
 	t.Run("Cancelled", s.cancelled)
 	t.Run("StaleConnection", s.staleConnection)
@@ -130,6 +136,82 @@ func (s Subject) serve(t testing.TB, reply func(Received) Reply) *Server {
 // always replies to everything in the same way.
 func always(r Reply) func(Received) Reply { return func(Received) Reply { return r } }
 
+// words has the gateway repeat, piece by piece, all that it was sent, in every
+// place where gateways say what is wrong.
+func (s Subject) words(t *testing.T) {
+	bodies := []string{
+		`{"error":true,"message":%q}`, `{"status":"error","message":%q,"data":null}`, `{"error":%q}`, `{"message":%q}`,
+		`{"message":"invalid","errors":{"field":[%q]}}`, `{"responseCode":"4006300","responseMessage":%q}`,
+		`{"error":"invalid_token","error_description":%q}`, `%q`, `{"error":{"code":7,"message":%q}}`,
+	}
+	quote := func(text string) string {
+		return strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", " ").Replace(text)
+	}
+	forbidden := append(append([]string{token}, s.Secrets...), s.Personal...)
+	for i, piece := range append(slices.Clone(forbidden), "authorization", "x-signature", "authorization-customer", "x-partner-id", "x-client-key") {
+		for j, body := range bodies {
+			for _, status := range []int{200, 401, 500} {
+				server := s.serve(t, func(r Received) Reply {
+					said := piece
+					if i >= len(forbidden) {
+						said = strings.TrimPrefix(r.Header.Get(piece), "Bearer ")
+					}
+					return JSON(status, strings.Replace(body, "%q", `"What is \u200b`+quote(said)+`?"`, 1))
+				})
+				g := s.loggedIn(t, server, Setup{Timeout: patience})
+				for name, answer := range map[string]clients.Answer{"submit": g.Submit(t.Context(), s.Submission), "look-up": s.LookUp(t.Context(), g)} {
+					text := fmt.Sprintf("%s %v", answer.Message, answer.Err)
+					said := piece
+					if i >= len(forbidden) {
+						if said = strings.TrimPrefix(server.Received("")[1].Header.Get(piece), "Bearer "); said == "" {
+							continue
+						}
+					}
+					isPersonal := slices.Contains(s.Personal, piece)
+					if strings.Contains(text, said) && !(isPersonal && name == "look-up") || len([]rune(answer.Message)) > 150 {
+						t.Errorf("%s, %d, body %d: %q holds %q", name, status, j, text, said)
+					}
+					if !strings.Contains(answer.Message, "What is") || strings.Contains(answer.Message, "\u200b") {
+						t.Errorf("%s, %d, body %d: %q is not what was said", name, status, j, answer.Message)
+					}
+				}
+			}
+		}
+	}
+}
+
+// voidToken has the gateway say in many ways that the access token is void. None of
+// them may be taken for a word about the payment, and each of them must lead to a
+// new login, by the built-in policy.
+func (s Subject) voidToken(t *testing.T) {
+	const redirect = "HTTP/1.1 302 X\r\nLocation: https://h.test/login\r\nContent-Length: 0\r\n\r\n"
+	var rows []Reply
+	for _, status := range []int{200, 400, 401, 403, 404, 405, 419, 422, 498} {
+		for _, body := range []string{
+			`{"error":"token_expired"}`, `{"message":"Token is Expired"}`, `{"status":"error","message":"Token tidak valid","data":null}`,
+			`{"error":true,"message":"Token expired"}`, `{"message":"Unauthenticated."}`, `{"status":"Token is Invalid"}`, `"jwt expired"`,
+			`{"error":"invalid_token","error_description":"The access token expired"}`, `{"error":{"message":"Sesi anda telah habis, silakan login kembali"}}`,
+			`{"success":false,"message":"Token has expired"}`, `Unauthorized`, `{"code":"TOKEN_EXPIRED","message":"Please try again"}`,
+		} {
+			rows = append(rows, JSON(status, body))
+		}
+	}
+	for _, body := range []string{"", "<html>Unauthorized</html>", `{"message":"no"}`} {
+		rows = append(rows, JSON(401, body))
+	}
+	rows = append(rows, Reply{redirect, Keep})
+	for _, reply := range rows {
+		server := s.serve(t, always(reply))
+		g := s.loggedIn(t, server, Setup{Timeout: patience})
+		for name, a := range map[string]clients.Answer{"submit": g.Submit(t.Context(), s.Submission), "look-up": s.LookUp(t.Context(), g)} {
+			d := retrypolicy.Builtin().Decide(s.Submission.Order.Gateway, a.Code, a.Message, 1, 0)
+			if d.Action != retrypolicy.RefreshToken || !d.NewLogin || a.Receipt != nil || a.Absent {
+				t.Errorf("%s of %q: code %s, message %q: %s", name, reply.Raw, a.Code, a.Message, d.Action)
+			}
+		}
+	}
+}
+
 // leaks fails the test when an error tells what it must not: a secret, the
 // address, or the text of an answer.
 func (s Subject) leaks(t testing.TB, server *Server, err error) {
@@ -141,7 +223,7 @@ func (s Subject) leaks(t testing.TB, server *Server, err error) {
 	if !errors.As(err, &own) {
 		t.Errorf("error %q is a %T, want a *clients.Error", err, err)
 	}
-	forbidden := append([]string{token, confession, strings.TrimPrefix(server.URL, "http://")}, s.Secrets...)
+	forbidden := append([]string{token, strings.TrimPrefix(server.URL, "http://")}, s.Secrets...)
 	for _, r := range server.Received("") {
 		for name, values := range r.Header {
 			if strings.Contains(name, "Signature") || strings.Contains(name, "Authorization") {
@@ -158,9 +240,12 @@ func (s Subject) leaks(t testing.TB, server *Server, err error) {
 
 // confession stands in the answers of the misbehaving server, as a gateway might
 // repeat what it was sent.
-const confession = "you-sent-this-secret"
+func (s Subject) confession() string {
+	return "you sent " + s.Secrets[0]
+}
 
 func (s Subject) answers(t *testing.T) {
+	confession := s.confession()
 	html := "<html><body>" + confession + "</body></html>"
 	long := s.Accepted + strings.Repeat(" ", s.MaxAnswer) // would be a success
 	for _, row := range []struct {
@@ -324,7 +409,7 @@ func (s Subject) unsent(t *testing.T) {
 		})
 	})
 	t.Run("login refused", func(t *testing.T) {
-		server := Serve(t, always(JSON(401, confession)))
+		server := Serve(t, always(JSON(401, s.confession())))
 		g := s.Make(t, Setup{BaseURL: server.URL, Timeout: patience})
 		check(t, server, g, "http:401")
 		if n := len(server.Received(s.SubmitPath)); n != 0 {
@@ -533,13 +618,13 @@ func (s Subject) loginOutlivesItsFirstCaller(t *testing.T) {
 
 func (s Subject) loginFails(t *testing.T) {
 	for name, reply := range map[string]Reply{
-		"HTML 500":   JSON(500, confession),
-		"HTML 200":   JSON(200, confession),
+		"HTML 500":   JSON(500, s.confession()),
+		"HTML 200":   JSON(200, s.confession()),
 		"no token":   JSON(200, s.Login("", time.Hour)),
 		"empty":      JSON(200, ""),
 		"null":       JSON(200, "null"),
-		"refused":    JSON(401, `{"status":"error","message":"`+confession+`","data":null}`),
-		"error:true": JSON(200, `{"error":true,"message":"`+confession+`"}`),
+		"refused":    JSON(401, `{"status":"error","message":"`+s.confession()+`","data":null}`),
+		"error:true": JSON(200, `{"error":true,"message":"`+s.confession()+`"}`),
 		"closed":     {Then: Close},
 	} {
 		t.Run(name, func(t *testing.T) {

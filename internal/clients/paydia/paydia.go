@@ -90,6 +90,7 @@ func New(o Options) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("paydia: PAYDIA_PRIVATE_KEY %w", err)
 	}
+	sender.Hide([]secret.Text{o.ClientSecret, o.PrivateKey, secret.NewText(o.ClientID)})
 	c := &Client{options: o, sender: sender, key: key}
 	c.session = clients.NewSession(sender, c.login, o.Timeout, o.TokenMargin)
 	return c, nil
