@@ -37,7 +37,8 @@ const (
 	firstLoginPause   = time.Second
 	maxRefusedPause   = 5 * time.Minute
 	maxUnheardPause   = 15 * time.Second
-	loginPauseStretch = 5 // up to a fifth longer, so that replicas do not keep in step
+	maxTokenPause     = time.Minute // the login works, its token does not: nothing is locked
+	loginPauseStretch = 5           // up to a fifth longer, so that replicas do not keep in step
 )
 
 // Token is an access token in use.
@@ -182,7 +183,7 @@ func (s *Session) Drop(g TokenGeneration) {
 	if s.rejected == 1 { // it may well have expired
 		return
 	}
-	wait := loginPause(s.rejected-1, maxRefusedPause)
+	wait := loginPause(s.rejected-1, maxTokenPause)
 	s.nextTry = s.sender.Now().Add(wait)
 	s.failure = &Error{
 		Gateway: s.sender.gateway, Operation: "login", Code: retrypolicy.HTTPCode(http.StatusUnauthorized), NextTry: s.nextTry,

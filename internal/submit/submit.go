@@ -142,7 +142,7 @@ func (s *Submitter) attempt(ctx context.Context, gateway clients.Gateway, r *led
 	var token secret.Text
 	if r.SealedToken != "" {
 		if token, err = s.Sealer.Open(r.SealedToken, r.Key().String()); err != nil {
-			return clients.Answer{Code: retrypolicy.CodeUnsent, Err: err}
+			return clients.Answer{Code: retrypolicy.CodeUndecryptable, Err: err}
 		}
 	}
 	return gateway.Submit(ctx, clients.Submission{Order: o, CustomerToken: token, ExternalID: externalID})

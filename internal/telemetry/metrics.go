@@ -121,13 +121,13 @@ func truth(b bool) float64 {
 // statusCode is http:NNN, or SNAP's seven digits, which begin with the HTTP status.
 var statusCode = regexp.MustCompile(`^(?:http:([1-5])[0-9]{2}|([1-5])[0-9]{6})$`)
 
-// codeClass is one of the ten classes of the retry policy's codes.
+// codeClass is one of the eleven classes of the retry policy's codes.
 func codeClass(code string) string {
 	if m := statusCode.FindStringSubmatch(code); m != nil {
 		return m[1] + m[2] + "xx"
 	}
 	switch code {
-	case retrypolicy.CodeRefused, retrypolicy.CodeUnsent, retrypolicy.CodeUnknown, retrypolicy.CodeUnreadable:
+	case retrypolicy.CodeRefused, retrypolicy.CodeUnsent, retrypolicy.CodeUnknown, retrypolicy.CodeUnreadable, retrypolicy.CodeUndecryptable:
 		return code
 	default:
 		return "other"

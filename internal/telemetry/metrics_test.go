@@ -107,7 +107,7 @@ func TestCounters(t *testing.T) {
 func TestCodeClass(t *testing.T) {
 	for code, want := range map[string]string{
 		"2006300": "2xx", "4016301": "4xx", "http:302": "3xx", "http:100": "1xx", "http:599": "5xx",
-		"error:true": "error:true", "net:unsent": "net:unsent", "net:unknown": "net:unknown", "body:unreadable": "body:unreadable",
+		"error:true": "error:true", "net:unsent": "net:unsent", "net:unknown": "net:unknown", "body:unreadable": "body:unreadable", "token:undecryptable": "token:undecryptable",
 		"": "other", "200": "other", "20063": "other", "http:999": "other", "9006300": "other", "INV-1": "other", "20063001": "other",
 	} {
 		if got := codeClass(code); got != want {
