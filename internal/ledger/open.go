@@ -121,6 +121,48 @@ func (l *Ledger) Census(ctx context.Context, g payment.Gateway) (Census, error) 
 	return census, nil
 }
 
+// SealedToken is the customer token of a payment, as the ledger has it.
+type SealedToken struct {
+	Key  payment.Key
+	Text string
+}
+
+// SealedTokens returns customer tokens of payments that are not at their end: those
+// due first and those due last, so many of each at the most. A payment that has no
+// token is left out.
+func (l *Ledger) SealedTokens(ctx context.Context, g payment.Gateway, each int64) ([]SealedToken, error) {
+	var first, last *redis.StringSliceCmd
+	if _, err := l.redis.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		first = pipe.ZRange(ctx, openKey(g), 0, each-1)
+		last = pipe.ZRevRange(ctx, openKey(g), 0, each-1)
+		return nil
+	}); err != nil {
+		return nil, fmt.Errorf("ledger: open payments of %s: %w", g, err)
+	}
+	ids := slices.Concat(first.Val(), last.Val())
+	slices.Sort(ids)
+	ids = slices.Compact(ids)
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	texts := make([]*redis.StringCmd, len(ids))
+	if _, err := l.redis.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for i, id := range ids {
+			texts[i] = pipe.HGet(ctx, paymentKey(payment.Key{Gateway: g, TransactionID: id}), "token")
+		}
+		return nil
+	}); err != nil && !errors.Is(err, redis.Nil) {
+		return nil, fmt.Errorf("ledger: customer tokens of %s: %w", g, err)
+	}
+	var tokens []SealedToken
+	for i, id := range ids {
+		if text := texts[i].Val(); text != "" {
+			tokens = append(tokens, SealedToken{payment.Key{Gateway: g, TransactionID: id}, text})
+		}
+	}
+	return tokens, nil
+}
+
 // Accepted is how many submits to a gateway were accepted, ever: a number that
 // changes with every success, whoever had it. Refusals in a row are counted
 // against it (internal/refusals).

@@ -27,6 +27,9 @@ type Metrics struct {
 	breakers     *prometheus.GaugeVec
 	paused       *prometheus.GaugeVec
 	loginFailed  *prometheus.GaugeVec
+	clockSkew    prometheus.Gauge
+	durability   *prometheus.GaugeVec
+	claimsPaused prometheus.Gauge
 	scrapeErrors prometheus.Counter
 }
 
@@ -59,6 +62,15 @@ func NewMetrics(inspector *asynq.Inspector, ledger Census, redis Redis) *Metrics
 		loginFailed: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "terbayar_gateway_login_failed", Help: "1 while this worker cannot log in to a gateway; else 0.",
 		}, []string{"gateway"}),
+		clockSkew: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "terbayar_clock_skew_seconds", Help: "How far this worker's clock is ahead of that of Redis; negative: behind.",
+		}),
+		durability: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "terbayar_redis_durability", Help: "1 for the value of REDIS_DURABILITY that this worker runs with.",
+		}, []string{"mode"}),
+		claimsPaused: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "terbayar_claims_paused", Help: "1 while this worker claims nothing because Redis does not acknowledge writes; else 0.",
+		}),
 		scrapeErrors: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "terbayar_scrape_errors_total", Help: "Things that a scrape could not read and left out: a gateway's payments, or the queues.",
 		}),
@@ -69,7 +81,7 @@ func NewMetrics(inspector *asynq.Inspector, ledger Census, redis Redis) *Metrics
 	})
 	build.Set(1)
 	m.registry.MustRegister(
-		build, m.attempts, m.polls, m.latency, m.breakers, m.paused, m.loginFailed, m.scrapeErrors,
+		build, m.attempts, m.polls, m.latency, m.breakers, m.paused, m.loginFailed, m.clockSkew, m.durability, m.claimsPaused, m.scrapeErrors,
 		&redisCollector{redis}, newLedgerCollector(ledger, redis, m.scrapeErrors), newQueueCollector(inspector, redis, m.scrapeErrors),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
@@ -110,6 +122,19 @@ func (m *Metrics) Paused(g payment.Gateway, paused bool) {
 func (m *Metrics) LoginFailed(g payment.Gateway, failed bool) {
 	m.loginFailed.WithLabelValues(string(g)).Set(truth(failed))
 }
+
+// ClockSkew tells how far this worker's clock is ahead of that of Redis.
+func (m *Metrics) ClockSkew(ahead time.Duration) { m.clockSkew.Set(ahead.Seconds()) }
+
+// Durability tells the value of REDIS_DURABILITY that is in force.
+func (m *Metrics) Durability(mode string) {
+	m.durability.Reset()
+	m.durability.WithLabelValues(mode).Set(1)
+}
+
+// ClaimsPaused tells whether claims are paused because Redis does not acknowledge
+// writes.
+func (m *Metrics) ClaimsPaused(paused bool) { m.claimsPaused.Set(truth(paused)) }
 
 func truth(b bool) float64 {
 	if b {

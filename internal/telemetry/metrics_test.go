@@ -81,6 +81,10 @@ func TestCounters(t *testing.T) {
 	m.Breaker(payment.Paydia, 2)
 	m.Paused(payment.AMDigiPay, true)
 	m.LoginFailed(payment.Paydia, true)
+	m.ClockSkew(-1500 * time.Millisecond)
+	m.Durability("none")
+	m.Durability("auto")
+	m.ClaimsPaused(true)
 	for _, want := range []string{
 		`terbayar_attempts_total{action="verify",code_class="5xx",gateway="paydia",kind="submit"} 3`,
 		`terbayar_attempts_total{action="accept",code_class="2xx",gateway="amdigipay",kind="lookup"} 1`,
@@ -92,6 +96,9 @@ func TestCounters(t *testing.T) {
 		`terbayar_gateway_paused{gateway="paydia"} 0`,
 		`terbayar_gateway_login_failed{gateway="amdigipay"} 0`,
 		`terbayar_gateway_login_failed{gateway="paydia"} 1`,
+		`terbayar_clock_skew_seconds -1.5`,
+		`terbayar_redis_durability{mode="auto"} 1`,
+		`terbayar_claims_paused 1`,
 		`terbayar_scrape_errors_total 0`,
 		`terbayar_build_info{commit="` + version.Commit() + `",goversion="` + runtime.Version() + `",version="` + version.Release + `"} 1`,
 	} {

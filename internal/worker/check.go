@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"terbayar/internal/clients"
+	"terbayar/internal/ledger"
 	"terbayar/internal/payment"
 	"terbayar/internal/redisconn"
 	"terbayar/internal/redishealth"
@@ -30,7 +31,9 @@ func Check(ctx context.Context, cfg Config, client redis.UniversalClient, out io
 	r.settings(cfg, client)
 	r.policy(cfg)
 	r.payloadKeys(cfg)
-	r.redis(ctx, client)
+	if r.redis(ctx, client) {
+		r.customerTokens(ctx, cfg, client)
+	}
 	r.gateway(ctx, payment.AMDigiPay, cfg.AMDigiPay.Enabled(), access{
 		open:       func() (clients.Gateway, error) { return amdigipayClient(cfg, clients.NewTransport()) },
 		address:    "AMDIGIPAY_BASE_URL",
@@ -116,7 +119,8 @@ func (r *report) payloadKeys(cfg Config) {
 // has several addresses.
 const redisCheckTimeout = 8 * time.Second
 
-func (r *report) redis(ctx context.Context, client redis.UniversalClient) {
+// redis reports whether Redis can be used.
+func (r *report) redis(ctx context.Context, client redis.UniversalClient) (usable bool) {
 	const what = "redis"
 	end := time.Now().Add(redisCheckTimeout)
 	ctx, cancel := context.WithDeadline(ctx, end)
@@ -134,8 +138,29 @@ func (r *report) redis(ctx context.Context, client redis.UniversalClient) {
 		for _, w := range warnings {
 			r.line("warn", what, w)
 		}
+		return true
 	default:
 		r.ok(what, "answers, and is fit to keep payments (version, eviction policy, append-only file)")
+		return true
+	}
+	return false
+}
+
+// customerTokens tries the keys on what enqueue has encrypted with them. It says
+// nothing where all is well, or there is nothing to try them on.
+func (r *report) customerTokens(ctx context.Context, cfg Config, client redis.UniversalClient) {
+	sealer, err := cfg.Payload.Sealer()
+	if err != nil || !cfg.Paydia.Enabled() {
+		return // which is told elsewhere
+	}
+	ctx, cancel := context.WithTimeout(ctx, redisCheckTimeout)
+	defer cancel()
+	complaint, err := decryptable(ctx, ledger.New(client, cfg.Events.Stream, time.Now), sealer)
+	switch {
+	case err != nil:
+		r.fail("payload keys", "cannot be tried on the payments in Redis: "+err.Error())
+	case complaint != "":
+		r.fail("payload keys", complaint)
 	}
 }
 

@@ -54,6 +54,7 @@ type House struct {
 	log      *slog.Logger
 	redis    redis.UniversalClient
 	health   *redishealth.Watch
+	sealer   *secret.Sealer
 	ledger   *ledger.Ledger
 	listener net.Listener
 	site     *web.Site
@@ -117,7 +118,7 @@ func Build(cfg Config, client redis.UniversalClient, log *slog.Logger) (*House, 
 		})
 		return submitter.Gates[g]
 	}
-	h := &House{cfg: cfg, log: log, redis: client, health: health, ledger: book, gates: submitter.Gates}
+	h := &House{cfg: cfg, log: log, sealer: sealer, redis: client, health: health, ledger: book, gates: submitter.Gates}
 	if cfg.AMDigiPay.Enabled() {
 		client, err := amdigipayClient(cfg, metrics.Transport(payment.AMDigiPay, clients.NewTransport()))
 		if err != nil {
@@ -289,6 +290,12 @@ func (h *House) live(ctx context.Context) error {
 	go h.health.Run(watching)
 	if err := h.awaitRedis(ctx); err != nil || ctx.Err() != nil {
 		return err
+	}
+	if slices.Contains(h.gateways, payment.Paydia) {
+		// Where Redis does not tell right now, every payment will.
+		if complaint, err := decryptable(ctx, h.ledger, h.sealer); err == nil && complaint != "" {
+			h.log.Error(complaint)
+		}
 	}
 	if err := h.tasks.Start(); err != nil {
 		return err
