@@ -26,9 +26,14 @@ type Gateway interface {
 	NewExternalID() string
 	// Submit sends the money-moving request once. It always returns an Answer.
 	Submit(ctx context.Context, s Submission) Answer
-	// DropToken forgets the access token of that generation, if it is still the
-	// one in use: when fifty workers learn at once that it is void, one logs in.
+	// DropToken forgets the access token of that generation, which the gateway has
+	// refused, if it is still the one in use: when fifty workers learn at once that it
+	// is void, one logs in. Where new ones are refused, too, logins are made later and
+	// later.
 	DropToken(g TokenGeneration)
+	// RenewToken forgets the access token of that generation, if it is still the one
+	// in use, with nothing known against it: to see whether one can log in.
+	RenewToken(g TokenGeneration)
 }
 
 // Submission is everything a client needs to send one payment.
@@ -145,6 +150,7 @@ type Error struct {
 	HTTPStatus int
 	RetryAfter time.Duration // as in Answer
 	Detail     string        // in our own words, e.g. "dial: connection refused"
+	NextTry    time.Time     // of a login: no other one is made before; set when the login has failed
 	Message    string        // as in Answer
 }
 

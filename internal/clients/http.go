@@ -164,7 +164,7 @@ func loginPage(location string) bool {
 func (s *Sender) Conclude(a *Answer, operation, code, detail string) {
 	a.Code, a.Err = code, nil
 	if detail != "" {
-		a.Err = &Error{s.gateway, operation, code, a.HTTPStatus, a.RetryAfter, detail, a.Message}
+		a.Err = &Error{Gateway: s.gateway, Operation: operation, Code: code, HTTPStatus: a.HTTPStatus, RetryAfter: a.RetryAfter, Detail: detail, Message: a.Message}
 	}
 }
 

@@ -5,13 +5,18 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"math"
+	"math/rand/v2"
+	"net/http"
 	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/singleflight"
 
+	"terbayar/internal/retrypolicy"
 	"terbayar/internal/secret"
 )
 
@@ -24,10 +29,15 @@ const (
 	// BI's usual one (gateways.md 2.2).
 	assumedLifetime = 900 * time.Second
 	maxLifetime     = 30 * 24 * time.Hour
-	// loginPause is how long a failed login stands for all who ask, so that fifty
-	// waiting workers do not try one after the other. A Retry-After may stretch it.
-	loginPause    = time.Second
-	maxLoginPause = time.Minute
+	// A failed login stands for all who ask until the next one may be tried: a
+	// second, then twice as long each time. Refused credentials do not become right
+	// by themselves, and accounts get locked; an outage's end is to be noticed. A
+	// Retry-After may stretch either.
+	firstLoginPause   = time.Second
+	maxRefusedPause   = 5 * time.Minute
+	maxUnheardPause   = 15 * time.Second
+	maxTokenPause     = time.Minute // the login works, its token does not: nothing is locked
+	loginPauseStretch = 5           // up to a fifth longer, so that replicas do not keep in step
 )
 
 // Token is an access token in use.
@@ -92,11 +102,14 @@ type Session struct {
 
 	flight singleflight.Group
 
-	mu          sync.Mutex
-	token       Token // Text is empty when there is none
-	believed    time.Time
-	failure     error
-	failedUntil time.Time
+	mu       sync.Mutex
+	token    Token // Text is empty when there is none
+	believed time.Time
+	failure  error // of the latest login, or of its token
+	nextTry  time.Time
+	refused  int // logins in a row that were refused
+	unheard  int // logins in a row that failed otherwise
+	rejected int // access tokens in a row that were refused, none of which ever worked
 }
 
 // NewSession makes a session without a token. login asks the gateway for one; an
@@ -156,12 +169,65 @@ func (s *Session) Token(ctx context.Context) (Token, error) {
 	}
 }
 
-// Drop forgets the token of that generation if it is still the one in use.
+// Drop forgets the token of that generation, which the gateway has refused, if it
+// is still the one in use. The next login is made at once; where the tokens of new
+// logins are refused, too, later and later.
 func (s *Session) Drop(g TokenGeneration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if g != s.token.Generation || s.token.Text.Empty() {
+		return
+	}
+	s.token.Text = secret.Text{}
+	s.rejected++
+	if s.rejected == 1 { // it may well have expired
+		return
+	}
+	wait := loginPause(s.rejected-1, maxTokenPause)
+	s.nextTry = s.sender.Now().Add(wait)
+	s.failure = &Error{
+		Gateway: s.sender.gateway, Operation: "login", Code: retrypolicy.HTTPCode(http.StatusUnauthorized), NextTry: s.nextTry,
+		Detail: fmt.Sprintf("the access tokens of the last %d logins were refused", s.rejected),
+	}
+}
+
+// Renew forgets the token of that generation if it is still the one in use. Nothing
+// is known against it.
+func (s *Session) Renew(g TokenGeneration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if g == s.token.Generation {
 		s.token.Text = secret.Text{}
+	}
+}
+
+// Worked says that the gateway has accepted the token of that generation.
+func (s *Session) Worked(g TokenGeneration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if g == s.token.Generation {
+		s.rejected = 0
+	}
+}
+
+// loginPause is how long nobody logs in after so many failures in a row, at the
+// most.
+func loginPause(failures int, most time.Duration) time.Duration {
+	pause := most
+	if failures <= 10 { // beyond that the most is long reached
+		pause = min(firstLoginPause<<(failures-1), most)
+	}
+	return pause + rand.N(pause/loginPauseStretch) //nolint:gosec // G404: it spreads load and keeps no secret
+}
+
+// refusal reports whether a failed login says that the credentials are refused. A
+// gateway that is busy, in trouble or not there says nothing about them.
+func refusal(a Answer) bool {
+	switch {
+	case a.HTTPStatus == http.StatusTooManyRequests || a.HTTPStatus == http.StatusRequestTimeout:
+		return false
+	default:
+		return a.HTTPStatus/100 == 4 || a.Code == retrypolicy.CodeRefused
 	}
 }
 
@@ -173,7 +239,7 @@ func (s *Session) kept() (token Token, known bool, err error) {
 	switch {
 	case !s.token.Text.Empty() && now.Before(s.believed):
 		return s.token, true, nil
-	case now.Before(s.failedUntil):
+	case now.Before(s.nextTry):
 		return Token{}, true, s.failure
 	default:
 		return Token{}, false, nil
@@ -184,10 +250,21 @@ func (s *Session) keep(g Grant, a Answer) (Token, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if a.Err != nil {
-		s.failure = a.Err
-		s.failedUntil = s.sender.Now().Add(min(max(loginPause, a.RetryAfter), maxLoginPause))
+		var pause time.Duration
+		if refusal(a) {
+			s.refused, s.unheard = s.refused+1, 0
+			pause = loginPause(s.refused, maxRefusedPause)
+		} else {
+			s.refused, s.unheard = 0, s.unheard+1
+			pause = loginPause(s.unheard, maxUnheardPause)
+		}
+		s.nextTry, s.failure = s.sender.Now().Add(max(pause, a.RetryAfter)), a.Err
+		if failure, ok := errors.AsType[*Error](a.Err); ok {
+			failure.NextTry = s.nextTry
+		}
 		return Token{}, a.Err
 	}
+	s.refused, s.unheard = 0, 0
 	s.token = Token{g.Text, s.token.Generation + 1}
 	// Its life began at the gateway after the request had: counting from the
 	// request is on the safe side.

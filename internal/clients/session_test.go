@@ -3,6 +3,7 @@ package clients
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"sync"
@@ -60,32 +61,158 @@ func TestLoginIsPartOfTheCall(t *testing.T) {
 	}
 }
 
-// TestLoginPause: how long a failed login stands for all who ask.
+// session is one on a clock of the test's, whose logins answer what the test says.
+type session struct {
+	*Session
+	t      *testing.T
+	now    time.Time
+	answer Answer
+	logins int
+}
+
+func newSession(t *testing.T) *session {
+	t.Helper()
+	s := &session{t: t, now: time.Now()}
+	sender, err := NewSender("paydia", "http://gateway.example", mute{}, func() time.Time { return s.now })
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Session = NewSession(sender, func(context.Context) (Grant, Answer) {
+		s.logins++
+		a := s.answer
+		a.At = s.now
+		if a.Code != "" {
+			a.Err = &Error{Code: a.Code}
+		}
+		return Grant{secret.NewText("t"), time.Hour}, a
+	}, 0, 0)
+	return s
+}
+
+// pause asks for a token again and again, and returns how long nobody logs in after
+// the failed login that is due now.
+func (s *session) pause() time.Duration {
+	s.t.Helper()
+	logins := s.logins
+	_, err := s.Token(s.t.Context())
+	failure, ok := errors.AsType[*Error](err)
+	if !ok || s.logins != logins+1 {
+		s.t.Fatalf("%d logins (%v), want one", s.logins-logins, err)
+	}
+	pause := failure.NextTry.Sub(s.now)
+	s.now = failure.NextTry.Add(-1)
+	if _, again := s.Token(s.t.Context()); !errors.Is(again, err) || s.logins != logins+1 {
+		s.t.Fatalf("%v, want the same error and no other login", again)
+	}
+	s.now = failure.NextTry
+	return pause
+}
+
+// TestLoginPause: how long a failed login stands for all who ask: refused credentials
+// do not become right by themselves, and the end of an outage is to be noticed.
 func TestLoginPause(t *testing.T) {
-	for _, row := range []struct{ retryAfter, pause time.Duration }{
-		{0, time.Second},
-		{20 * time.Second, 20 * time.Second},
-		{time.Hour, time.Minute},
+	sequence := func(most time.Duration, n int) (want []time.Duration) {
+		for i := range n {
+			want = append(want, min(time.Second<<i, most))
+		}
+		return want
+	}
+	for _, row := range []struct {
+		answer Answer
+		want   []time.Duration
+	}{
+		{Answer{Code: "http:401", HTTPStatus: 401}, sequence(5*time.Minute, 14)},
+		{Answer{Code: "http:422", HTTPStatus: 422}, sequence(5*time.Minute, 14)},
+		{Answer{Code: "error:true", HTTPStatus: 200}, sequence(5*time.Minute, 14)},
+		{Answer{Code: "4017300", HTTPStatus: 401}, sequence(5*time.Minute, 14)},
+		{Answer{Code: "http:503", HTTPStatus: 503}, sequence(15*time.Second, 14)},
+		{Answer{Code: "http:429", HTTPStatus: 429}, sequence(15*time.Second, 14)},
+		{Answer{Code: "net:unsent"}, sequence(15*time.Second, 14)},
+		{Answer{Code: "net:unknown"}, sequence(15*time.Second, 14)},
+		{Answer{Code: "body:unreadable", HTTPStatus: 200}, sequence(15*time.Second, 14)},
+		{Answer{Code: "http:429", HTTPStatus: 429, RetryAfter: time.Hour}, []time.Duration{time.Hour, time.Hour}},
+		{Answer{Code: "http:503", HTTPStatus: 503, RetryAfter: 20 * time.Second}, []time.Duration{20 * time.Second}},
 	} {
-		var logins int
-		now := time.Now()
-		sender, err := NewSender("paydia", "http://gateway.example", mute{}, func() time.Time { return now })
+		s := newSession(t)
+		s.answer = row.answer
+		for i, want := range row.want {
+			if got := s.pause(); got < want || got > want+want/5 {
+				t.Errorf("%s %d, failure %d: %s, want %s and up to a fifth more", row.answer.Code, row.answer.HTTPStatus, i+1, got, want)
+			}
+		}
+		// A login that succeeds ends it: the next failure is a first one.
+		s.answer = Answer{}
+		if _, err := s.Token(t.Context()); err != nil {
+			t.Error(err)
+		}
+		s.Renew(1)
+		s.answer = Answer{Code: "http:401", HTTPStatus: 401}
+		if got := s.pause(); got > 2*time.Second {
+			t.Errorf("after a success: %s", got)
+		}
+	}
+}
+
+// TestRefusalsAndOutages: a login that is refused after a long outage is the first
+// one refused.
+func TestRefusalsAndOutages(t *testing.T) {
+	s := newSession(t)
+	for range 10 {
+		s.answer = Answer{Code: "net:unsent"}
+		s.pause()
+	}
+	s.answer = Answer{Code: "http:401", HTTPStatus: 401}
+	if got := s.pause(); got > 2*time.Second {
+		t.Error(got)
+	}
+}
+
+// TestTokensRefused: a gateway that gives tokens and takes none of them is logged in to
+// later and later, too; one that takes them now and then, at once.
+func TestTokensRefused(t *testing.T) {
+	s := newSession(t)
+	var pauses []time.Duration
+	for range 12 {
+		token, err := s.Token(t.Context())
+		if failure, ok := errors.AsType[*Error](err); ok {
+			if failure.HTTPStatus/100 == 5 || failure.Code != "http:401" {
+				t.Errorf("%v counts against the gateway", err)
+			}
+			pauses = append(pauses, failure.NextTry.Sub(s.now).Truncate(time.Second))
+			s.now = failure.NextTry
+			if token, err = s.Token(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.Drop(token.Generation)
+		s.Drop(token.Generation) // whoever else used it
+	}
+	if len(pauses) != 10 || pauses[0] != time.Second || pauses[3] < 8*time.Second || pauses[9] < time.Minute || pauses[9] > 72*time.Second {
+		t.Errorf("pauses: %v", pauses)
+	}
+	s.now = s.now.Add(time.Hour)
+	for range 10 {
+		token, err := s.Token(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := NewSession(sender, func(context.Context) (Grant, Answer) {
-			logins++
-			return Grant{}, Answer{RetryAfter: row.retryAfter, Err: &Error{}}
-		}, 0, 0)
-		for _, step := range []struct {
-			wait   time.Duration
-			logins int
-		}{{0, 1}, {row.pause - 1, 1}, {1, 2}} {
-			now = now.Add(step.wait)
-			if _, err := s.Token(t.Context()); err == nil || logins != step.logins {
-				t.Errorf("Retry-After %v: %d logins (%v), want %d", row.retryAfter, logins, err, step.logins)
-			}
+		s.Worked(token.Generation)
+		s.Worked(token.Generation - 1)
+		s.Drop(token.Generation)
+	}
+}
+
+// TestRenew: a token that nothing is known against is replaced at once, any number
+// of times.
+func TestRenew(t *testing.T) {
+	s := newSession(t)
+	for want := TokenGeneration(1); want < 10; want++ {
+		token, err := s.Token(t.Context())
+		if err != nil || token.Generation != want {
+			t.Fatal(token.Generation, err)
 		}
+		s.Renew(want - 1)
+		s.Renew(want)
 	}
 }
 

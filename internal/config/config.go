@@ -73,10 +73,17 @@ func Parse(name, description string, cli any, args []string, out io.Writer) (*ko
 	if err != nil {
 		return nil, fmt.Errorf("config: grammar of %s: %w", name, err)
 	}
+	flags := settings(parser)
+	unclean := cleanEnvironment(flags)
 	kctx, err := parser.Parse(args)
+	if unclean == nil && !helped {
+		unclean = cleanValues(flags) // before what else is wrong with them: it may be why
+	}
 	switch {
 	case helped:
 		return nil, ErrHelp
+	case unclean != nil:
+		return nil, unclean
 	case err != nil:
 		return nil, translate(parser, err)
 	default:

@@ -84,7 +84,7 @@ func TestVariables(t *testing.T) {
 		AMDIGIPAY_SIGNATURE_SCHEME AMDIGIPAY_SIGNATURE_KEY AMDIGIPAY_SIGNATURE_FIELDS
 		PAYDIA_BASE_URL PAYDIA_CLIENT_ID PAYDIA_CLIENT_SECRET PAYDIA_PRIVATE_KEY PAYDIA_PRIVATE_KEY_FILE
 		PAYDIA_MERCHANT_ID PAYDIA_CHANNEL_ID MONITORING_USERS WORKER_CONCURRENCY WORKER_HTTP_ADDR
-		AMDIGIPAY_RATE_LIMIT PAYDIA_RATE_LIMIT GATEWAY_BREAKER_FAILURES GATEWAY_BREAKER_PAUSE
+		AMDIGIPAY_RATE_LIMIT PAYDIA_RATE_LIMIT GATEWAY_BREAKER_FAILURES GATEWAY_BREAKER_PAUSE GATEWAY_REFUSALS
 		WORKER_SHUTDOWN_TIMEOUT GATEWAY_TIMEOUT STATUS_POLL_INTERVAL RETRY_POLICY_FILE EVENTS_STREAM
 		PAYLOAD_KEYS PAYLOAD_KEYS_FILE LOG_LEVEL LOG_FORMAT`) {
 		if flags[name] == "" {
@@ -109,7 +109,7 @@ func TestDefaults(t *testing.T) {
 		Worker: Worker{
 			Concurrency: 50, HTTPAddr: ":8080", ShutdownTimeout: 40 * time.Second, GatewayTimeout: 15 * time.Second,
 			StatusPollInterval: 30 * time.Second, ExpiryGrace: time.Minute, StatusSweepInterval: 15 * time.Minute, LatePaymentWindow: 168 * time.Hour,
-			BreakerFailures: 5, BreakerPause: 15 * time.Second,
+			BreakerFailures: 5, BreakerPause: 15 * time.Second, Refusals: 10,
 		},
 		Events: Events{Stream: "terbayar:events"},
 		Log:    Log{Level: "info", Format: "auto"},
@@ -161,7 +161,7 @@ func TestErrors(t *testing.T) {
 		{"GATEWAY_TIMEOUT=abc", `GATEWAY_TIMEOUT (--gateway-timeout): "abc" is not a duration (want e.g. 15s, 2m)`},
 		{"GATEWAY_TIMEOUT=15", `GATEWAY_TIMEOUT (--gateway-timeout): "15" is not a duration`},
 		{"GATEWAY_TIMEOUT=", `GATEWAY_TIMEOUT (--gateway-timeout): "" is not a duration`},
-		{"GATEWAY_TIMEOUT=a\nb", `GATEWAY_TIMEOUT (--gateway-timeout): "a\nb" is not a duration`},
+		{"GATEWAY_TIMEOUT=a\nb", `GATEWAY_TIMEOUT: holds a control or invisible character`},
 		{"GATEWAY_TIMEOUT=0s", `GATEWAY_TIMEOUT: 0s is less than 1ms`},
 		{"GATEWAY_TIMEOUT=-3s", `GATEWAY_TIMEOUT: -3s is less than 1ms`},
 		{"GATEWAY_TIMEOUT=40s", `GATEWAY_TIMEOUT (40s) must be less than WORKER_SHUTDOWN_TIMEOUT (40s): a request in flight at shutdown could not finish`},
@@ -171,6 +171,7 @@ func TestErrors(t *testing.T) {
 		{"EXPIRY_GRACE=-1s", `EXPIRY_GRACE: -1s is less than 0s`},
 		{"LATE_PAYMENT_WINDOW=-1s", `LATE_PAYMENT_WINDOW: -1s is less than 0s`},
 		{"GATEWAY_BREAKER_FAILURES=0", `GATEWAY_BREAKER_FAILURES: 0 is not between 1 and 10000`},
+		{"GATEWAY_REFUSALS=0", `GATEWAY_REFUSALS: 0 is not between 1 and 1000`},
 		{"GATEWAY_BREAKER_PAUSE=0s", `GATEWAY_BREAKER_PAUSE: 0s is less than 1ms`},
 		{"WORKER_CONCURRENCY=many", `WORKER_CONCURRENCY (--worker-concurrency): expected a valid 64 bit int but got "many"`},
 		{"WORKER_CONCURRENCY=0", `WORKER_CONCURRENCY: 0 is not between 1 and 10000`},

@@ -298,6 +298,7 @@ type Worker struct {
 	LatePaymentWindow   time.Duration `name:"late-payment-window" env:"LATE_PAYMENT_WINDOW" default:"168h" group:"Worker, rarely changed:" help:"How long an expired payment, or one in needs_review, is still watched for late money."`
 	BreakerFailures     int           `name:"gateway-breaker-failures" env:"GATEWAY_BREAKER_FAILURES" default:"5" group:"Worker, rarely changed:" help:"After so many failures in a row a gateway is left alone."`
 	BreakerPause        time.Duration `name:"gateway-breaker-pause" env:"GATEWAY_BREAKER_PAUSE" default:"15s" group:"Worker, rarely changed:" help:"How long it is then left alone, before one request tries again."`
+	Refusals            int           `name:"gateway-refusals" env:"GATEWAY_REFUSALS" default:"10" group:"Worker, rarely changed:" help:"After so many payments refused in a row in the same words a gateway is paused, but for one probe payment a minute."`
 }
 
 const (
@@ -344,6 +345,7 @@ func (w *Worker) Validate() error {
 		atLeast("LATE_PAYMENT_WINDOW", w.LatePaymentWindow, 0),
 		between("GATEWAY_BREAKER_FAILURES", w.BreakerFailures, 1, 10_000),
 		atLeast("GATEWAY_BREAKER_PAUSE", w.BreakerPause, time.Millisecond),
+		between("GATEWAY_REFUSALS", w.Refusals, 1, 1000),
 	)
 	if err == nil && w.GatewayTimeout >= w.ShutdownTimeout {
 		err = &Error{fmt.Sprintf("GATEWAY_TIMEOUT (%s) must be less than WORKER_SHUTDOWN_TIMEOUT (%s): "+

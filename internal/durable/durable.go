@@ -76,7 +76,8 @@ type Options struct {
 type Writer struct {
 	options Options
 
-	looking sync.Mutex // one look at a time
+	told    func(Status) // nil: nobody wants to know
+	looking sync.Mutex   // one look at a time
 
 	mu      sync.Mutex
 	seen    view   // the latest look at the primary

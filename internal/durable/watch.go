@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"regexp"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -88,6 +91,9 @@ func (w *Writer) Status() Status {
 	return Status{w.options.Mode, v.replicas, w.needed(v), v.waitAOF, v.skew, w.changes, w.paused}
 }
 
+// Observe has the state told after every look of Watch. Call it before Watch.
+func (w *Writer) Observe(told func(Status)) { w.told = told }
+
 // Pause stops claims after one that was not acknowledged, until Watch has had a write
 // acknowledged.
 func (w *Writer) Pause(why error) {
@@ -105,6 +111,45 @@ func (w *Writer) Paused() string {
 	defer w.mu.Unlock()
 	return w.paused
 }
+
+// Clocks says by how much the clocks of Redis' nodes are ahead of this process': those of
+// a Cluster, or of a primary and the replicas that can be reached where it names them.
+func (w *Writer) Clocks(ctx context.Context) map[string]time.Duration {
+	var mu sync.Mutex
+	clocks := map[string]time.Duration{}
+	read := func(ctx context.Context, node *redis.Client, name string) {
+		before := w.options.Now()
+		now, err := node.Time(ctx).Result()
+		if err != nil {
+			return // whether a node can be reached is not the question
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		clocks[name] = now.Sub(before.Add(w.options.Now().Sub(before) / 2))
+	}
+	if cluster, ok := w.options.Client.(*redis.ClusterClient); ok {
+		_ = cluster.ForEachShard(ctx, func(ctx context.Context, node *redis.Client) error {
+			read(ctx, node, node.Options().Addr)
+			return nil
+		})
+		return clocks
+	}
+	node, err := w.primary(ctx)
+	if err != nil {
+		return clocks
+	}
+	read(ctx, node, "primary")
+	for _, m := range replicaAddress.FindAllStringSubmatch(node.Info(ctx, "replication").Val(), -1) {
+		options := *node.Options()
+		options.Addr, options.Dialer = net.JoinHostPort(m[1], m[2]), nil
+		replica := redis.NewClient(&options)
+		read(ctx, replica, options.Addr)
+		_ = replica.Close() // it was opened for this one question
+	}
+	return clocks
+}
+
+var replicaAddress = regexp.MustCompile(`(?m)^slave\d+:ip=([^,]*),port=([1-9]\d*),`)
 
 // Watch looks at the primary every second, and while claims are paused tries whether a
 // write is acknowledged, until the context ends.
@@ -124,6 +169,9 @@ func (w *Writer) Watch(ctx context.Context) {
 		_, _ = w.look(looking) // what it could not see the next one will
 		cancel()
 		w.looking.Unlock()
+		if w.told != nil {
+			w.told(w.Status())
+		}
 		next := time.Duration(every)
 		if w.Paused() == "" {
 			backoff = probeBackoff()

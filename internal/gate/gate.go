@@ -1,6 +1,7 @@
-// Package gate says whether a gateway may be asked right now. A gate has three
+// Package gate says whether a gateway may be asked right now. A gate has four
 // doors: the gateway's own request to be left alone (Retry-After), a circuit
-// breaker, and a rate limit that all workers share. Whoever is turned away has
+// breaker, for submits a pause when the gateway refuses us (package refusals),
+// and a rate limit that all workers share. Whoever is turned away has
 // claimed, sent and asked nothing, spends no attempt, and is told when to come
 // back.
 package gate
@@ -23,6 +24,7 @@ import (
 	"terbayar/internal/clients"
 	"terbayar/internal/ledger"
 	"terbayar/internal/payment"
+	"terbayar/internal/refusals"
 	"terbayar/internal/retrypolicy"
 )
 
@@ -36,11 +38,16 @@ type Options struct {
 	Per      time.Duration // ... in this time, of all workers together; 0: no limit
 	Redis    redis.UniversalClient
 
+	Refusals *refusals.Guard // pauses submits when the gateway refuses us; nil: never
+
 	Now func() time.Time
 	Log *slog.Logger // told when the breaker opens and when it closes
 	// OnState is told of every state the breaker reaches: 0 closed, 1 half-open,
 	// 2 open. It must not call the gate.
 	OnState func(state int)
+	// OnLogin is told, before every request that the gate lets through, whether the
+	// gateway can be logged in to; may be nil.
+	OnLogin func(err error)
 }
 
 // Gate stands before one gateway in one worker. A nil Gate is always open.
@@ -111,7 +118,7 @@ func jitter(d time.Duration) time.Duration {
 // without which nobody knows whether the limit has room. The pass must be left,
 // whatever happens.
 func (g *Gate) Enter(ctx context.Context, gateway clients.Gateway) (*Pass, error) {
-	pass, wait, err := g.knock(ctx)
+	pass, wait, err := g.knock(ctx, true)
 	if wait > 0 {
 		err = &Closed{g.options.Gateway, limited, g.turn(wait)}
 	}
@@ -145,7 +152,7 @@ func (g *Gate) Ready(ctx context.Context, gateway clients.Gateway) error {
 // within the rate limit it waits, unless the context would end first. The errors
 // are those of Enter; nothing was asked then.
 func (g *Gate) Ask(ctx context.Context, gateway clients.Gateway, lookUp func() clients.Answer) (clients.Answer, error) {
-	pass, wait, err := g.knock(ctx)
+	pass, wait, err := g.knock(ctx, false)
 	for wait > 0 {
 		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < wait {
 			return clients.Answer{}, &Closed{g.options.Gateway, limited, wait}
@@ -156,7 +163,7 @@ func (g *Gate) Ask(ctx context.Context, gateway clients.Gateway, lookUp func() c
 		case <-g.shut: // which the next knock is told
 		case <-time.After(wait):
 		}
-		pass, wait, err = g.knock(ctx)
+		pass, wait, err = g.knock(ctx, false)
 	}
 	if err == nil {
 		err = pass.logIn(ctx, gateway)
@@ -182,7 +189,7 @@ const (
 )
 
 // knock tries the doors. A positive wait: the rate limit has no room until then.
-func (g *Gate) knock(ctx context.Context) (pass *Pass, wait time.Duration, err error) {
+func (g *Gate) knock(ctx context.Context, submit bool) (pass *Pass, wait time.Duration, err error) {
 	if g == nil {
 		return &Pass{}, 0, nil
 	}
@@ -199,6 +206,17 @@ func (g *Gate) knock(ctx context.Context) (pass *Pass, wait time.Duration, err e
 		return nil, 0, g.spread(trying, g.options.Pause/4) // the answer to the one that tries is near
 	}
 	pass = &Pass{gate: g, done: done}
+	if submit && g.options.Refusals != nil {
+		admission, err := g.options.Refusals.Admit(ctx)
+		if err == nil && admission.Wait > 0 {
+			err = g.spread(admission.Reason, admission.Wait)
+		}
+		if err != nil {
+			pass.Leave()
+			return nil, 0, err
+		}
+		pass.probe = admission.Probe
+	}
 	if g.limiter == nil {
 		return pass, 0, nil
 	}
@@ -274,10 +292,18 @@ func (g *Gate) changed(_ string, from, to gobreaker.State) {
 	g.options.OnState(int(to))
 }
 
+// Watch keeps what the gate knows about a pause up to date until the context ends.
+func (g *Gate) Watch(ctx context.Context) {
+	if g != nil && g.options.Refusals != nil {
+		g.options.Refusals.Watch(ctx)
+	}
+}
+
 // Pass is the permission to make one request. It is for one goroutine.
 type Pass struct {
-	gate *Gate
-	done func(error) // nil once the breaker was told
+	gate  *Gate
+	done  func(error) // nil once the breaker was told
+	probe string      // not empty: the request is the probe of a paused gateway, not weighed yet
 }
 
 // What the breaker is told of a request: success is nil.
@@ -305,9 +331,31 @@ func (p *Pass) Report(a clients.Answer) {
 	p.tell(outcome)
 }
 
+// Weigh is told of the answer to a submit and what the policy makes of it, and
+// returns what follows: the same, or a review where the policy would reject and
+// other payments were refused alike. See package refusals.
+func (p *Pass) Weigh(ctx context.Context, key payment.Key, a clients.Answer, d retrypolicy.Decision) retrypolicy.Decision {
+	if p.gate == nil || p.gate.options.Refusals == nil {
+		return d
+	}
+	if a.At.IsZero() { // nothing was sent, for a reason of our own: another may be the probe
+		return d
+	}
+	probe := p.probe
+	p.probe = ""
+	return p.gate.options.Refusals.Weigh(ctx, probe, key, a, d)
+}
+
 // Leave gives the pass back. Of a request that was not reported nothing is
-// learnt: were it the one that tries a half-open breaker, another may try.
-func (p *Pass) Leave() { p.tell(errNoEvidence) }
+// learnt: were it the one that tries a half-open breaker, or the probe of a paused
+// gateway, another may try.
+func (p *Pass) Leave() {
+	p.tell(errNoEvidence)
+	if p.probe != "" {
+		p.gate.options.Refusals.Release(context.Background(), p.probe)
+		p.probe = ""
+	}
+}
 
 func (p *Pass) tell(outcome error) {
 	if p.done != nil {
@@ -332,9 +380,12 @@ func (p *Pass) logIn(ctx context.Context, gateway clients.Gateway) error {
 		g.mu.Lock()
 		token := g.token
 		g.mu.Unlock()
-		gateway.DropToken(token)
+		gateway.RenewToken(token)
 	}
 	err := gateway.Authenticate(ctx)
+	if g := p.gate; g != nil && g.options.OnLogin != nil && ctx.Err() == nil {
+		g.options.OnLogin(err)
+	}
 	if err == nil {
 		loggedIn = true
 		return nil

@@ -36,7 +36,7 @@ func (a *account) Authenticate(context.Context) error {
 	return a.login()
 }
 
-func (a *account) DropToken(g clients.TokenGeneration) { a.dropped = append(a.dropped, g) }
+func (a *account) RenewToken(g clients.TokenGeneration) { a.dropped = append(a.dropped, g) }
 
 // watched is a gate whose states and log lines are kept.
 type watched struct {

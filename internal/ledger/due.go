@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -196,6 +197,63 @@ func (l *Ledger) Census(ctx context.Context, g payment.Gateway) (Census, error) 
 		}
 	}
 	return c, nil
+}
+
+// SealedToken is a customer token as the ledger keeps it: encrypted.
+type SealedToken struct {
+	Key  payment.Key
+	Text string
+}
+
+// SealedTokens returns customer tokens of payments that are not at their end, of either
+// list those due first and those due last, so many of each at the most. A payment that
+// has no token is left out.
+func (l *Ledger) SealedTokens(ctx context.Context, g payment.Gateway, each int64) ([]SealedToken, error) {
+	var lists []*redis.StringSliceCmd
+	if _, err := l.redis.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for _, q := range []Queue{Sending, Open} {
+			lists = append(lists, pipe.ZRange(ctx, q.key(g), 0, each-1), pipe.ZRevRange(ctx, q.key(g), 0, each-1))
+		}
+		return nil
+	}); err != nil {
+		return nil, fmt.Errorf("ledger: open payments of %s: %w", g, err)
+	}
+	var ids []string
+	for _, list := range lists {
+		ids = append(ids, list.Val()...)
+	}
+	slices.Sort(ids)
+	ids = slices.Compact(ids)
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	texts := make([]*redis.StringCmd, len(ids))
+	if _, err := l.redis.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for i, id := range ids {
+			texts[i] = pipe.HGet(ctx, paymentKey(payment.Key{Gateway: g, TransactionID: id}), "token")
+		}
+		return nil
+	}); err != nil && !errors.Is(err, redis.Nil) {
+		return nil, fmt.Errorf("ledger: customer tokens of %s: %w", g, err)
+	}
+	var tokens []SealedToken
+	for i, id := range ids {
+		if text := texts[i].Val(); text != "" {
+			tokens = append(tokens, SealedToken{payment.Key{Gateway: g, TransactionID: id}, text})
+		}
+	}
+	return tokens, nil
+}
+
+// Accepted is how many submits to a gateway were accepted, ever: a number that
+// changes with every success, whoever had it. Refusals in a row are counted
+// against it (internal/refusals).
+func (l *Ledger) Accepted(ctx context.Context, g payment.Gateway) (int64, error) {
+	n, err := l.redis.HGet(ctx, countsKey(g), "accepted").Int64()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return 0, fmt.Errorf("ledger: accepted by %s: %w", g, err)
+	}
+	return n, nil
 }
 
 // readBrief reads the brief fields of many payments in one round trip. Records that

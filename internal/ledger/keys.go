@@ -41,7 +41,7 @@ func openKey(g payment.Gateway) string { return slot + ":open:" + string(g) }
 func unknownKey(g payment.Gateway) string { return slot + ":unknown:" + string(g) }
 
 // countsKey holds how many payments of a gateway have which status: a hash of status
-// to number.
+// to number. Its field accepted counts the submits that were accepted.
 func countsKey(g payment.Gateway) string { return slot + ":counts:" + string(g) }
 
 // highestKey holds the highest numeric gateway reference that the ledger knows of

@@ -290,6 +290,9 @@ end
 if p[1] ~= status then
   redis.call('HINCRBY', KEYS[6], p[1], -1)
   redis.call('HINCRBY', KEYS[6], status, 1)
+  if p[1] == 'submitting' and (status == 'on_processing' or status == 'paid') then
+    redis.call('HINCRBY', KEYS[6], 'accepted', 1)
+  end
 end
 if ARGV[14] ~= '' then
   redis.call('HINCRBY', KEYS[1], 'events', 1)

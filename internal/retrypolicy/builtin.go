@@ -15,6 +15,7 @@ var (
 	renew     = Schedule{Backoff: Backoff{Exponential, time.Second, time.Minute, 20}, MaxAttempts: 8} // tokens void again and again need a person
 	throttled = Schedule{Backoff: Backoff{Exponential, 2 * time.Second, 2 * time.Minute, 20}, MaxAttempts: 100}
 	unsent    = Schedule{Backoff: Backoff{Exponential, time.Second, 5 * time.Minute, 20}, MaxAttempts: 100} // nothing left: patience costs nothing
+	otherKeys = Schedule{Backoff: Backoff{Exponential, time.Second, time.Minute, 20}, MaxAttempts: 4}       // another worker may have the key
 	later     = Schedule{Backoff: Backoff{Exponential, time.Minute, 30 * time.Minute, 20}, MaxAttempts: 10} // limits of the hour or the day
 	look      = Schedule{Backoff: Backoff{Exponential, 5 * time.Second, 10 * time.Minute, 10}, MaxAttempts: 24}
 )
@@ -94,6 +95,8 @@ var paydia = slices.Concat([]row{
 	{"4096300", "", Verify, look, "X-EXTERNAL-ID used twice: an earlier request reached it"},
 	{"4096301", "", Verify, look, "duplicate reference: an earlier request succeeded"},
 	{"5006301", "", Verify, look, "internal server error: may have been processed"},
+
+	{CodeUndecryptable, "", Retry, otherKeys, "no key of PAYLOAD_KEYS decrypts the customer token"},
 
 	{"200xx00", "", Accept, none, "successful"},
 	{"202xx00", "", Verify, look, "request in progress"},

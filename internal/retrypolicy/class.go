@@ -42,7 +42,7 @@ var classes = []struct {
 	{unknown, payment.Paydia, "202xxxx 409xxxx 5xxxxxx 404xx01 404xx14 404xx18"},
 	{ofOrder, payment.Paydia, "401xx02 401xx04"}, // the customer's token, not ours
 	{ourselves, "", "net:unsent http:401 http:403 http:404 http:405 http:429"},
-	{ourselves, payment.Paydia, "401xxxx 429xxxx"},
+	{ourselves, payment.Paydia, "401xxxx 429xxxx " + CodeUndecryptable},
 	{ofOrder, payment.AMDigiPay, CodeRefused},
 	{ofOrder, "", "http:400 http:413 http:415 http:422"},
 	{ofOrder, payment.Paydia, strings.Join(listed4xx(), " ")},
@@ -134,7 +134,7 @@ func under(pattern string) iter.Seq[string] {
 // vendors reports whether a pattern is of codes that the vendor's answer carries.
 // What no answer came to, and what cannot be read, no vendor can speak for.
 func vendors(pattern string) bool {
-	return !strings.HasPrefix(pattern, "net:") && !strings.HasPrefix(pattern, "body:")
+	return !strings.HasPrefix(pattern, "net:") && !strings.HasPrefix(pattern, "body:") && pattern != CodeUndecryptable
 }
 
 // refusesLogin reports whether a code says that the gateway does not take us for

@@ -476,7 +476,7 @@ func choice[T ~string](f file, n *yaml.Node, path, what string, words ...T) (T, 
 // error:true is AM's only: elsewhere a rule for them could never apply.
 var patterns = map[payment.Gateway]*regexp.Regexp{
 	payment.AMDigiPay: regexp.MustCompile(`^(http:[0-9x]{3}|error:true|net:unsent|net:unknown|body:unreadable)$`),
-	payment.Paydia:    regexp.MustCompile(`^([0-9x]{7}|http:[0-9x]{3}|net:unsent|net:unknown|body:unreadable)$`),
+	payment.Paydia:    regexp.MustCompile(`^([0-9x]{7}|http:[0-9x]{3}|net:unsent|net:unknown|body:unreadable|token:undecryptable)$`),
 }
 
 var patternsInWords = map[payment.Gateway]string{

@@ -24,6 +24,7 @@ import (
 	"terbayar/internal/ledger"
 	"terbayar/internal/payment"
 	"terbayar/internal/redistest"
+	"terbayar/internal/refusals"
 	"terbayar/internal/retrypolicy"
 	"terbayar/internal/secret"
 	"terbayar/internal/statuspoll"
@@ -145,6 +146,9 @@ func (r *Rig) Guard(o gate.Options) {
 	r.Submitter.Gates = make(map[payment.Gateway]*gate.Gate)
 	for _, g := range payment.Gateways() {
 		o.Gateway = g
+		o.Refusals = refusals.New(refusals.Options{
+			Gateway: g, Limit: 10, Probe: time.Millisecond, Redis: r.Redis, Accepted: r.Ledger.Accepted, Now: r.Now, Log: o.Log,
+		})
 		r.Submitter.Gates[g] = gate.New(o)
 		switch asker := r.Poller.Askers[g].(type) {
 		case *statuspoll.ListAsker:

@@ -4,23 +4,54 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
-// ErrNoKey says that no key of PAYLOAD_KEYS opens a sealed text (or that there
-// are no keys at all).
-var ErrNoKey = errors.New("no key of PAYLOAD_KEYS opens it")
+// ErrNoKey says that no key of PAYLOAD_KEYS decrypts a text (or that there are no
+// keys at all).
+var ErrNoKey = errors.New("no key of PAYLOAD_KEYS decrypts it")
 
-// sealVersion prefixes every sealed text, so that another way of sealing can be
-// told from this one later.
-const sealVersion = "v1."
+// Every encrypted text begins with a version. The present one names its key, so
+// that it can be said which key is missing: "v2.<id of the key>.<base64>". The
+// former one did not: "v1.<base64>".
+const (
+	sealVersion  = "v2."
+	sealNameless = "v1."
+)
+
+// keyID names a key without giving anything of it away: the beginning of its
+// SHA-256, of a key that is 256 random bits.
+func keyID(raw []byte) string {
+	hash := sha256.Sum256(raw)
+	return hex.EncodeToString(hash[:8])
+}
+
+// SealedBy is the id of the key that encrypted a text; "" where the text does not
+// name it.
+func SealedBy(sealed string) string {
+	rest, ok := strings.CutPrefix(sealed, sealVersion)
+	if !ok {
+		return ""
+	}
+	id, _, _ := strings.Cut(rest, ".")
+	return id
+}
 
 // Sealer seals secrets at rest with AES-256-GCM and a random nonce. The first
 // key seals, any key opens, so keys are rotated by putting the new one in front.
-type Sealer struct{ keys []cipher.AEAD }
+type Sealer struct {
+	keys []cipher.AEAD
+	ids  []string // of the keys
+}
+
+// KeyIDs are the ids of the keys, the one that encrypts first.
+func (s *Sealer) KeyIDs() []string { return slices.Clone(s.ids) }
 
 // NewSealer takes PAYLOAD_KEYS: base64 of 32 random bytes, several separated by
 // commas. An empty text makes a sealer without keys: it refuses to seal and open.
@@ -43,7 +74,7 @@ func NewSealer(keys Text) (*Sealer, error) {
 		if err != nil {
 			return nil, fmt.Errorf("key %d: %w", i+1, err)
 		}
-		s.keys = append(s.keys, aead)
+		s.keys, s.ids = append(s.keys, aead), append(s.ids, keyID(raw))
 	}
 	return s, nil
 }
@@ -65,12 +96,16 @@ func (s *Sealer) Seal(t Text, owner string) (string, error) {
 		return "", fmt.Errorf("seal for %s: %w", owner, ErrNoKey)
 	}
 	sealed := s.keys[0].Seal(nil, nil, []byte(t.Reveal()), []byte(owner)) //nolint:gosec // G407: the AEAD draws the nonce itself
-	return sealVersion + base64.RawStdEncoding.EncodeToString(sealed), nil
+	return sealVersion + s.ids[0] + "." + base64.RawStdEncoding.EncodeToString(sealed), nil
 }
 
 // Open decrypts what Seal made for the same owner, with whichever key fits.
 func (s *Sealer) Open(sealed, owner string) (Text, error) {
-	body, ok := strings.CutPrefix(sealed, sealVersion)
+	body, ok := strings.CutPrefix(sealed, sealNameless)
+	id := SealedBy(sealed)
+	if id != "" {
+		body, ok = strings.CutPrefix(sealed, sealVersion+id+".")
+	}
 	if !ok {
 		return Text{}, fmt.Errorf("open for %s: sealed in a way this version does not know", owner)
 	}
@@ -78,10 +113,16 @@ func (s *Sealer) Open(sealed, owner string) (Text, error) {
 	if err != nil {
 		return Text{}, fmt.Errorf("open for %s: sealed text is damaged", owner)
 	}
-	for _, key := range s.keys {
+	for i, key := range s.keys {
+		if id != "" && id != s.ids[i] {
+			continue
+		}
 		if plain, err := key.Open(nil, nil, raw, []byte(owner)); err == nil {
 			return NewText(string(plain)), nil
 		}
+	}
+	if id != "" && !slices.Contains(s.ids, id) {
+		return Text{}, fmt.Errorf("open for %s: %w: key %s is not among them", owner, ErrNoKey, id)
 	}
 	return Text{}, fmt.Errorf("open for %s: %w", owner, ErrNoKey)
 }

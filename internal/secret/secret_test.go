@@ -70,7 +70,18 @@ func TestSealRotation(t *testing.T) {
 	if again, _ := old.Seal(secret.NewText("eyJ..."), "paydia:1"); again == sealed {
 		t.Error("sealing twice gives the same text")
 	}
-	for _, damaged := range []string{"", "v1.", "v1.!", "v2." + sealed[3:], sealed[:len(sealed)-2]} {
+	id := secret.SealedBy(sealed)
+	if ids := old.KeyIDs(); len(ids) != 1 || ids[0] != id || len(id) != 16 || strings.Contains(key('a'), id) {
+		t.Errorf("sealed by %q, keys %q", id, ids)
+	}
+	if _, err := other.Open(sealed, "paydia:1"); !strings.Contains(err.Error(), id) {
+		t.Errorf("%v does not name the key", err)
+	}
+	nameless := "v1." + strings.TrimPrefix(sealed, "v2."+id+".") // as it was sealed before
+	if got, err := rotated.Open(nameless, "paydia:1"); err != nil || got.Reveal() != "eyJ..." || secret.SealedBy(nameless) != "" {
+		t.Errorf("sealed before keys had ids: %v", err)
+	}
+	for _, damaged := range []string{"", "v1.", "v1.!", "v2.", "v2." + id, "v2." + id + ".", "v2.." + nameless[3:], "v2.0123456789abcdef." + nameless[3:], "v3." + sealed[3:], sealed[:len(sealed)-2]} {
 		if _, err := old.Open(damaged, "paydia:1"); err == nil {
 			t.Errorf("%q opened", damaged)
 		}

@@ -57,7 +57,7 @@ func (a *QueryAsker) query(ctx context.Context, r *ledger.Record) (Finding, erro
 	token, err := a.Sealer.Open(r.SealedToken, r.Key().String())
 	if err != nil {
 		return Finding{Answer: clients.Answer{
-			Code: retrypolicy.CodeUnsent, At: a.Now(),
+			Code: retrypolicy.CodeUndecryptable, At: a.Now(),
 			Err: errors.Join(errors.New("the customer token cannot be opened"), err),
 		}}, nil
 	}

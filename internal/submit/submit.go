@@ -69,9 +69,13 @@ const (
 	versionWait = 30 * time.Second
 )
 
-// LoginPause is how long a payment waits when its gateway cannot be logged in
-// to. Nothing has been claimed, sent or asked then, and no attempt is spent.
-const LoginPause = 5 * time.Second
+// How long a payment waits when its gateway cannot be logged in to: until the next
+// login may be made, within these bounds. Nothing has been claimed, sent or asked
+// then, and no attempt is spent.
+const (
+	LoginPause    = 5 * time.Second
+	maxLoginPause = 30 * time.Second // a worker with the right credentials may have come
+)
 
 // Submit takes one payment as far as it goes right now. The error is
 // ledger.ErrNotFound, or that of a Redis that cannot be used; the payment is then to be
@@ -152,9 +156,9 @@ func (s *Submitter) notNow(g payment.Gateway, err error) (Next, error) {
 	if closed, ok := errors.AsType[*gate.Closed](err); ok {
 		return Next{In: closed.Wait, Reason: err.Error()}, nil
 	}
-	if _, ok := errors.AsType[*clients.Error](err); ok {
+	if failure, ok := errors.AsType[*clients.Error](err); ok {
 		s.OnLogin(g, err)
-		return Next{In: LoginPause, Reason: err.Error()}, nil
+		return Next{In: min(max(failure.NextTry.Sub(s.Now()), LoginPause), maxLoginPause), Reason: err.Error()}, nil
 	}
 	return Next{}, fmt.Errorf("submit: %w", err)
 }
@@ -169,7 +173,7 @@ func (s *Submitter) send(ctx context.Context, gateway clients.Gateway, pass *gat
 
 	answer := s.attempt(ctx, gateway, r, attempt.ExternalID)
 	pass.Report(answer)
-	decision := s.decide(r, answer)
+	decision := pass.Weigh(ctx, r.Key(), answer, s.decide(r, answer))
 	if answer.Receipt != nil && decision.Action == retrypolicy.Accept && answer.Receipt.Contradiction(&r.Payment) != "" {
 		decision.Action = retrypolicy.Review
 	}
@@ -200,7 +204,7 @@ func (s *Submitter) attempt(ctx context.Context, gateway clients.Gateway, r *led
 	var token secret.Text
 	if r.SealedToken != "" {
 		if token, err = s.Sealer.Open(r.SealedToken, r.Key().String()); err != nil {
-			return clients.Answer{Code: retrypolicy.CodeUnsent, Err: err}
+			return clients.Answer{Code: retrypolicy.CodeUndecryptable, Err: err}
 		}
 	}
 	return gateway.Submit(ctx, clients.Submission{
@@ -257,6 +261,10 @@ func (s *Submitter) apply(gateway clients.Gateway, r *ledger.Record, answer clie
 		next := Next{In: max(answer.RetryAfter+d.Delay, soon), Reason: answer.Code}
 		// Whichever task comes first has to wait: there may be two of them.
 		r.Status, r.NotBefore = payment.Queued, next.In
+		r.BadToken, r.Reason = false, ""
+		if answer.Code == retrypolicy.CodeUndecryptable { // the same order, submitted again, brings another token
+			r.BadToken, r.Reason = true, d.Rule.Meaning
+		}
 		return next
 	case retrypolicy.Reject:
 		r.Status, r.GatewayStatus, r.Due = payment.Rejected, answer.Code, ledger.Due{}
@@ -269,7 +277,7 @@ func (s *Submitter) apply(gateway clients.Gateway, r *ledger.Record, answer clie
 			}
 		}
 		r.Status, r.GatewayStatus, r.Due = payment.NeedsReview, answer.Code, ledger.Due{}
-		r.Reason = d.Reason
+		r.Reason, r.BadToken = d.Reason, answer.Code == retrypolicy.CodeUndecryptable
 		if r.Unknowns > 0 { // the outcome of an earlier send is still unknown: it is looked for
 			r.Due = ledger.In(0)
 		}

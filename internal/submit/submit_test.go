@@ -3,6 +3,7 @@ package submit_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -17,6 +18,7 @@ import (
 	"terbayar/internal/payment"
 	"terbayar/internal/redistest"
 	"terbayar/internal/rig"
+	"terbayar/internal/secret"
 )
 
 var (
@@ -345,4 +347,46 @@ func replace(t *testing.T, s, old, replacement string) string {
 		t.Fatalf("%s is not there", old)
 	}
 	return strings.ReplaceAll(s, old, replacement)
+}
+
+// TestUndecryptable: a customer token that no key decrypts is no network fault. Nothing
+// is sent, another worker may have the key for a while, and then a person must look.
+func TestUndecryptable(t *testing.T) {
+	r := rig.New(t, redistest.Mini(t))
+	r.Take(rig.PaydiaOrder("ORD-1"))
+	other, err := secret.NewSealer(secret.NewKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	right := r.Submitter.Sealer
+	r.Submitter.Sealer = other
+	next := r.Submit(ord)
+	if next.In <= 0 || next.Reason != "token:undecryptable" {
+		t.Errorf("%+v", next)
+	}
+	for next.In > 0 {
+		r.Forward(next.In)
+		next = r.Submit(ord)
+	}
+	record := r.Read(ord)
+	want := slices.Repeat([]string{"submit token:undecryptable > retry"}, 3)
+	want = append(want, "submit token:undecryptable > review", "needs_review")
+	if diff := cmp.Diff(want, r.Story(ord)); diff != "" {
+		t.Error(diff)
+	}
+	if !strings.Contains(record.Reason, "no key of PAYLOAD_KEYS decrypts the customer token") {
+		t.Errorf("reason %q", record.Reason)
+	}
+	if n := r.Sim.Requests(gatewaysim.PaydiaPayment); n != 0 {
+		t.Errorf("%d requests", n)
+	}
+
+	r.Take(rig.PaydiaOrder("ORD-2"))
+	key := payment.Key{Gateway: payment.Paydia, TransactionID: "ORD-2"}
+	r.Forward(r.Submit(key).In)
+	r.Submitter.Sealer = right
+	r.Submit(key)
+	if diff := cmp.Diff([]string{"submit token:undecryptable > retry", "submit 2006300 > accept", "paid"}, r.Story(key)); diff != "" {
+		t.Error(diff)
+	}
 }

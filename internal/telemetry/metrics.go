@@ -26,14 +26,22 @@ type Metrics struct {
 	latency      *prometheus.HistogramVec
 	breakers     *prometheus.GaugeVec
 	unreadable   *prometheus.CounterVec
-	scrapeErrors prometheus.Counter
+	paused       *prometheus.GaugeVec
+	loginFailed  *prometheus.GaugeVec
+	clockSkew    prometheus.Gauge
+	durability   *prometheus.GaugeVec
+	claimsPaused prometheus.Gauge
+
+	primaryChanges prometheus.Gauge
+	scrapeErrors   prometheus.Counter
 }
 
 // NewMetrics makes the metrics: those the worker counts, and those read at every
 // scrape from asynq's queues, the ledger, the Go runtime and the process. What
 // cannot be read is left out of that scrape, and counted in
-// terbayar_scrape_errors_total. Nothing is asked of Redis before the first scrape.
-func NewMetrics(inspector *asynq.Inspector, ledger Census) *Metrics {
+// terbayar_scrape_errors_total. A scrape is answered at once, whatever Redis does.
+// Nothing is asked of Redis before the first one.
+func NewMetrics(inspector *asynq.Inspector, ledger Census, redis Redis) *Metrics {
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),
 		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -54,6 +62,24 @@ func NewMetrics(inspector *asynq.Inspector, ledger Census) *Metrics {
 		unreadable: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "terbayar_unreadable_records_total", Help: "Times that a record that cannot be read, or is of another version, was met and put off.",
 		}, []string{"gateway"}),
+		paused: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "terbayar_gateway_paused", Help: "1 while a gateway is paused because it refuses one payment after the other in the same words; else 0.",
+		}, []string{"gateway"}),
+		loginFailed: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "terbayar_gateway_login_failed", Help: "1 while this worker cannot log in to a gateway; else 0.",
+		}, []string{"gateway"}),
+		clockSkew: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "terbayar_clock_skew_seconds", Help: "How far this worker's clock is ahead of that of Redis; negative: behind.",
+		}),
+		durability: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "terbayar_redis_durability", Help: "1 for the value of REDIS_DURABILITY that this worker runs with.",
+		}, []string{"mode"}),
+		primaryChanges: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "terbayar_redis_primary_changes", Help: "How often this worker has met another primary of Redis, or one that was restarted, since its start.",
+		}),
+		claimsPaused: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "terbayar_claims_paused", Help: "1 while this worker claims nothing because Redis does not acknowledge writes; else 0.",
+		}),
 		scrapeErrors: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "terbayar_scrape_errors_total", Help: "Things that a scrape could not read and left out: a gateway's payments, or the queues.",
 		}),
@@ -64,15 +90,16 @@ func NewMetrics(inspector *asynq.Inspector, ledger Census) *Metrics {
 	})
 	build.Set(1)
 	m.registry.MustRegister(
-		build, m.attempts, m.polls, m.latency, m.breakers, m.unreadable, m.scrapeErrors,
-		&ledgerCollector{census: ledger, errors: m.scrapeErrors},
-		&queueCollector{inspector: inspector, errors: m.scrapeErrors},
+		build, m.attempts, m.polls, m.latency, m.breakers, m.unreadable, m.paused, m.loginFailed, m.clockSkew, m.durability, m.claimsPaused, m.primaryChanges, m.scrapeErrors,
+		&redisCollector{redis}, newLedgerCollector(ledger, redis, m.scrapeErrors), newQueueCollector(inspector, redis, m.scrapeErrors),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	for _, g := range payment.Gateways() {
 		m.polls.WithLabelValues(string(g))
 		m.breakers.WithLabelValues(string(g))
 		m.unreadable.WithLabelValues(string(g))
+		m.paused.WithLabelValues(string(g))
+		m.loginFailed.WithLabelValues(string(g))
 	}
 	return m
 }
@@ -101,16 +128,49 @@ func (m *Metrics) Breaker(g payment.Gateway, state int) {
 	m.breakers.WithLabelValues(string(g)).Set(float64(state))
 }
 
+// Paused tells whether a gateway is paused because of refusals in a row.
+func (m *Metrics) Paused(g payment.Gateway, paused bool) {
+	m.paused.WithLabelValues(string(g)).Set(truth(paused))
+}
+
+// LoginFailed tells whether the latest login to a gateway has failed.
+func (m *Metrics) LoginFailed(g payment.Gateway, failed bool) {
+	m.loginFailed.WithLabelValues(string(g)).Set(truth(failed))
+}
+
+// ClockSkew tells how far this worker's clock is ahead of that of Redis.
+func (m *Metrics) ClockSkew(ahead time.Duration) { m.clockSkew.Set(ahead.Seconds()) }
+
+// Durability tells the value of REDIS_DURABILITY that is in force.
+func (m *Metrics) Durability(mode string) {
+	m.durability.Reset()
+	m.durability.WithLabelValues(mode).Set(1)
+}
+
+// PrimaryChanges tells how often another primary of Redis was met since the start.
+func (m *Metrics) PrimaryChanges(n int) { m.primaryChanges.Set(float64(n)) }
+
+// ClaimsPaused tells whether claims are paused because Redis does not acknowledge
+// writes.
+func (m *Metrics) ClaimsPaused(paused bool) { m.claimsPaused.Set(truth(paused)) }
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
 // statusCode is http:NNN, or SNAP's seven digits, which begin with the HTTP status.
 var statusCode = regexp.MustCompile(`^(?:http:([1-5])[0-9]{2}|([1-5])[0-9]{6})$`)
 
-// codeClass is one of the ten classes of the retry policy's codes.
+// codeClass is one of the eleven classes of the retry policy's codes.
 func codeClass(code string) string {
 	if m := statusCode.FindStringSubmatch(code); m != nil {
 		return m[1] + m[2] + "xx"
 	}
 	switch code {
-	case retrypolicy.CodeRefused, retrypolicy.CodeUnsent, retrypolicy.CodeUnknown, retrypolicy.CodeUnreadable:
+	case retrypolicy.CodeRefused, retrypolicy.CodeUnsent, retrypolicy.CodeUnknown, retrypolicy.CodeUnreadable, retrypolicy.CodeUndecryptable:
 		return code
 	default:
 		return "other"

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 
 	"terbayar/internal/ledger"
 	"terbayar/internal/payment"
+	"terbayar/internal/redishealth"
 	"terbayar/internal/version"
 )
 
@@ -30,10 +32,18 @@ func (c census) Census(_ context.Context, g payment.Gateway) (ledger.Census, err
 
 func empty(payment.Gateway) (ledger.Census, error) { return ledger.Census{}, nil }
 
+// fit is a Redis that answers and takes writes.
+var fit = health{Up: true, Writable: true}
+
+// health is how Redis is.
+type health redishealth.State
+
+func (h health) State() redishealth.State { return redishealth.State(h) }
+
 // newMetrics has the queues of an empty Redis.
 func newMetrics(t *testing.T, c census) *Metrics {
 	t.Helper()
-	return NewMetrics(inspector(t, miniredis.RunT(t).Addr()), c)
+	return NewMetrics(inspector(t, miniredis.RunT(t).Addr()), c, fit)
 }
 
 func inspector(t *testing.T, addr string) *asynq.Inspector {
@@ -69,6 +79,12 @@ func TestCounters(t *testing.T) {
 	m.Poll(payment.AMDigiPay)
 	m.Poll(payment.AMDigiPay)
 	m.Breaker(payment.Paydia, 2)
+	m.Paused(payment.AMDigiPay, true)
+	m.LoginFailed(payment.Paydia, true)
+	m.ClockSkew(-1500 * time.Millisecond)
+	m.Durability("none")
+	m.Durability("auto")
+	m.ClaimsPaused(true)
 	for _, want := range []string{
 		`terbayar_attempts_total{action="verify",code_class="5xx",gateway="paydia",kind="submit"} 3`,
 		`terbayar_attempts_total{action="accept",code_class="2xx",gateway="amdigipay",kind="lookup"} 1`,
@@ -76,6 +92,13 @@ func TestCounters(t *testing.T) {
 		`terbayar_polls_total{gateway="paydia"} 0`,
 		`terbayar_gateway_breaker_state{gateway="amdigipay"} 0`,
 		`terbayar_gateway_breaker_state{gateway="paydia"} 2`,
+		`terbayar_gateway_paused{gateway="amdigipay"} 1`,
+		`terbayar_gateway_paused{gateway="paydia"} 0`,
+		`terbayar_gateway_login_failed{gateway="amdigipay"} 0`,
+		`terbayar_gateway_login_failed{gateway="paydia"} 1`,
+		`terbayar_clock_skew_seconds -1.5`,
+		`terbayar_redis_durability{mode="auto"} 1`,
+		`terbayar_claims_paused 1`,
 		`terbayar_scrape_errors_total 0`,
 		`terbayar_build_info{commit="` + version.Commit() + `",goversion="` + runtime.Version() + `",version="` + version.Release + `"} 1`,
 	} {
@@ -91,7 +114,7 @@ func TestCounters(t *testing.T) {
 func TestCodeClass(t *testing.T) {
 	for code, want := range map[string]string{
 		"2006300": "2xx", "4016301": "4xx", "http:302": "3xx", "http:100": "1xx", "http:599": "5xx",
-		"error:true": "error:true", "net:unsent": "net:unsent", "net:unknown": "net:unknown", "body:unreadable": "body:unreadable",
+		"error:true": "error:true", "net:unsent": "net:unsent", "net:unknown": "net:unknown", "body:unreadable": "body:unreadable", "token:undecryptable": "token:undecryptable",
 		"": "other", "200": "other", "20063": "other", "http:999": "other", "9006300": "other", "INV-1": "other", "20063001": "other",
 	} {
 		if got := codeClass(code); got != want {
@@ -167,7 +190,7 @@ func TestCensus(t *testing.T) {
 		}
 		return ledger.Census{
 			Counts:        map[payment.Status]int64{payment.Verifying: 2, payment.Paid: 7},
-			OldestUnknown: 90 * time.Second, OldestQueued: 1500 * time.Millisecond,
+			OldestUnknown: 90 * time.Second, OldestQueued: -time.Hour, // a clock that was set back makes no negative age
 		}, nil
 	})
 	page := scrape(t, m)
@@ -176,19 +199,91 @@ func TestCensus(t *testing.T) {
 		`terbayar_payments{gateway="amdigipay",status="verifying"} 2`,
 		`terbayar_payments{gateway="amdigipay",status="needs_review"} 0`,
 		`terbayar_oldest_unknown_age_seconds{gateway="amdigipay"} 90`,
-		`terbayar_oldest_queued_age_seconds{gateway="amdigipay"} 1.5`,
+		`terbayar_oldest_queued_age_seconds{gateway="amdigipay"} 0`,
 		`terbayar_polls_total{gateway="paydia"} 0`,
 	} {
 		if !strings.Contains(page, want+"\n") {
 			t.Errorf("no %s in\n%s", want, ours(page))
 		}
 	}
-	if strings.Contains(page, `terbayar_payments{gateway="paydia"`) || strings.Contains(page, `terbayar_oldest_unknown_age_seconds{gateway="paydia"`) {
-		t.Errorf("a census that failed is shown:\n%s", ours(page))
+	for _, name := range []string{"terbayar_payments", "terbayar_oldest_unknown_age_seconds", "terbayar_oldest_queued_age_seconds"} {
+		if strings.Contains(page, name+`{gateway="paydia"`) {
+			t.Errorf("a census that failed is shown:\n%s", ours(page))
+		}
 	}
 	if got := testutil.ToFloat64(m.scrapeErrors); got != 1 {
 		t.Errorf("%v scrape errors, want 1", got)
 	}
+}
+
+// TestRedis: the page says how Redis is. Of one that is down nothing is asked.
+func TestRedis(t *testing.T) {
+	for _, row := range []struct {
+		redis  health
+		want   string
+		asked  bool
+		errors float64
+	}{
+		{fit, "terbayar_redis_up 1\nterbayar_redis_writable 1\n", true, 0},
+		{health{Up: true, Writable: true, UsedMemory: 50, MaxMemory: 200}, "terbayar_redis_memory_used_ratio 0.25\nterbayar_redis_up 1\nterbayar_redis_writable 1\n", true, 0},
+		{health{Up: true, Full: true, UsedMemory: 300, MaxMemory: 200}, "terbayar_redis_memory_used_ratio 1.5\nterbayar_redis_up 1\nterbayar_redis_writable 0\n", true, 0},
+		{health{}, "terbayar_redis_up 0\nterbayar_redis_writable 0\n", false, 3},
+	} {
+		var asked atomic.Bool
+		m := NewMetrics(inspector(t, miniredis.RunT(t).Addr()), census(func(payment.Gateway) (ledger.Census, error) {
+			asked.Store(true)
+			return ledger.Census{}, nil
+		}), row.redis)
+		page := scrape(t, m)
+		var got strings.Builder
+		for line := range strings.Lines(page) {
+			if strings.HasPrefix(line, "terbayar_redis_") {
+				got.WriteString(line)
+			}
+		}
+		if got.String() != row.want || asked.Load() != row.asked || strings.Contains(page, "terbayar_payments{") != row.asked {
+			t.Errorf("%+v: asked %v\n%s", row.redis, asked.Load(), ours(page))
+		}
+		if n := testutil.ToFloat64(m.scrapeErrors); n != row.errors {
+			t.Errorf("%+v: %v scrape errors, want %v", row.redis, n, row.errors)
+		}
+	}
+}
+
+// TestSlowRedis: a scrape waits only briefly, shows the answer before where there is a
+// recent one, and asks nothing twice at once.
+func TestSlowRedis(t *testing.T) {
+	var asked atomic.Int64
+	answers := make(chan ledger.Census)
+	m := newMetrics(t, func(g payment.Gateway) (ledger.Census, error) {
+		if g == payment.Paydia {
+			return ledger.Census{}, nil
+		}
+		asked.Add(1)
+		return <-answers, nil
+	})
+	show := func(want string) {
+		t.Helper()
+		begun := time.Now()
+		page := scrape(t, m)
+		if d := time.Since(begun); d > scrapeTimeout {
+			t.Errorf("took %s", d)
+		}
+		if !strings.Contains(page, `terbayar_payments{gateway="paydia",status="paid"} 0`) || strings.Contains(page, `gateway="amdigipay",status="paid"`) != (want != "") || !strings.Contains(page, want) {
+			t.Errorf("no %q in\n%s", want, ours(page))
+		}
+	}
+	show("")
+	show("")
+	if n := asked.Load(); n != 1 {
+		t.Errorf("asked %d times", n)
+	}
+	answers <- ledger.Census{Counts: map[payment.Status]int64{payment.Paid: 7}}
+	for asked.Load() == 1 { // the answer may not have been taken note of yet
+		show(`terbayar_payments{gateway="amdigipay",status="paid"} 7`)
+	}
+	show(`terbayar_payments{gateway="amdigipay",status="paid"} 7`)
+	close(answers)
 }
 
 // The names are those that asynqmon expects.
@@ -201,7 +296,7 @@ func TestQueues(t *testing.T) {
 	if err := client.Close(); err != nil {
 		t.Fatal(err)
 	}
-	m := NewMetrics(inspector(t, addr), census(empty))
+	m := NewMetrics(inspector(t, addr), census(empty), fit)
 	for range 2 { // twice: nothing is used up or registered by a scrape
 		page := scrape(t, m)
 		for _, want := range []string{
@@ -232,10 +327,10 @@ func TestQueuesWithoutRedis(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, addr := range []string{silent.Addr().String(), closed.Addr().String()} {
-		m := NewMetrics(inspector(t, addr), census(empty))
+		m := NewMetrics(inspector(t, addr), census(empty), fit)
 		begun := time.Now()
 		page := scrape(t, m)
-		if d := time.Since(begun); d > 2*scrapeTimeout {
+		if d := time.Since(begun); d > scrapeTimeout {
 			t.Errorf("took %s", d)
 		}
 		if strings.Contains(page, "asynq_queue_size") || !strings.Contains(page, "terbayar_payments{") {

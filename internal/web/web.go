@@ -3,11 +3,9 @@
 package web
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"sync/atomic"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -17,6 +15,7 @@ import (
 // Options is what the HTTP side needs to know.
 type Options struct {
 	Redis   redis.UniversalClient
+	Ready   func() error // why the worker cannot work right now, at once; nil when it can
 	Ledger  *ledger.Ledger
 	Metrics http.Handler
 	Users   Users // who may see the web UI; empty: loopback callers only
@@ -24,14 +23,14 @@ type Options struct {
 
 // Site is the HTTP side. It is not ready until it is told so.
 type Site struct {
-	redis redis.UniversalClient
+	fit   func() error
 	ready atomic.Bool
 	mux   *http.ServeMux
 }
 
 // New builds the HTTP side.
 func New(o Options) *Site {
-	s := &Site{redis: o.Redis, mux: http.NewServeMux()}
+	s := &Site{fit: o.Ready, mux: http.NewServeMux()}
 	s.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	s.mux.HandleFunc("GET /readyz", s.readyz)
 	s.mux.Handle("GET /metrics", o.Metrics)
@@ -48,19 +47,13 @@ func (s *Site) SetReady(ready bool) { s.ready.Store(ready) }
 // ServeHTTP implements http.Handler.
 func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
 
-// readyTimeout bounds the one question that readiness asks of Redis; a probe of
-// Kubernetes waits for one second by default.
-const readyTimeout = 800 * time.Millisecond
-
-func (s *Site) readyz(w http.ResponseWriter, r *http.Request) {
+func (s *Site) readyz(w http.ResponseWriter, _ *http.Request) {
 	if !s.ready.Load() {
 		http.Error(w, "starting or shutting down", http.StatusServiceUnavailable)
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
-	defer cancel()
-	if err := s.redis.Ping(ctx).Err(); err != nil {
-		http.Error(w, "redis does not answer", http.StatusServiceUnavailable)
+	if err := s.fit(); err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return
 	}
 	fmt.Fprintln(w, "ready")

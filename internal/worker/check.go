@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"strings"
 	"time"
@@ -12,8 +13,11 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"terbayar/internal/clients"
+	"terbayar/internal/durable"
+	"terbayar/internal/ledger"
 	"terbayar/internal/payment"
 	"terbayar/internal/redisconn"
+	"terbayar/internal/redishealth"
 	"terbayar/internal/retrypolicy"
 )
 
@@ -29,7 +33,10 @@ func Check(ctx context.Context, cfg Config, client redis.UniversalClient, out io
 	r.settings(cfg, client)
 	r.policy(cfg)
 	r.payloadKeys(cfg)
-	r.redis(ctx, client)
+	if r.redis(ctx, client) {
+		r.durability(ctx, cfg)
+		r.customerTokens(ctx, cfg, client)
+	}
 	r.gateway(ctx, payment.AMDigiPay, cfg.AMDigiPay.Enabled(), access{
 		open:       func() (clients.Gateway, error) { return amdigipayClient(cfg, clients.NewTransport()) },
 		address:    "AMDIGIPAY_BASE_URL",
@@ -115,7 +122,8 @@ func (r *report) payloadKeys(cfg Config) {
 // has several addresses.
 const redisCheckTimeout = 8 * time.Second
 
-func (r *report) redis(ctx context.Context, client redis.UniversalClient) {
+// redis reports whether Redis can be used.
+func (r *report) redis(ctx context.Context, client redis.UniversalClient) (usable bool) {
 	const what = "redis"
 	end := time.Now().Add(redisCheckTimeout)
 	ctx, cancel := context.WithDeadline(ctx, end)
@@ -128,13 +136,85 @@ func (r *report) redis(ctx context.Context, client redis.UniversalClient) {
 		r.fail(what, fmt.Sprintf("gives no answer within %s: see REDIS_URL and the network on the way", redisCheckTimeout))
 	case err != nil:
 		r.fail(what, fmt.Sprintf("cannot be used (%s): see REDIS_URL and REDIS_PASSWORD", strings.TrimPrefix(err.Error(), "redisconn: check: ")))
+	case r.unwritable(ctx, client):
 	case len(warnings) > 0:
 		for _, w := range warnings {
 			r.line("warn", what, w)
 		}
+		return true
 	default:
 		r.ok(what, "answers, and is fit to keep payments (version, eviction policy, append-only file)")
+		return true
 	}
+	return false
+}
+
+// customerTokens tries the keys on what enqueue has encrypted with them. It says
+// nothing where all is well, or there is nothing to try them on.
+func (r *report) customerTokens(ctx context.Context, cfg Config, client redis.UniversalClient) {
+	sealer, err := cfg.Payload.Sealer()
+	if err != nil || !cfg.Paydia.Enabled() {
+		return // which is told elsewhere
+	}
+	ctx, cancel := context.WithTimeout(ctx, redisCheckTimeout)
+	defer cancel()
+	complaint, err := decryptable(ctx, ledger.NewReader(client), sealer)
+	switch {
+	case err != nil:
+		r.fail("payload keys", "cannot be tried on the payments in Redis: "+err.Error())
+	case complaint != "":
+		r.fail("payload keys", complaint)
+	}
+}
+
+// durability looks whether Redis gives what REDIS_DURABILITY wants, and whether the clocks
+// agree.
+func (r *report) durability(ctx context.Context, cfg Config) {
+	const what, clocks = "durability", "clocks"
+	ctx, cancel := context.WithTimeout(ctx, redisCheckTimeout)
+	defer cancel()
+	writes, closeAll, err := cfg.Redis.OpenDurable(ledger.DurabilityKey, slog.New(slog.DiscardHandler))
+	if err != nil {
+		r.wrong(what, err)
+		return
+	}
+	defer func() { _ = closeAll() }()
+	switch err := writes.Start(ctx); {
+	case errors.Is(err, durable.ErrUnfit):
+		r.fail(what, err.Error())
+		return
+	case err != nil:
+		return // that Redis cannot be used was told
+	}
+	for _, w := range writes.Warnings() {
+		r.line("warn", what, w)
+	}
+	s := writes.Status()
+	how := fmt.Sprintf("REDIS_DURABILITY is %s: a write waits for %d replicas of %d", s.Mode, s.Needed, s.Replicas)
+	if s.Fsync {
+		how += " and for an fsync"
+	}
+	r.ok(what, how)
+	var ahead, behind time.Duration
+	nodes := writes.Clocks(ctx)
+	for _, by := range nodes {
+		ahead, behind = max(ahead, by), min(behind, by)
+	}
+	if ahead-behind > durable.MaxSkew {
+		r.fail(clocks, fmt.Sprintf("of this machine and of %d nodes of Redis are %s apart: gateways, expiry dates and a failover need them to agree within %s",
+			len(nodes), (ahead-behind).Round(time.Millisecond), durable.MaxSkew))
+		return
+	}
+	r.ok(clocks, fmt.Sprintf("of this machine and of %d nodes of Redis agree", len(nodes)))
+}
+
+// unwritable tries whether Redis takes writes: one that is full answers all the same.
+func (r *report) unwritable(ctx context.Context, client redis.UniversalClient) bool {
+	err := redishealth.Look(ctx, client).Err()
+	if err != nil {
+		r.fail("redis", strings.TrimPrefix(err.Error(), "redis "))
+	}
+	return err != nil
 }
 
 // access is the way to a gateway, and the names of the settings on it.

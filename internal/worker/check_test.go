@@ -193,6 +193,8 @@ func TestCheckRedis(t *testing.T) {
 	}{
 		{"maxmemory-policy", "allkeys-lru", "FAIL redis", "maxmemory-policy is allkeys-lru and must be noeviction", worker.ErrCheck},
 		{"appendonly", "no", "warn redis", "appendonly is off", nil},
+		{"maxmemory", "1", "FAIL redis", "is full and refuses writes", worker.ErrCheck},
+		{"min-replicas-to-write", "1", "FAIL redis", "NOREPLICAS", worker.ErrCheck},
 		{"requirepass", "hunter2", "FAIL redis", "REDIS_PASSWORD", worker.ErrCheck},
 	} {
 		t.Run(row.parameter, func(t *testing.T) {

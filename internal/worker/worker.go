@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/hibiken/asynq"
@@ -26,6 +25,8 @@ import (
 	"terbayar/internal/ledger"
 	"terbayar/internal/payment"
 	"terbayar/internal/redisconn"
+	"terbayar/internal/redishealth"
+	"terbayar/internal/refusals"
 	"terbayar/internal/retrypolicy"
 	"terbayar/internal/secret"
 	"terbayar/internal/statuspoll"
@@ -54,6 +55,8 @@ type House struct {
 	log      *slog.Logger
 	redis    redis.UniversalClient
 	writes   *durable.Writer
+	health   *redishealth.Watch
+	sealer   *secret.Sealer
 	ledger   *ledger.Ledger
 	listener net.Listener
 	site     *web.Site
@@ -85,7 +88,14 @@ func Build(cfg Config, client redis.UniversalClient, writes *durable.Writer, log
 	now := time.Now
 	book := ledger.New(ledger.Options{Redis: client, Writes: writes, Stream: cfg.Events.Stream, Now: now, Log: log})
 	inspector := asynq.NewInspectorFromRedisClient(client)
-	metrics := telemetry.NewMetrics(inspector, book)
+	health := redishealth.New(client, now, log)
+	metrics := telemetry.NewMetrics(inspector, book, health)
+	writes.Observe(func(s durable.Status) {
+		metrics.ClockSkew(-s.Skew)
+		metrics.ClaimsPaused(s.Paused != "")
+		metrics.PrimaryChanges(s.Changes)
+	})
+	metrics.Durability(string(cfg.Redis.Durability))
 	observe := observer(log, metrics)
 	enqueuer := tasks.NewEnqueuer(client, now)
 
@@ -94,7 +104,7 @@ func Build(cfg Config, client redis.UniversalClient, writes *durable.Writer, log
 		Times:        submit.Times{Send: cfg.Worker.SendBudget(cfg.Redis.LongestWait()), Lease: cfg.Worker.ClaimLease(cfg.Redis.LongestWait())},
 		PollInterval: cfg.Worker.StatusPollInterval,
 		QueueTTL:     map[payment.Gateway]time.Duration{payment.Paydia: time.Duration(cfg.Paydia.QueueTTL)},
-		Now:          now, OnLogin: loginWatch(log), OnAttempt: observe,
+		Now:          now, OnLogin: func(payment.Gateway, error) {}, OnAttempt: observe, // the gates tell of logins, those for lookups included
 		OnExpired: func(r *ledger.Record) {
 			log.Warn("payment expired: not sent in time", "gateway", r.Gateway, "transaction_id", r.TransactionID, "expires_at", r.ExpiresAt)
 		},
@@ -109,15 +119,21 @@ func Build(cfg Config, client redis.UniversalClient, writes *durable.Writer, log
 			log.Error("records cannot be read, or are of another version: they are put off", "gateway", g, "records", len(ids), "error", why)
 		},
 	}
+	watch := newLoginWatch(log, now, metrics.LoginFailed)
 	newGate := func(g payment.Gateway, limit config.Rate) *gate.Gate {
 		submitter.Gates[g] = gate.New(gate.Options{
 			Gateway: g, Failures: cfg.Worker.BreakerFailures, Pause: cfg.Worker.BreakerPause,
 			Requests: limit.Requests, Per: limit.Per, Redis: client,
+			Refusals: refusals.New(refusals.Options{
+				Gateway: g, Limit: cfg.Worker.Refusals, Redis: client, Accepted: book.Accepted,
+				Now: now, Log: log, OnPaused: func(paused bool) { metrics.Paused(g, paused) },
+			}),
 			Now: now, Log: log, OnState: func(state int) { metrics.Breaker(g, state) },
+			OnLogin: func(err error) { watch.told(g, err) },
 		})
 		return submitter.Gates[g]
 	}
-	h := &House{cfg: cfg, log: log, redis: client, writes: writes, ledger: book, gates: submitter.Gates}
+	h := &House{cfg: cfg, log: log, sealer: sealer, redis: client, writes: writes, health: health, ledger: book, gates: submitter.Gates}
 	if cfg.AMDigiPay.Enabled() {
 		client, err := amdigipayClient(cfg, metrics.Transport(payment.AMDigiPay, clients.NewTransport()))
 		if err != nil {
@@ -155,14 +171,14 @@ func Build(cfg Config, client redis.UniversalClient, writes *durable.Writer, log
 		},
 		Poll: func(ctx context.Context, g payment.Gateway) error {
 			metrics.Poll(g)
-			return poller.Poll(ctx, g)
+			return watch.knows(poller.Poll(ctx, g))
 		},
 	})
 	h.ticker = &statuspoll.Ticker{
 		Ledger: book, Gateways: h.gateways, Enqueue: enqueuer.Poll,
 		Every: min(time.Second, cfg.Worker.StatusPollInterval), Now: now, Log: log,
 	}
-	h.site = web.New(web.Options{Redis: client, Ledger: book, Metrics: metrics.Handler(), Users: users})
+	h.site = web.New(web.Options{Redis: client, Ready: health.Err, Ledger: book, Metrics: metrics.Handler(), Users: users})
 	h.warn(sealer, policy)
 	if h.listener, err = net.Listen("tcp", cfg.Worker.HTTPAddr); err != nil {
 		return nil, config.Wrong("WORKER_HTTP_ADDR", err)
@@ -287,8 +303,18 @@ func (h *House) live(ctx context.Context) error {
 	h.log.Info("worker starts", "version", version.String(), "http", h.Addr().String(), "gateways", h.gateways,
 		"concurrency", h.cfg.Worker.Concurrency, "poll", h.cfg.Worker.StatusPollInterval.String())
 
+	watching, stopWatching := context.WithCancel(context.WithoutCancel(ctx)) // to the very end, as the HTTP side
+	defer stopWatching()
+	go h.health.Run(watching)
 	if err := h.awaitRedis(ctx); err != nil || ctx.Err() != nil {
 		return err
+	}
+	go h.writes.Watch(watching)
+	if slices.Contains(h.gateways, payment.Paydia) {
+		// Where Redis does not tell right now, every payment will.
+		if complaint, err := decryptable(ctx, h.ledger, h.sealer); err == nil && complaint != "" {
+			h.log.Error(complaint)
+		}
 	}
 	if err := h.tasks.Start(); err != nil {
 		return err
@@ -300,9 +326,9 @@ func (h *House) live(ctx context.Context) error {
 		defer close(ticked)
 		h.ticker.Run(ticking)
 	}()
-	watching, stopWatching := context.WithCancel(context.Background())
-	defer stopWatching()
-	go h.writes.Watch(watching) // to the very end: requests under way have yet to be recorded
+	for _, g := range h.gates {
+		go g.Watch(ticking)
+	}
 	h.site.SetReady(true)
 	h.log.Info("worker is ready")
 
@@ -356,23 +382,6 @@ func (h *House) awaitRedis(ctx context.Context) error {
 		h.log.Warn("redis: " + w)
 	}
 	return err
-}
-
-// loginWatch tells of a gateway that cannot be logged in to: once when that
-// begins, and once when it is over.
-func loginWatch(log *slog.Logger) func(payment.Gateway, error) {
-	var out sync.Map // the gateways that it is so with
-	return func(g payment.Gateway, err error) {
-		if err == nil {
-			if _, was := out.LoadAndDelete(g); was {
-				log.Info("the gateway can be logged in to again", "gateway", g)
-			}
-			return
-		}
-		if _, was := out.LoadOrStore(g, true); !was {
-			log.Error("the gateway cannot be logged in to: its payments wait, no attempt is spent", "gateway", g, "error", err)
-		}
-	}
 }
 
 // observer writes one line an attempt and counts it.

@@ -104,6 +104,9 @@ func (c *Client) Authenticate(ctx context.Context) error {
 // DropToken implements clients.Gateway.
 func (c *Client) DropToken(g clients.TokenGeneration) { c.session.Drop(g) }
 
+// RenewToken implements clients.Gateway.
+func (c *Client) RenewToken(g clients.TokenGeneration) { c.session.Renew(g) }
+
 // NewExternalID implements clients.Gateway: AM has no such thing.
 func (c *Client) NewExternalID() string { return "" }
 

@@ -61,6 +61,7 @@ func (c *Client) read(a *clients.Answer, operation, service string, content []by
 	if a.Code != "200"+service+"00" {
 		return false
 	}
+	c.session.Worked(a.Token)
 	if json.Unmarshal(content, v) != nil {
 		c.sender.Unreadable(a, operation, "the answer cannot be read")
 		return false

@@ -105,6 +105,9 @@ func (c *Client) Authenticate(ctx context.Context) error {
 // DropToken implements clients.Gateway.
 func (c *Client) DropToken(g clients.TokenGeneration) { c.session.Drop(g) }
 
+// RenewToken implements clients.Gateway.
+func (c *Client) RenewToken(g clients.TokenGeneration) { c.session.Renew(g) }
+
 // externalIDs is how many numbers can follow the date in an X-EXTERNAL-ID.
 var externalIDs = new(big.Int).Exp(big.NewInt(10), big.NewInt(28), nil)
 

@@ -118,6 +118,7 @@ WORKER_SHUTDOWN_TIMEOUT: {{ .shutdownTimeout | quote }}
 GATEWAY_TIMEOUT: {{ .gatewayTimeout | quote }}
 GATEWAY_BREAKER_FAILURES: {{ .breakerFailures | int | quote }}
 GATEWAY_BREAKER_PAUSE: {{ .breakerPause | quote }}
+GATEWAY_REFUSALS: {{ .refusals | int | quote }}
 STATUS_POLL_INTERVAL: {{ .statusPollInterval | quote }}
 STATUS_SWEEP_INTERVAL: {{ .statusSweepInterval | quote }}
 EXPIRY_GRACE: {{ .expiryGrace | quote }}

@@ -1,0 +1,51 @@
+package worker_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"terbayar/internal/intake"
+	"terbayar/internal/ledger"
+	"terbayar/internal/payment"
+	"terbayar/internal/secret"
+	"terbayar/internal/worker"
+)
+
+// TestCheckKeys: a check tells that enqueue encrypts with another key, and which,
+// before any payment is sent.
+func TestCheckKeys(t *testing.T) {
+	s := newStage(t)
+	key := secret.NewKey()
+	sealer, err := secret.NewSealer(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	taker := &intake.Intake{
+		Ledger: ledger.New(s.redis.Client(t), ledger.DefaultStream, time.Now), Sealer: sealer,
+		Enqueue: func(context.Context, payment.Key, payment.Rupiah) error { return nil },
+	}
+	var lines []intake.Line
+	for i := range 3 {
+		lines = append(lines, intake.Line{Number: i + 1, Text: fmt.Appendf(nil, `{"gateway":"paydia","customer_token":"eyJ.x","payment":{"partnerReferenceNo":"ORD-%d",`+
+			`"merchantId":"240327001000000","amount":{"value":"10000.00","currency":"IDR"},"title":"Payment"}}`, i)})
+	}
+	for _, a := range taker.Create(t.Context(), lines) {
+		if a.Result != intake.Enqueued {
+			t.Fatal(a)
+		}
+	}
+	got, err := s.check(t)
+	if !errors.Is(err, worker.ErrCheck) || !slices.ContainsFunc(got, func(line string) bool {
+		return strings.HasPrefix(line, "FAIL  payload keys") && strings.Contains(line, "3 of 3") && strings.Contains(line, sealer.KeyIDs()[0])
+	}) {
+		t.Errorf("%v\n%s", err, strings.Join(got, "\n"))
+	}
+	if got, err := s.check(t, "--payload-keys="+secret.NewKey().Reveal()+","+key.Reveal()); err != nil {
+		t.Errorf("%v\n%s", err, strings.Join(got, "\n"))
+	}
+}
