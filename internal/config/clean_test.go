@@ -34,7 +34,7 @@ func TestEverySettingIsClean(t *testing.T) {
 
 // TestExceptions: what may end in a space or a newline all the same.
 func TestExceptions(t *testing.T) {
-	key := string(pemKey(t, "RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(rsaKeyOf(t, 2048))))
+	key := pemKey(t, "RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(rsaKeyOf(t, 2048)))
 	paydia := map[string]string{"PAYDIA_CLIENT_ID": "c", "PAYDIA_CLIENT_SECRET": "s", "PAYDIA_CUSTOMER_TOKEN_PREFIX": "Bearer "}
 	for _, form := range []string{key, strings.TrimSpace(key), key + "\n", strings.ReplaceAll(key, "\n", "\r\n"), strings.ReplaceAll(strings.TrimSpace(key), "\n", `\n`)} {
 		paydia["PAYDIA_PRIVATE_KEY"] = form

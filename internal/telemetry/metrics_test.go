@@ -237,7 +237,7 @@ func TestRedis(t *testing.T) {
 		page := scrape(t, m)
 		var got strings.Builder
 		for line := range strings.Lines(page) {
-			if strings.HasPrefix(line, "terbayar_redis_") {
+			if strings.HasPrefix(line, "terbayar_redis_") && !strings.HasPrefix(line, "terbayar_redis_primary_changes") {
 				got.WriteString(line)
 			}
 		}

@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"terbayar/internal/intake"
-	"terbayar/internal/ledger"
 	"terbayar/internal/payment"
+	"terbayar/internal/rig"
 	"terbayar/internal/secret"
 	"terbayar/internal/worker"
 )
@@ -26,7 +26,7 @@ func TestCheckKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	taker := &intake.Intake{
-		Ledger: ledger.New(s.redis.Client(t), ledger.DefaultStream, time.Now), Sealer: sealer,
+		Ledger: rig.NewLedger(s.redis.Client(t), time.Now), Sealer: sealer,
 		Enqueue: func(context.Context, payment.Key, payment.Rupiah) error { return nil },
 	}
 	var lines []intake.Line
