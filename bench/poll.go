@@ -62,7 +62,7 @@ func (d *desk) forward(by time.Duration) {
 	d.redis.SetTime(d.now)
 }
 
-func newDesk(ctx context.Context) (*desk, func(), error) {
+func newDesk() (*desk, func(), error) {
 	// Requests are counted here and no time is taken; an embedded Redis has a clock that
 	// can be moved.
 	embedded := miniredis.NewMiniRedis()
@@ -177,7 +177,7 @@ func measurePolls(ctx context.Context) ([]pollCost, error) {
 		{"1000 unknown outcomes, all of which exist, until all are found", gatewaysim.FaultLostAfter, payment.OnProcessing, strangers + outage},
 		{"1000 unknown outcomes, none of which exists, until all are held", gatewaysim.FaultLostBefore, payment.NeedsReview, strangers},
 	} {
-		d, stop, err := newDesk(ctx)
+		d, stop, err := newDesk()
 		if err != nil {
 			return nil, err
 		}
@@ -201,7 +201,7 @@ func measurePolls(ctx context.Context) ([]pollCost, error) {
 }
 
 func measureOpen(ctx context.Context) ([]pollCost, error) {
-	d, stop, err := newDesk(ctx)
+	d, stop, err := newDesk()
 	if err != nil {
 		return nil, err
 	}

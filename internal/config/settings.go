@@ -63,7 +63,7 @@ func (n *WaitReplicas) UnmarshalText(text []byte) error {
 	if err != nil {
 		return fmt.Errorf("%q is neither auto nor a number of replicas", text)
 	}
-	*n = WaitReplicas(number) //nolint:gosec // G115: of 8 bits
+	*n = WaitReplicas(number)
 	return nil
 }
 

@@ -154,7 +154,7 @@ var replicaAddress = regexp.MustCompile(`(?m)^slave\d+:ip=([^,]*),port=([1-9]\d*
 // Watch looks at the primary every second, and while claims are paused tries whether a
 // write is acknowledged, until the context ends.
 func (w *Writer) Watch(ctx context.Context) {
-	const every = lookEvery * 4 / 5 // before a write would have to look
+	const every time.Duration = lookEvery * 4 / 5 // before a write would have to look
 	wait := time.NewTimer(0)
 	defer wait.Stop()
 	backoff := probeBackoff()
@@ -172,7 +172,7 @@ func (w *Writer) Watch(ctx context.Context) {
 		if w.told != nil {
 			w.told(w.Status())
 		}
-		next := time.Duration(every)
+		next := every
 		if w.Paused() == "" {
 			backoff = probeBackoff()
 		} else if !w.probe(ctx) {
