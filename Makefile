@@ -24,6 +24,10 @@ lint: ## golangci-lint, at its pinned version
 walls: ## Check what the programs link
 	scripts/walls
 
+.PHONY: model
+model: ## The model of docs/model, checked by spin
+	scripts/model
+
 .PHONY: demo
 demo: ## All of it in one process, 14 payments to their end
 	go run ./cmd/demo
