@@ -81,6 +81,7 @@ type Writer struct {
 
 	mu      sync.Mutex
 	seen    view   // the latest look at the primary
+	stale   bool   // it no longer holds
 	changes int    // how often the primary has changed
 	paused  string // why nothing may be claimed; empty: it may
 	skewed  bool   // the clocks differ too much, and it was said
@@ -140,14 +141,14 @@ func (w *Writer) once(ctx context.Context, calls []Call) ([]*redis.Cmd, error) {
 	if err != nil {
 		return nil, err
 	}
-	replies, acknowledgements := w.send(ctx, node, v, calls)
+	replies, acknowledgements, listed := w.send(ctx, node, v, calls)
 	if missing := missingScripts(calls, replies); len(missing) > 0 {
 		for _, script := range missing {
 			if err := script.Load(ctx, node).Err(); err != nil {
 				return nil, err
 			}
 		}
-		replies, acknowledgements = w.send(ctx, node, v, calls)
+		replies, acknowledgements, listed = w.send(ctx, node, v, calls)
 	}
 	for _, r := range replies {
 		if err := r.Err(); passing(err) || redis.HasErrorPrefix(err, "NOSCRIPT") {
@@ -168,7 +169,33 @@ func (w *Writer) once(ctx context.Context, calls []Call) ([]*redis.Cmd, error) {
 			return replies, fmt.Errorf("%w: %s", ErrNotAcknowledged, a.what)
 		}
 	}
+	if listed != nil {
+		// A replica that has joined since the look may have acknowledged in place of one
+		// that lags, so all that are there now must have.
+		n, err := replicasInRole(listed)
+		switch {
+		case err != nil:
+			return nil, passingError{err}
+		case n > w.needed(v):
+			w.lookAgain()
+			return nil, passingError{errors.New("a replica has joined")}
+		}
+	}
 	return replies, nil
+}
+
+// replicasInRole is how many replicas a primary lists in its answer to ROLE.
+func replicasInRole(cmd *redis.Cmd) (int, error) {
+	role, err := cmd.Slice()
+	if err != nil {
+		return 0, err
+	}
+	if len(role) == 3 && role[0] == "master" {
+		if replicas, ok := role[2].([]any); ok {
+			return len(replicas), nil
+		}
+	}
+	return 0, errors.New("the node asked is no primary any more")
 }
 
 // acknowledgement is a WAIT or WAITAOF, and what it must come to.
@@ -178,8 +205,9 @@ type acknowledgement struct {
 	what string
 }
 
-// send sends scripts and acknowledgements in one pipeline, which is one connection.
-func (w *Writer) send(ctx context.Context, node *redis.Client, v view, calls []Call) (replies []*redis.Cmd, acks []acknowledgement) {
+// send sends scripts and acknowledgements in one pipeline, which is one connection, and,
+// where all replicas are waited for, asks which there are.
+func (w *Writer) send(ctx context.Context, node *redis.Client, v view, calls []Call) (replies []*redis.Cmd, acks []acknowledgement, listed *redis.Cmd) {
 	timeout := w.timeout(v).Milliseconds()
 	// Each command carries its own error, and the pipeline's is the first of them.
 	_, _ = node.Pipelined(ctx, func(pipe redis.Pipeliner) error {
@@ -189,12 +217,15 @@ func (w *Writer) send(ctx context.Context, node *redis.Client, v view, calls []C
 		if n := w.needed(v); n > 0 {
 			acks = append(acks, acknowledgement{pipe.Do(ctx, "wait", n, timeout), n, fmt.Sprintf("not every one of %d replicas has it", n)})
 		}
+		if w.options.Mode != None && w.options.Replicas < 0 && v.replid != "" {
+			listed = pipe.Do(ctx, "role")
+		}
 		if v.waitAOF {
 			acks = append(acks, acknowledgement{pipe.Do(ctx, "waitaof", 1, 0, timeout), 1, "it is not synced to disk"})
 		}
 		return nil
 	})
-	return replies, acks
+	return replies, acks, listed
 }
 
 func firstInt(cmd *redis.Cmd) (int, error) {

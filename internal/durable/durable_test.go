@@ -77,7 +77,7 @@ func TestReplicas(t *testing.T) {
 	g := redistest.NewGroup(t, 1)
 	primary := g.Nodes[0]
 	client := primary.Client(t)
-	w := writer(client, durable.Auto, durable.EveryReplica, 200*time.Millisecond)
+	w := writer(client, durable.Auto, durable.EveryReplica, time.Second)
 	if _, err := w.Do(t.Context(), call("1")); err != nil {
 		t.Fatal(err)
 	}

@@ -121,7 +121,14 @@ func (w *Writer) fresh() (view, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	age := w.options.Now().Sub(w.seen.at)
-	return w.seen, !w.seen.at.IsZero() && age >= 0 && age < lookEvery
+	return w.seen, !w.stale && !w.seen.at.IsZero() && age >= 0 && age < lookEvery
+}
+
+// lookAgain lets the next write look first.
+func (w *Writer) lookAgain() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.stale = true
 }
 
 // look asks the primary who it is, what time it has, and which replicas are connected;
@@ -195,7 +202,7 @@ func (w *Writer) noteReplica(ctx context.Context, node *redis.Client) error {
 func (w *Writer) keep(v, last view) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.seen = v
+	w.seen, w.stale = v, false
 	log := w.options.Log
 	if !last.at.IsZero() && v.replid != last.replid {
 		w.changes++

@@ -64,7 +64,7 @@ func TestTimeoutsThatContradict(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
 	r := s.run("worker", nil, "", "GATEWAY_TIMEOUT=3m", "WORKER_SHUTDOWN_TIMEOUT=4m")
-	const want = "GATEWAY_TIMEOUT: 3m0s is too long: to log in, to send and to record may take 6m18.5s, and a task has 5m0s"
+	const want = "GATEWAY_TIMEOUT: 3m0s is too long: to log in, to send and to record may take 6m18s, and a task has 5m0s"
 	if r.code != 2 || !strings.Contains(r.stderr, want) {
 		t.Errorf("%d %s, want %s", r.code, r.stderr, want)
 	}
