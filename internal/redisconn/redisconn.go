@@ -28,7 +28,7 @@ const (
 	ioTimeout   = 3 * time.Second
 	poolSize    = 128
 	// When a node is lost, connections die in silence, and each that is used costs
-	// its time-out. A worker has to notice within the ledger's vigil.
+	// its timeout.
 	idleTime = 3 * time.Second
 )
 

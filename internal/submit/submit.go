@@ -71,11 +71,10 @@ const (
 
 // How long a payment waits when its gateway cannot be logged in to: until the next
 // login may be made, within these bounds. Nothing has been claimed, sent or asked
-// then, and no attempt is spent.
-const (
-	LoginPause    = 5 * time.Second
-	maxLoginPause = 30 * time.Second // a worker with the right credentials may have come
-)
+// LoginPause is how long a payment waits when its gateway cannot be logged in to. Nothing
+// has been claimed, sent or asked then, and no attempt is spent. It is short, however
+// long this worker's next login is away: another worker may be able to log in.
+const LoginPause = 5 * time.Second
 
 // Submit takes one payment as far as it goes right now. The error is
 // ledger.ErrNotFound, or that of a Redis that cannot be used; the payment is then to be
@@ -156,9 +155,9 @@ func (s *Submitter) notNow(g payment.Gateway, err error) (Next, error) {
 	if closed, ok := errors.AsType[*gate.Closed](err); ok {
 		return Next{In: closed.Wait, Reason: err.Error()}, nil
 	}
-	if failure, ok := errors.AsType[*clients.Error](err); ok {
+	if errors.As(err, new(*clients.Error)) {
 		s.OnLogin(g, err)
-		return Next{In: min(max(failure.NextTry.Sub(s.Now()), LoginPause), maxLoginPause), Reason: err.Error()}, nil
+		return Next{In: LoginPause, Reason: err.Error()}, nil
 	}
 	return Next{}, fmt.Errorf("submit: %w", err)
 }

@@ -1,0 +1,43 @@
+package durable_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"terbayar/internal/durable"
+	"terbayar/internal/redistest"
+)
+
+// BenchmarkDo is what an acknowledged write costs beside one that is only answered: one
+// round trip each, on the same Redis, whose file is synced before every answer.
+func BenchmarkDo(b *testing.B) {
+	run := func(b *testing.B, client redis.UniversalClient, mode durable.Mode) {
+		w := writer(client, mode, durable.EveryReplica, time.Second)
+		trips := redistest.Count(client)
+		if _, err := w.Do(b.Context(), call("1")); err != nil {
+			b.Fatal(err)
+		}
+		before := trips.N()
+		for b.Loop() {
+			if _, err := w.Do(b.Context(), call("1")); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.ReportMetric(float64(trips.N()-before)/float64(b.N), "trips/op")
+	}
+	b.Run("no replica", func(b *testing.B) {
+		client := redistest.Server(b).Client(b)
+		b.Run("none", func(b *testing.B) { run(b, client, durable.None) })
+		b.Run("auto", func(b *testing.B) { run(b, client, durable.Auto) })
+	})
+	for _, replicas := range []int{1, 2} {
+		b.Run(fmt.Sprintf("%d replicas", replicas), func(b *testing.B) {
+			client := redistest.NewGroup(b, replicas).Nodes[0].Client(b)
+			b.Run("none", func(b *testing.B) { run(b, client, durable.None) })
+			b.Run("auto", func(b *testing.B) { run(b, client, durable.Auto) })
+		})
+	}
+}
