@@ -123,8 +123,11 @@ func TestSettingsRefused(t *testing.T) {
 func TestTimeouts(t *testing.T) {
 	check := read(t, chart+"/templates/_check.tpl")
 	for _, link := range []struct{ file, worker, chart string }{
-		{"internal/config/settings.go", `leaseMargin = 5 \* time\.Second\n`, `add \$gateway 5000 `},
-		{"internal/tasks/tasks.go", `SubmitTimeout = 5 \* time\.Minute\n`, `\(add \$gateway \$lease\) 300000 `},
+		{"internal/config/settings.go", `sendSlack = 5 \* time\.Second\n`, `\$send := add \$wait 5000 `},
+		{"internal/config/settings.go", `leaseMargin = 3 \* time\.Second\n`, `\$lease := add \$send \$gateway 3000 `},
+		{"internal/durable/durable.go", `EverySecTimeout = 2500 \* time\.Millisecond\n`, `\$wait := 2500 `},
+		{"internal/redisconn/redisconn.go", `MaxWaitTimeout = ioTimeout\n(?s:.*)ioTimeout += 3 \* time\.Second\n`, `ge \$wait 3000\)`},
+		{"internal/tasks/tasks.go", `SubmitTimeout = 5 \* time\.Minute\n`, `\(add \$gateway \$send \$lease\) 300000 `},
 	} {
 		if !regexp.MustCompile(link.worker).MatchString(read(t, repo+"/"+link.file)) || !regexp.MustCompile(link.chart).MatchString(check) {
 			t.Errorf("templates/_check.tpl (%s) and %s (%s) may differ", link.chart, link.file, link.worker)

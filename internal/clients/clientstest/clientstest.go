@@ -388,13 +388,13 @@ func (s Subject) unsent(t *testing.T) {
 		secured.Config.ErrorLog = log.New(io.Discard, "", 0)
 		secured.StartTLS()
 		t.Cleanup(secured.Close)
-		s.elsewhere(t, secured.URL, func(server *Server, g clients.Gateway) {
+		s.elsewhere(t, secured.URL, patience, func(server *Server, g clients.Gateway) {
 			check(t, server, g, "TLS handshake: certificate not trusted")
 		})
 	})
 	t.Run("no TLS", func(t *testing.T) {
 		plain := Serve(t, always(Reply{Then: Close}))
-		s.elsewhere(t, strings.Replace(plain.URL, "http:", "https:", 1), func(server *Server, g clients.Gateway) {
+		s.elsewhere(t, strings.Replace(plain.URL, "http:", "https:", 1), patience, func(server *Server, g clients.Gateway) {
 			check(t, server, g, "TLS handshake: ")
 		})
 	})
@@ -404,7 +404,7 @@ func (s Subject) unsent(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = silent.Close() })
-		s.elsewhere(t, "https://"+silent.Addr().String(), func(server *Server, g clients.Gateway) {
+		s.elsewhere(t, "https://"+silent.Addr().String(), haste, func(server *Server, g clients.Gateway) {
 			check(t, server, g, "TLS handshake: time-out")
 		})
 	})
@@ -420,11 +420,11 @@ func (s Subject) unsent(t *testing.T) {
 
 // elsewhere makes a client that logs in at a well-behaved server, and whose
 // other requests all go to another address.
-func (s Subject) elsewhere(t *testing.T, target string, use func(*Server, clients.Gateway)) {
+func (s Subject) elsewhere(t *testing.T, target string, timeout time.Duration, use func(*Server, clients.Gateway)) {
 	t.Helper()
 	server := Serve(t, s.farewell)
 	divert := &diversion{inner: clients.NewTransport(), from: server.URL, to: target}
-	g := s.loggedIn(t, server, Setup{Timeout: haste, Transport: divert})
+	g := s.loggedIn(t, server, Setup{Timeout: timeout, Transport: divert})
 	divert.on = true
 	use(server, g)
 }

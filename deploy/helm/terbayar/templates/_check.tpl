@@ -29,6 +29,9 @@ to change. The schema has looked at each value alone; here they are looked at to
 {{- if and (eq .mode "cluster") (ne (int .database) 0) }}
 {{- $wrong = append $wrong "redis.database: a cluster has database 0 only" }}
 {{- end }}
+{{- if and (eq .durability "replicas") (eq (toString .waitReplicas) "0") }}
+{{- $wrong = append $wrong "redis.waitReplicas is 0, although redis.durability is replicas: at least one must have every write" }}
+{{- end }}
 {{- if and .secretKeys.sentinelPassword (not .existingSecret) }}
 {{- $wrong = append $wrong "redis.existingSecret is missing, although redis.secretKeys.sentinelPassword is set" }}
 {{- end }}
@@ -69,19 +72,33 @@ to change. The schema has looked at each value alone; here they are looked at to
 {{- end }}
 {{- end }}
 
+{{- with $v.paydia.queueTTL }}
+{{- if and (ne . "off") (lt (include "terbayar.milliseconds" . | int) 1) }}
+{{- $wrong = append $wrong (printf "paydia.queueTTL: %s is less than 1ms" .) }}
+{{- end }}
+{{- end }}
+
 {{- /* The chain of time-outs, as internal/config and internal/worker check it at the start. */}}
 {{- with $v.worker }}
 {{- $gateway := include "terbayar.milliseconds" .gatewayTimeout | int }}
 {{- $shutdown := include "terbayar.milliseconds" .shutdownTimeout | int }}
-{{- $lease := add $gateway 5000 }}
+{{- $wait := 2500 }}
+{{- if ne $v.redis.waitTimeout "auto" }}
+{{- $wait = include "terbayar.milliseconds" $v.redis.waitTimeout | int }}
+{{- if or (lt $wait 1) (ge $wait 3000) }}
+{{- $wrong = append $wrong (printf "redis.waitTimeout: %s is not between 1ms and 3s, after which no answer of Redis is waited for" $v.redis.waitTimeout) }}
+{{- end }}
+{{- end }}
+{{- $send := add $wait 5000 }}
+{{- $lease := add $send $gateway 3000 }}
 {{- if lt $gateway 1 }}
 {{- $wrong = append $wrong (printf "worker.gatewayTimeout: %s is less than 1ms" .gatewayTimeout) }}
 {{- end }}
 {{- if ge $gateway $shutdown }}
 {{- $wrong = append $wrong (printf "worker.gatewayTimeout (%s) must be less than worker.shutdownTimeout (%s): a request in flight at shutdown could not finish" .gatewayTimeout .shutdownTimeout) }}
 {{- end }}
-{{- if ge (add $gateway $lease) 300000 }}
-{{- $wrong = append $wrong (printf "worker.gatewayTimeout: %s is too long: to log in, to send and to record may take %ds, and a task has 5m" .gatewayTimeout (div (add $gateway $lease) 1000)) }}
+{{- if ge (add $gateway $send $lease) 300000 }}
+{{- $wrong = append $wrong (printf "worker.gatewayTimeout: %s is too long: to log in, to send and to record may take %ds, and a task has 5m" .gatewayTimeout (div (add $gateway $send $lease) 1000)) }}
 {{- end }}
 {{- $grace := include "terbayar.worker.gracePeriod" $ | int }}
 {{- if le (mul $grace 1000) $shutdown }}

@@ -65,6 +65,11 @@ resources:
 {{/* The plain settings, as the ConfigMap holds them. An empty one is left out: it is the default. */}}
 {{- define "terbayar.worker.settings" -}}
 REDIS_URL: {{ include "terbayar.redisURL" . | quote }}
+{{- with .Values.redis }}
+REDIS_DURABILITY: {{ .durability | quote }}
+REDIS_WAIT_REPLICAS: {{ .waitReplicas | quote }}
+REDIS_WAIT_TIMEOUT: {{ .waitTimeout | quote }}
+{{- end }}
 {{- with .Values.amdigipay }}
 {{- if .enabled }}
 AMDIGIPAY_BASE_URL: {{ .baseUrl | quote }}
@@ -91,6 +96,7 @@ PAYDIA_PRIVATE_KEY_FILE: /etc/terbayar/paydia/private-key.pem
 PAYDIA_MERCHANT_ID: {{ . | quote }}
 {{- end }}
 PAYDIA_CHANNEL_ID: {{ .channelId | quote }}
+PAYDIA_QUEUE_TTL: {{ .queueTTL | quote }}
 {{- with .rateLimit }}
 PAYDIA_RATE_LIMIT: {{ . | quote }}
 {{- end }}
