@@ -23,6 +23,9 @@ type ListAsker struct {
 	Limit  int // rows a page
 }
 
+// Ready implements Asker.
+func (a *ListAsker) Ready(ctx context.Context) error { return a.Gate.Ready(ctx, a.Client) }
+
 // Together implements Asker.
 func (a *ListAsker) Together() bool { return true }
 

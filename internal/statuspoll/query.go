@@ -27,6 +27,9 @@ type QueryAsker struct {
 	Now    func() time.Time
 }
 
+// Ready implements Asker.
+func (a *QueryAsker) Ready(ctx context.Context) error { return a.Gate.Ready(ctx, a.Client) }
+
 // Together implements Asker.
 func (a *QueryAsker) Together() bool { return false }
 
