@@ -126,7 +126,7 @@ func TestTimeouts(t *testing.T) {
 		{"internal/config/settings.go", `sendSlack = 5 \* time\.Second\n`, `\$send := add \$wait 5000 `},
 		{"internal/config/settings.go", `leaseMargin = 3 \* time\.Second\n`, `\$lease := add \$send \$gateway 3000 `},
 		{"internal/durable/durable.go", `EverySecTimeout = 2500 \* time\.Millisecond\n`, `\$wait := 2500 `},
-		{"internal/redisconn/redisconn.go", `MaxWaitTimeout = ioTimeout\n(?s:.*)ioTimeout += 3 \* time\.Second\n`, `ge \$wait 3000\)`},
+		{"internal/redisconn/redisconn.go", `ioTimeout += 3 \* time\.Second\n(?s:.*)MaxWaitTimeout = ioTimeout\n`, `ge \$wait 3000\)`},
 		{"internal/tasks/tasks.go", `SubmitTimeout = 5 \* time\.Minute\n`, `\(add \$gateway \$send \$lease\) 300000 `},
 	} {
 		if !regexp.MustCompile(link.worker).MatchString(read(t, repo+"/"+link.file)) || !regexp.MustCompile(link.chart).MatchString(check) {
