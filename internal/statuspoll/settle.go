@@ -154,6 +154,8 @@ func (p *Poller) keepWatch(r *ledger.Record) {
 	case r.Status == payment.OnProcessing:
 		r.Due = submit.DueAfter(r.Status, p.Interval)
 		return
+	case r.Status == payment.Expired && r.ExpiresAt.IsZero(): // it waited too long to be sent
+		from = r.UpdatedAt
 	case r.Status == payment.Expired:
 		from = r.ExpiresAt
 	case r.Status == payment.NeedsReview && r.Contradicted:

@@ -95,9 +95,9 @@ func TestArchivedTaskMakesRoom(t *testing.T) {
 
 // TestStandIn: a payment whose task is said to run gets a second one, which comes once:
 // asked to come again, it is done. However many only wait, that takes one round trip.
-func TestStandIn(t *testing.T) {
+func TestStandby(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
-		enqueuer := tasks.NewEnqueuer(client, time.Now)
+		enqueuer := tasks.NewEnqueuer(client, epoch)
 		var waiting []*payment.Payment
 		for i := range 200 {
 			p := &payment.Payment{Gateway: payment.Paydia, TransactionID: fmt.Sprint(i), Amount: 13000}
@@ -134,7 +134,7 @@ func TestStandIn(t *testing.T) {
 		}
 		inspector := asynq.NewInspectorFromRedisClient(client)
 		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-			_, err := inspector.GetTaskInfo("amdigipay", "again:"+invTask)
+			_, err := inspector.GetTaskInfo("amdigipay", "standby:0:"+invTask)
 			if runs.Load() > 1 && errors.Is(err, asynq.ErrTaskNotFound) {
 				break
 			}
@@ -145,6 +145,59 @@ func TestStandIn(t *testing.T) {
 		close(letGo)
 		await(t, client, "amdigipay", invTask, asynq.TaskStateRetry)
 	})
+}
+
+// epoch is a time that stands still.
+func epoch() time.Time { return time.Unix(0, 0) }
+
+// TestOrphanedStandby: asynq may leave a task active for ever, and the standby task, too:
+// a few minutes later there is another one.
+func TestOrphanedStandby(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
+		now := epoch()
+		enqueuer := tasks.NewEnqueuer(client, func() time.Time { return now })
+		orphan := func() { // given out to nobody, without a lease
+			t.Helper()
+			id := client.RPopLPush(t.Context(), "asynq:{amdigipay}:pending", "asynq:{amdigipay}:active").Val()
+			if id == "" || client.HSet(t.Context(), "asynq:{amdigipay}:t:"+id, "state", "active").Err() != nil {
+				t.Fatal("no task waits")
+			}
+		}
+		stuck := []*payment.Payment{{Gateway: inv.Gateway, TransactionID: inv.TransactionID, Amount: 13000}}
+		requeue := func() int64 {
+			t.Helper()
+			if err := enqueuer.Requeue(t.Context(), stuck); err != nil {
+				t.Fatal(err)
+			}
+			return client.LLen(t.Context(), "asynq:{amdigipay}:pending").Val()
+		}
+		requeue()
+		orphan()
+		requeue()
+		orphan()
+		if n := requeue(); n != 0 {
+			t.Errorf("%d tasks wait, of an id that is taken", n)
+		}
+		now = now.Add(5 * time.Minute)
+		if n := requeue(); n != 1 {
+			t.Errorf("%d tasks wait, want another standby task", n)
+		}
+	})
+}
+
+// TestNoPayment: a task that names a payment which the ledger does not have can do nothing,
+// ever: it is archived, for somebody to see.
+func TestNoPayment(t *testing.T) {
+	client := redistest.Mini(t)
+	serve(t, client, tasks.Handlers{Submit: func(context.Context, payment.Key) (time.Duration, string, error) {
+		return 0, "", tasks.ErrNoPayment
+	}})
+	if err := tasks.NewEnqueuer(client, time.Now).Submit(t.Context(), inv, 13000); err != nil {
+		t.Fatal(err)
+	}
+	if info := await(t, client, "amdigipay", invTask, asynq.TaskStateArchived); !strings.Contains(info.LastErr, "no such payment") {
+		t.Errorf("%q", info.LastErr)
+	}
 }
 
 // TestOneTickOnePoll: every replica enqueues the tick, before and after it ran.

@@ -143,7 +143,7 @@ func (r *report) redis(ctx context.Context, client redis.UniversalClient) (usabl
 		}
 		return true
 	default:
-		r.ok(what, "answers, and is fit to keep payments (version, eviction policy, append-only file)")
+		r.ok(what, "answers, and is fit to keep payments (version, eviction policy)")
 		return true
 	}
 	return false
