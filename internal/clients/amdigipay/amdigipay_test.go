@@ -92,9 +92,6 @@ func TestSubmitAnswers(t *testing.T) {
 		}
 		return strings.Replace(created, old, replacement, 1)
 	}
-	paid := func(total string) string {
-		return strings.Replace(with(`"status_id":2,"status":"On processing"`, `"status_id":3,"status":"Terbayar"`), `"13000"`, total, 1)
-	}
 	for _, row := range []struct {
 		name, body string
 		status     int
@@ -148,8 +145,6 @@ func TestSubmitAnswers(t *testing.T) {
 		},
 		{"nothing to pay with, in PHP", with(`"payment_code":null,"qr_code":null`, `"payment_code":false,"qr_code":[]`), 200, "http:200", receipt(nil)},
 
-		{"paid, and no amount", paid(`null`), 200, "body:unreadable", nil},
-		{"paid, and an empty amount", paid(`""`), 200, "body:unreadable", nil},
 		{"another transaction", with(`"INV-1"`, `"INV-2"`), 200, "body:unreadable", nil},
 		{"no status_id", with(`"status_id":2,`, ``), 200, "body:unreadable", nil},
 		{"data is null", `{"error":false,"message":"success","data":null}`, 200, "body:unreadable", nil},
@@ -235,9 +230,7 @@ func TestList(t *testing.T) {
 		`{"id":2,"status_id":[],"transaction_id":"INV-2"},` +
 		`{"id":{},"status_id":3,"transaction_id":"INV-1"},` +
 		`{"id":1,"status_id":3,"transaction_id":1e3},` +
-		`{"id":1,"status_id":3,"transaction_total":1},` +
-		`{"id":7,"status_id":3,"transaction_id":"INV-7"},` +
-		`{"id":8,"status_id":3,"transaction_id":"INV-8","transaction_total":""},` +
+		`{"id":1,"status_id":3},` +
 		`null,` +
 		`"no row at all"]}`
 	unreadable := func(id int64, transactionID, reference, why string) amdigipay.Row {
@@ -260,8 +253,6 @@ func TestList(t *testing.T) {
 		unreadable(0, "INV-1", "", "the id cannot be read"),
 		unreadable(1, "", "1", "the transaction_id cannot be read"),
 		unreadable(1, "", "1", "there is no transaction_id"),
-		unreadable(7, "INV-7", "7", "it is paid, and there is no transaction_total"),
-		unreadable(8, "INV-8", "8", "it is paid, and there is no transaction_total"),
 		unreadable(0, "", "", "there is no status_id"),
 		unreadable(0, "", "", "no transaction is told"),
 	}}

@@ -7,7 +7,6 @@ import (
 	"unicode"
 
 	"terbayar/internal/clients"
-	"terbayar/internal/payment"
 	"terbayar/internal/retrypolicy"
 )
 
@@ -126,9 +125,6 @@ func (c *Client) row(raw json.RawMessage) Row {
 	}
 	row.StatusID = int(statusID)
 	row.Status = c.options.StatusMap.status(row.StatusID)
-	if row.Status == payment.Paid && !t.TransactionTotal.Told() {
-		return unreadable(row, "it is paid, and there is no transaction_total") // nothing says that it is all of it
-	}
 	return row
 }
 
