@@ -165,7 +165,7 @@ var paydia = slices.Concat([]row{
 },
 	worded("http:400", repeated, voidToken, unauthorized, settings, credentials),
 	worded("http:422", repeated, voidToken, unauthorized, settings, credentials),
-	worded("400xx00", repeated, voidToken, settings, credentials),
+	worded("400xx00", repeated, voidToken, settings, credentials, headers),
 	worded("400xx01", headers),
 	worded("400xx02", headers),
 	worded("401xx00", voidToken),

@@ -3,6 +3,8 @@ package retrypolicy
 import (
 	"strings"
 	"testing"
+
+	"terbayar/internal/payment"
 )
 
 // What AM may say beside error:true, and what follows. The same words count under
@@ -156,6 +158,22 @@ func TestWords(t *testing.T) {
 			}
 			if got := VoidToken(message); got != (row.action == RefreshToken) {
 				t.Errorf("VoidToken(%q) = %t", message, got)
+			}
+		}
+	}
+}
+
+// TestBadRequestOfHeaders: SNAP's general "bad request" leaves open whose fault it is;
+// a header that is named in it is ours, and no order's.
+func TestBadRequestOfHeaders(t *testing.T) {
+	for message, want := range map[string]Action{
+		"Bad Request: X-TIMESTAMP out of range": Review,
+		"Bad Request. CHANNEL-ID unknown":       Review,
+		"Bad Request: title too long":           Reject,
+	} {
+		for _, code := range []string{"4006300", "4006301", "4006302"} {
+			if got := Builtin().Decide(payment.Paydia, code, message, 1, 0).Action; got != want {
+				t.Errorf("%s %q: %s, want %s", code, message, got, want)
 			}
 		}
 	}
