@@ -14,9 +14,9 @@ var (
 	none      = Schedule{}
 	renew     = Schedule{Backoff: Backoff{Exponential, time.Second, time.Minute, 20}, MaxAttempts: 8} // tokens void again and again need a person
 	throttled = Schedule{Backoff: Backoff{Exponential, 2 * time.Second, 2 * time.Minute, 20}, MaxAttempts: 100}
-	unsent    = Schedule{Backoff: Backoff{Exponential, time.Second, 5 * time.Minute, 20}, MaxAttempts: 100} // nothing left: patience costs nothing
-	otherKeys = Schedule{Backoff: Backoff{Exponential, time.Second, time.Minute, 20}, MaxAttempts: 4}       // another worker may have the key
-	later     = Schedule{Backoff: Backoff{Exponential, time.Minute, 30 * time.Minute, 20}, MaxAttempts: 10} // limits of the hour or the day
+	unsent    = Schedule{Backoff: Backoff{Exponential, time.Second, 5 * time.Minute, 20}, MaxAttempts: 100}     // nothing left: patience costs nothing
+	otherKeys = Schedule{Backoff: Backoff{Exponential, 5 * time.Second, 10 * time.Minute, 20}, MaxAttempts: 60} // for hours: another worker may have the key, or this one get it
+	later     = Schedule{Backoff: Backoff{Exponential, time.Minute, 30 * time.Minute, 20}, MaxAttempts: 10}     // limits of the hour or the day
 	look      = Schedule{Backoff: Backoff{Exponential, 5 * time.Second, 10 * time.Minute, 10}, MaxAttempts: 24}
 )
 
@@ -171,6 +171,15 @@ var paydia = slices.Concat([]row{
 	worded("401xx00", voidToken),
 	worded("403xx00", voidToken),
 	worded("403xx01", voidToken),
+	// Cases that other services of SNAP's use for more than their names say.
+	worded("403xx05", voidToken),
+	worded("403xx15", voidToken),
+	worded("403xx19", voidToken),
+	worded("404xx00", voidToken),
+	worded("404xx07", voidToken),
+	worded("404xx16", voidToken),
+	worded("405xx00", voidToken),
+	worded("405xx01", voidToken),
 )
 
 // Builtin is the policy without any override.

@@ -85,7 +85,7 @@ func TestBuiltinSchedules(t *testing.T) {
 		{"verify: look-ups", look, "5s 10s 20s 40s 1m20s 2m40s 5m20s 10m*17 (24)"},
 		{"retry: throttled", throttled, "2s 4s 8s 16s 32s 1m4s 2m*94 (100)"},
 		{"retry: unsent", unsent, "1s 2s 4s 8s 16s 32s 1m4s 2m8s 4m16s 5m*91 (100)"},
-		{"retry: undecryptable", otherKeys, "1s 2s 4s 8s (4)"},
+		{"retry: undecryptable", otherKeys, "5s 10s 20s 40s 1m20s 2m40s 5m20s 10m*53 (60)"},
 		{"retry: later", later, "1m 2m 4m 8m 16m 30m*5 (10)"},
 		{"refresh_token", renew, "1s 2s 4s 8s 16s 32s 1m*2 (8)"},
 		{"none", none, " (0)"},

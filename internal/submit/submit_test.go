@@ -350,7 +350,7 @@ func replace(t *testing.T, s, old, replacement string) string {
 }
 
 // TestUndecryptable: a customer token that no key decrypts is no network fault. Nothing
-// is sent, another worker may have the key for a while, and then a person must look.
+// is sent; another worker may have the key, for hours; then a person must look.
 func TestUndecryptable(t *testing.T) {
 	r := rig.New(t, redistest.Mini(t))
 	r.Take(rig.PaydiaOrder("ORD-1"))
@@ -369,7 +369,7 @@ func TestUndecryptable(t *testing.T) {
 		next = r.Submit(ord)
 	}
 	record := r.Read(ord)
-	want := slices.Repeat([]string{"submit token:undecryptable > retry"}, 3)
+	want := slices.Repeat([]string{"submit token:undecryptable > retry"}, 59)
 	want = append(want, "submit token:undecryptable > review", "needs_review")
 	if diff := cmp.Diff(want, r.Story(ord)); diff != "" {
 		t.Error(diff)
