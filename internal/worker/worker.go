@@ -153,7 +153,7 @@ func Build(cfg Config, client redis.UniversalClient, writes *durable.Writer, log
 		submitter.Gateways[payment.Paydia] = client
 		poller.Askers[payment.Paydia] = &statuspoll.QueryAsker{
 			Client: client, Gate: newGate(payment.Paydia, cfg.Paydia.RateLimit), Policy: policy, Sealer: sealer, Now: now,
-			// What a dead worker had under way is asked about in two goes.
+			// Half as many as submits: what a dead worker had under way takes two rounds.
 			AtOnce: (cfg.Worker.Concurrency + 1) / 2,
 		}
 		h.gateways = append(h.gateways, payment.Paydia)
