@@ -60,6 +60,7 @@ func statusTable(p *payment.Payment) string {
 		{"amount", fmt.Sprintf("Rp %d", p.Amount), false},
 		{"created at", moment(p.CreatedAt), false},
 		{"updated at", moment(p.UpdatedAt), false},
+		{"next at", moment(p.NextAt), false},
 		{"payment links", p.PaymentLinks, true},
 		{"payment code", p.PaymentCode, true},
 		{"QR code", p.QRCode, true},
