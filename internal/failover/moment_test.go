@@ -123,9 +123,12 @@ func (r *replicated) theSameMoment(t *testing.T, env ...string) *findings {
 // promoted without what the other one has acknowledged.
 func TestTooFewReplicas(t *testing.T) {
 	t.Parallel()
-	f := ofGroup(t, 2, false).theSameMoment(t, "REDIS_WAIT_REPLICAS=1")
-	if len(f.lost)+len(f.twice) == 0 {
-		t.Error("nothing was lost or sent twice: these tests could not see it if something were")
+	for range 4 { // on a busy machine little may be acknowledged while the replica lags
+		f := ofGroup(t, 2, false).theSameMoment(t, "REDIS_WAIT_REPLICAS=1")
+		t.Logf("with one of two replicas: %d lost that were acknowledged, %d sent twice", len(f.lost), len(f.twice))
+		if len(f.lost)+len(f.twice) > 0 {
+			return
+		}
 	}
-	t.Logf("with one of two replicas: %d lost that were acknowledged, %d sent twice", len(f.lost), len(f.twice))
+	t.Error("nothing was lost or sent twice: these tests could not see it if something were")
 }

@@ -3,9 +3,12 @@
 package web
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"sync/atomic"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -23,6 +26,7 @@ type Options struct {
 
 // Site is the HTTP side. It is not ready until it is told so.
 type Site struct {
+	redis redis.UniversalClient
 	fit   func() error
 	ready atomic.Bool
 	mux   *http.ServeMux
@@ -30,7 +34,7 @@ type Site struct {
 
 // New builds the HTTP side.
 func New(o Options) *Site {
-	s := &Site{fit: o.Ready, mux: http.NewServeMux()}
+	s := &Site{redis: o.Redis, fit: o.Ready, mux: http.NewServeMux()}
 	s.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	s.mux.HandleFunc("GET /readyz", s.readyz)
 	s.mux.Handle("GET /metrics", o.Metrics)
@@ -47,12 +51,23 @@ func (s *Site) SetReady(ready bool) { s.ready.Store(ready) }
 // ServeHTTP implements http.Handler.
 func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
 
-func (s *Site) readyz(w http.ResponseWriter, _ *http.Request) {
+// pingTimeout bounds the one question that readiness asks of Redis.
+const pingTimeout = 500 * time.Millisecond
+
+func (s *Site) readyz(w http.ResponseWriter, r *http.Request) {
 	if !s.ready.Load() {
 		http.Error(w, "starting or shutting down", http.StatusServiceUnavailable)
 		return
 	}
-	if err := s.fit(); err != nil {
+	err := s.fit()
+	if err == nil { // as of a second ago: it may just have died
+		ctx, cancel := context.WithTimeout(r.Context(), pingTimeout)
+		defer cancel()
+		if s.redis.Ping(ctx).Err() != nil {
+			err = errors.New("redis does not answer")
+		}
+	}
+	if err != nil {
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return
 	}
