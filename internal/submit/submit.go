@@ -69,8 +69,6 @@ const (
 	versionWait = 30 * time.Second
 )
 
-// How long a payment waits when its gateway cannot be logged in to: until the next
-// login may be made, within these bounds. Nothing has been claimed, sent or asked
 // LoginPause is how long a payment waits when its gateway cannot be logged in to. Nothing
 // has been claimed, sent or asked then, and no attempt is spent. It is short, however
 // long this worker's next login is away: another worker may be able to log in.
