@@ -57,7 +57,7 @@ type Answer struct {
 	Message    string        // the gateway's own words, cut and masked: fit to be kept and shown; "" when it gave none
 	RetryAfter time.Duration // from a Retry-After header; 0 when there was none
 	Receipt    *Receipt      // set only when the gateway positively said where the payment stands
-	Absent     bool          // a look-up: the gateway positively said that it knows no such payment
+	Absent     bool          // a lookup: the gateway positively said that it knows no such payment
 	Token      TokenGeneration
 	At         time.Time     // when the request was begun
 	Duration   time.Duration // until its outcome was known

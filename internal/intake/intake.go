@@ -208,9 +208,9 @@ func (a *Answer) invalid(err error) error {
 	return err
 }
 
-// conflict says that the id stands there with other content.
+// conflict says that the id already exists with other content.
 func (a *Answer) conflict(first payment.Status) {
-	a.Result, a.Status, a.Error, a.Errors = Conflict, first, "this id stands there with other content: nothing was done", nil
+	a.Result, a.Status, a.Error, a.Errors = Conflict, first, "this id already exists with other content: nothing was done", nil
 }
 
 // fail notes what Redis, or the way to it, had against a payment.

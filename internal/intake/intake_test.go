@@ -70,7 +70,7 @@ func TestTaskless(t *testing.T) {
 }
 
 // TestSubmittedLate: a new payment whose date has passed is refused. One that was taken
-// in time is known, however late it is handed in again.
+// in time is known, however late it is submitted again.
 func TestSubmittedLate(t *testing.T) {
 	r := rig.New(t, redistest.Mini(t))
 	r.Take(rig.AMOrder("INV-1"))

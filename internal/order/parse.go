@@ -73,7 +73,7 @@ type envelope struct {
 	Payment       jsontext.Value `json:"payment"`
 }
 
-// Parse reads one payment that is handed in at the given time. On a mistake the error is
+// Parse reads one payment that is submitted at the given time. On a mistake the error is
 // FieldErrors, and the order is still returned as far as it was understood, so that the
 // answer can name the payment; it may be nil.
 func Parse(doc []byte, now time.Time, d Defaults) (*Order, error) {

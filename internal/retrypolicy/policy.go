@@ -40,7 +40,7 @@ var actions = []Action{Accept, Retry, RefreshToken, Verify, Reject, Review}
 
 // Schedule says how often something may be done and how long to wait before
 // doing it again. For Retry and RefreshToken it is about submits, for Verify
-// about look-ups; the other actions have none.
+// about lookups; the other actions have none.
 type Schedule struct {
 	Backoff     Backoff
 	MaxAttempts int           // for submits the first one counts too; 0: the action has no attempts
@@ -68,11 +68,11 @@ type Rule struct {
 	VendorConfirms string // who said, when, that the rule may leave its code's class; "": it does not
 }
 
-// Verification says when the answer "no such payment" to the look-ups of an
+// Verification says when the answer "no such payment" to the lookups of an
 // unknown outcome is believed, and what follows then.
 type Verification struct {
 	Settle  time.Duration // counted from the end of the attempt
-	Lookups int           // how many look-ups must have said "not found"
+	Lookups int           // how many lookups must have said "not found"
 	Then    Action        // Retry or Review
 	Source  string        // BuiltIn, or file:line of the override
 
@@ -90,7 +90,7 @@ type Policy struct {
 // Decision is what follows a submit.
 type Decision struct {
 	Action    Action
-	Delay     time.Duration // until the next submit (Retry, RefreshToken) or the first look-up (Verify)
+	Delay     time.Duration // until the next submit (Retry, RefreshToken) or the first lookup (Verify)
 	Rule      Rule          // the rule that the code fell under
 	Exhausted bool          // Action is Review because the rule's attempts are used up
 	NewLogin  bool          // the access token that was used may be void: it must not be used again, whatever the action
@@ -132,7 +132,7 @@ func quoted(message string) string {
 	return fmt.Sprintf(": %q", message)
 }
 
-// Lookup is the schedule of the look-ups that follow a submit of unknown
+// Lookup is the schedule of the lookups that follow a submit of unknown
 // outcome: the time to wait before the next one when some have been made, and
 // whether the rule has no more of them. The code is that of the submit; one that
 // is empty (the worker died before it knew) or that an edited policy no longer

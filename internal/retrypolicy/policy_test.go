@@ -186,7 +186,7 @@ func TestDelayOfDecisions(t *testing.T) {
 		{"4296300", 1, 1600 * time.Millisecond, 2400 * time.Millisecond},
 		{"4296300", 3, 6400 * time.Millisecond, 9600 * time.Millisecond},
 		{"4036304", 1, 48 * time.Second, 72 * time.Second},
-		{"5006301", 7, 4500 * time.Millisecond, 5500 * time.Millisecond}, // until the first look-up
+		{"5006301", 7, 4500 * time.Millisecond, 5500 * time.Millisecond}, // until the first lookup
 		{"4016301", 1, 800 * time.Millisecond, 1200 * time.Millisecond},
 		{"2006300", 1, 0, 0},
 		{"4036314", 1, 0, 0},

@@ -69,7 +69,7 @@ var (
 		`^\W*(inactive|disabled|suspended|blocked|locked)[ _](account|user)`,
 	}, Review, none, "signature, merchant or account settings of ours, in words"}
 
-	// credentials: as settings, but under HTTP 401 a void token is often worded so,
+	// credentials: as settings, but under HTTP 401 an invalid token is often worded so,
 	// AM's documented answer included.
 	credentials = wording{"credentials", []string{
 		`credential|kredensial|user[ _-]?name|pass[ _-]?word|kata[ _]sandi`,

@@ -18,7 +18,7 @@ import (
 	"terbayar/internal/statuspoll"
 )
 
-// longAsker takes its time over every look-up, and then has found nothing.
+// longAsker takes its time over every lookup, and then has found nothing.
 type longAsker struct {
 	takes time.Duration
 	asked atomic.Int32 // payments

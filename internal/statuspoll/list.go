@@ -142,7 +142,7 @@ func (l *listing) add(p amdigipay.Page) {
 // be the same at both ends of the scan, or rows may have moved past the reader,
 // and there must be as many distinct rows as it says. A count of 0 proves nothing:
 // it is also what an answer without a count comes to. So nothing is ever proven of
-// an account that has no transaction at all; there the look-ups run out.
+// an account that has no transaction at all; there the lookups run out.
 func (l *listing) whole() bool {
 	return l.readable && l.first > 0 && l.first == l.last && len(l.rows) == l.last
 }

@@ -94,7 +94,7 @@ func TestUnknownIsFoundAndAdopted(t *testing.T) {
 	r.Take(rig.AMOrder("INV/1"), rig.PaydiaOrder("ORD-1"))
 	r.Submit(inv)
 	r.Submit(ord)
-	r.Forward(6 * time.Second) // the first look-up is due after 5 s, not with the poll
+	r.Forward(6 * time.Second) // the first lookup is due after 5 s, not with the poll
 	r.Poll(payment.AMDigiPay)
 	r.Poll(payment.Paydia)
 	story(t, r, inv, "submit net:unknown > verify", "lookup http:200 > accept", "on_processing")
@@ -263,7 +263,7 @@ func TestHeldResendIsWatched(t *testing.T) {
 	}
 }
 
-// TestErrorsChangeNothing: whatever goes wrong with a look-up, an open payment
+// TestErrorsChangeNothing: whatever goes wrong with a lookup, an open payment
 // stays open.
 func TestErrorsChangeNothing(t *testing.T) {
 	for _, fault := range []gatewaysim.Fault{
@@ -537,12 +537,12 @@ func TestOutageIsOneWalk(t *testing.T) {
 }
 
 // TestLookupsReadNoFurtherThanNeeded: a payment that was lost before it arrived,
-// behind 3000 old rows. Its look-ups read the rows that came since; only the one
+// behind 3000 old rows. Its lookups read the rows that came since; only the one
 // that would be believed reads them all.
 func TestLookupsReadNoFurtherThanNeeded(t *testing.T) {
 	for _, c := range []struct {
 		order gatewaysim.ListOrder
-		want  []int // requests of each look-up
+		want  []int // requests of each lookup
 	}{
 		{gatewaysim.OrderDesc, []int{1, 1, 1, 1, 31}},
 		{gatewaysim.OrderAsc, []int{31, 31, 31, 31, 31}}, // not as documented: noticed

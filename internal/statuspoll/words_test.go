@@ -11,7 +11,7 @@ import (
 	"terbayar/internal/rig"
 )
 
-// A look-up that is refused because of a void token, in whatever words, logs in
+// A lookup that is refused because of an invalid token, in whatever words, logs in
 // again and goes on.
 func TestLookupLogsInAgain(t *testing.T) {
 	for _, row := range []struct {

@@ -47,7 +47,7 @@ type Subject struct {
 	Success    string // the code that it comes to
 
 	LookUpPath string
-	LookUp     func(ctx context.Context, g clients.Gateway) clients.Answer // any one of the client's look-ups
+	LookUp     func(ctx context.Context, g clients.Gateway) clients.Answer // any one of the client's lookups
 	MaxAnswer  int                                                         // the longest answer to it, in bytes
 }
 
