@@ -22,7 +22,7 @@ lint: ## golangci-lint, at its pinned version
 
 .PHONY: walls
 walls: ## Check what the programs link
-	scripts/walls
+	scripts/imports
 
 .PHONY: model
 model: ## The model of docs/model, checked by spin

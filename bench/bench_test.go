@@ -11,11 +11,11 @@ import (
 	"terbayar/internal/order"
 	"terbayar/internal/payment"
 	"terbayar/internal/redistest"
-	"terbayar/internal/rig"
+	"terbayar/internal/testenv"
 )
 
 func BenchmarkParse(b *testing.B) {
-	for name, doc := range map[string][]byte{"amdigipay": rig.AMOrder("INV-1"), "paydia": rig.PaydiaOrder("ORD-1")} {
+	for name, doc := range map[string][]byte{"amdigipay": testenv.AMOrder("INV-1"), "paydia": testenv.PaydiaOrder("ORD-1")} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			b.SetBytes(int64(len(doc)))
@@ -33,11 +33,11 @@ func key(i int) payment.Key {
 }
 
 // entries are n payments, the first of them the given one.
-func entries(first, n int) []ledger.Entry {
-	all := make([]ledger.Entry, n)
+func entries(first, n int) []ledger.NewPayment {
+	all := make([]ledger.NewPayment, n)
 	for i := range all {
 		content := body(first + i)
-		all[i] = ledger.Entry{Key: key(first + i), Amount: 13000, Order: content, Digest: order.Digest(content)}
+		all[i] = ledger.NewPayment{Key: key(first + i), Amount: 13000, Order: content, Digest: order.Digest(content)}
 	}
 	return all
 }
@@ -84,7 +84,7 @@ func BenchmarkClaimSave(b *testing.B) {
 	b.ResetTimer()
 	for i := range b.N { // not b.Loop: as many payments must be there before
 		r, verdict, err := book.Claim(b.Context(), key(i), ledger.Claim{
-			Attempt: payment.Attempt{At: time.Now(), Kind: payment.KindSubmit}, Lease: time.Minute, Patience: 5 * time.Second,
+			Attempt: payment.Attempt{At: time.Now(), Kind: payment.KindSubmit}, Lease: time.Minute, Timeout: 5 * time.Second,
 		})
 		if err != nil || verdict != ledger.Claimed {
 			b.Fatal(verdict, err)
@@ -92,7 +92,7 @@ func BenchmarkClaimSave(b *testing.B) {
 		attempt := r.Attempts[0]
 		attempt.Code, attempt.Action = "http:200", "accept"
 		r.Status, r.Due = payment.OnProcessing, ledger.In(time.Minute)
-		r.Close(attempt)
+		r.FinishAttempt(attempt)
 		if err := book.Save(b.Context(), r); err != nil {
 			b.Fatal(err)
 		}
@@ -103,15 +103,15 @@ func BenchmarkClaimSave(b *testing.B) {
 // Redis, real sockets. The simulated gateway is in the same process, so its
 // examining of every request is in the figures too.
 func BenchmarkSubmit(b *testing.B) {
-	for name, write := range map[string]func(id string) []byte{"amdigipay": rig.AMOrder, "paydia": rig.PaydiaOrder} {
+	for name, write := range map[string]func(id string) []byte{"amdigipay": testenv.AMOrder, "paydia": testenv.PaydiaOrder} {
 		b.Run(name, func(b *testing.B) {
-			r := rig.New(b, redistest.Server(b).Client(b), func(c *gatewaysim.Config) {
+			r := testenv.New(b, redistest.Server(b).Client(b), func(c *gatewaysim.Config) {
 				c.AM.Duplicates = gatewaysim.DuplicateSecond // looks for no duplicate among all rows
 			})
 			keys := make([]payment.Key, b.N)
 			for i := range keys {
 				keys[i] = payment.Key{Gateway: payment.Gateway(name), TransactionID: fmt.Sprint("B-", i)}
-				r.Take(write(keys[i].TransactionID))
+				r.Create(write(keys[i].TransactionID))
 			}
 			b.ReportAllocs()
 			b.ResetTimer()

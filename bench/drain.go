@@ -230,11 +230,11 @@ func measureTerbayar(ctx context.Context, n int) (round, error) {
 	defer stop()
 	book := newLedger(s.server.Client, time.Now)
 	s.enqueue = func(ctx context.Context) error {
-		sealer, err := secret.NewSealer(secret.Text{})
+		sealer, err := secret.NewCipher(secret.Text{})
 		if err != nil {
 			return err
 		}
-		taker := &intake.Intake{Ledger: book, Sealer: sealer, Enqueue: tasks.NewEnqueuer(s.server, time.Now).Submit}
+		taker := &intake.Intake{Ledger: book, Cipher: sealer, Enqueue: tasks.NewEnqueuer(s.server, time.Now).Submit}
 		for first := 0; first < n; first += intake.Batch {
 			var lines []intake.Line
 			for i := first; i < min(first+intake.Batch, n); i++ {
@@ -257,7 +257,7 @@ func measureTerbayar(ctx context.Context, n int) (round, error) {
 		}, io.Discard); err != nil {
 			return nil, err
 		}
-		house, err := worker.Build(cfg.Config, s.server, newWriter(s.server.Client, time.Now), slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})))
+		house, err := worker.New(cfg.Config, s.server, newWriter(s.server.Client, time.Now), slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})))
 		if err != nil {
 			return nil, err
 		}
@@ -270,7 +270,7 @@ func measureTerbayar(ctx context.Context, n int) (round, error) {
 		}, nil
 	}
 	s.done = func(ctx context.Context) (bool, error) {
-		census, err := book.Census(ctx, payment.AMDigiPay)
+		census, err := book.Stats(ctx, payment.AMDigiPay)
 		if err != nil || census.Counts[payment.OnProcessing] < int64(n) {
 			return false, err
 		}

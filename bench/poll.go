@@ -145,7 +145,7 @@ func (d *desk) poll(ctx context.Context) (int, error) {
 // pollUntil polls until so many payments stand in a status.
 func (d *desk) pollUntil(ctx context.Context, status payment.Status, n int64) (requests, polls int, err error) {
 	for {
-		census, err := d.book.Census(ctx, payment.AMDigiPay)
+		census, err := d.book.Stats(ctx, payment.AMDigiPay)
 		if err != nil || census.Counts[status] >= n {
 			return requests, polls, err
 		}

@@ -214,7 +214,7 @@ func (c *evidence) judgeEvents(r *ledger.Record) {
 		is := e.Data.Status
 		// Between two events the payment may have been where no event tells of.
 		hidden := payment.CanMove(was, payment.Verifying) && payment.CanMove(payment.Verifying, is)
-		if is == was || !is.Public() || !payment.CanMove(was, is) && !hidden {
+		if is == was || !is.HasEvent() || !payment.CanMove(was, is) && !hidden {
 			c.accuse("events", r.Key(), "event %s moves it from %s to %s", e.ID, was, is)
 		}
 		if e.Type != "terbayar.payment."+string(is) {
@@ -223,9 +223,9 @@ func (c *evidence) judgeEvents(r *ledger.Record) {
 		was = is
 	}
 	switch {
-	case len(told) == 0 && r.Status.Public():
+	case len(told) == 0 && r.Status.HasEvent():
 		c.accuse("events", r.Key(), "it stands in %s without an event", r.Status)
-	case len(told) > 0 && r.Status.Public():
+	case len(told) > 0 && r.Status.HasEvent():
 		last := told[len(told)-1].Data
 		last.Attempts, last.NextAt = r.Attempts, r.NextAt // no event has them
 		if want, got := asJSON(r.Payment), asJSON(last); want != got {

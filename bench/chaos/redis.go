@@ -111,7 +111,7 @@ func lag(chance *rand.Rand) time.Duration {
 // group is a primary with replicas and a Sentinel. One replica lags and is promoted:
 // the primary is killed, or frozen for a while, or well and told to go.
 func (s *stage) group(replicas int) *deployment {
-	g := redistest.NewGroup(s.host, replicas)
+	g := redistest.NewReplicated(s.host, replicas)
 	return &deployment{url: g.URL(), fail: func(chance *rand.Rand, moment func(string)) {
 		primary := g.Primary(s.host.ctx)
 		if primary == nil {
@@ -128,7 +128,7 @@ func (s *stage) group(replicas int) *deployment {
 			n.Prefer(s.host, n == late)
 		}
 		pause(s.host.ctx, 700*time.Millisecond) // until the Sentinel has seen whom to prefer
-		primary.Front.Hold(late.Front)
+		primary.Proxy.Hold(late.Proxy)
 		pause(s.host.ctx, lag(chance))
 		how := chance.IntN(3)
 		switch how {
@@ -145,7 +145,7 @@ func (s *stage) group(replicas int) *deployment {
 			}
 		}
 		now := g.AwaitPromotion(s.host, primary)
-		primary.Front.Drop(late.Front)
+		primary.Proxy.Drop(late.Proxy)
 		if now == late {
 			s.lateWon++
 		}
@@ -163,10 +163,10 @@ func (s *stage) group(replicas int) *deployment {
 
 // shards is a Cluster. The replica of the ledger's primary lags and takes over.
 func (s *stage) shards() *deployment {
-	c := redistest.NewShards(s.host)
+	c := redistest.NewReplicatedCluster(s.host)
 	return &deployment{url: c.URL(), fail: func(chance *rand.Rand, moment func(string)) {
 		primary, late := c.Pair(s.host, ledger.DefaultStream)
-		primary.Front.Hold(late.Front)
+		primary.Proxy.Hold(late.Proxy)
 		pause(s.host.ctx, lag(chance))
 		moment("the replica that lags takes over")
 		kill := chance.IntN(2) == 0
@@ -182,7 +182,7 @@ func (s *stage) shards() *deployment {
 			primary.Start(s.host) // it finds out by itself that it is a replica now
 		}
 		c.AwaitHolder(s.host, ledger.DefaultStream, late)
-		primary.Front.Drop(late.Front)
+		primary.Proxy.Drop(late.Proxy)
 		c.Pair(s.host, ledger.DefaultStream)
 	}}
 }

@@ -96,7 +96,7 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 		return err
 	}
 	writes := durable.New(durable.Options{Client: client, Mode: durable.None, Key: ledger.DurabilityKey, Now: time.Now, Log: logger})
-	house, err := worker.Build(cfg, client, writes, logger)
+	house, err := worker.New(cfg, client, writes, logger)
 	if err != nil {
 		return err
 	}
@@ -217,7 +217,7 @@ func settings(simURL string, privateKey secret.Text, dir string, c cli) (worker.
 // perform hands the payments in and follows them to their ends. Those that lose
 // the access token come second: it is void for all then, and beside the others
 // it would be the lost request of one of those that is refused.
-func perform(ctx context.Context, book *ledger.Ledger, sealer *secret.Sealer, enqueuer *tasks.Enqueuer, stories []Story) error {
+func perform(ctx context.Context, book *ledger.Ledger, sealer *secret.Cipher, enqueuer *tasks.Enqueuer, stories []Story) error {
 	answered := func(r *ledger.Record, _ Story) bool { return len(r.Attempts) > 0 && r.Attempts[0].Code != "" }
 	ended := func(r *ledger.Record, s Story) bool { return r.Status == s.Ends[len(s.Ends)-1] }
 	var rounds [2][]Story
@@ -240,12 +240,12 @@ func perform(ctx context.Context, book *ledger.Ledger, sealer *secret.Sealer, en
 }
 
 // enqueue hands the stories' payments in, as "enqueue create" does.
-func enqueue(ctx context.Context, book *ledger.Ledger, sealer *secret.Sealer, enqueuer *tasks.Enqueuer, stories []Story) error {
+func enqueue(ctx context.Context, book *ledger.Ledger, sealer *secret.Cipher, enqueuer *tasks.Enqueuer, stories []Story) error {
 	lines := make([]intake.Line, len(stories))
 	for i, s := range stories {
 		lines[i] = intake.Line{Number: i + 1, Text: s.Order}
 	}
-	taker := &intake.Intake{Ledger: book, Sealer: sealer, Enqueue: enqueuer.Submit}
+	taker := &intake.Intake{Ledger: book, Cipher: sealer, Enqueue: enqueuer.Submit}
 	for _, a := range taker.Create(ctx, lines) {
 		if a.Result != intake.Enqueued {
 			return fmt.Errorf("%s: %s: %s", a.TransactionID, a.Result, a.Error)

@@ -66,7 +66,7 @@ func (c *createCmd) run(ctx context.Context, all *cli, client redis.UniversalCli
 	}
 	taker := &intake.Intake{
 		Ledger: ledger.New(ledger.Options{Redis: client, Writes: writes, Stream: all.Events.Stream, Now: time.Now, Log: log}),
-		Sealer: sealer, Defaults: order.Defaults{MerchantID: c.MerchantID},
+		Cipher: sealer, Defaults: order.Defaults{MerchantID: c.MerchantID},
 		Enqueue: tasks.NewEnqueuer(client, time.Now).Submit,
 	}
 	reading := make(chan error, 1)

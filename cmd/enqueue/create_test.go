@@ -11,8 +11,8 @@ import (
 
 	"terbayar/internal/durable"
 	"terbayar/internal/redistest"
-	"terbayar/internal/rig"
 	"terbayar/internal/secret"
+	"terbayar/internal/testenv"
 )
 
 // interrupter presses Ctrl-C as soon as something is on its way to Redis.
@@ -46,7 +46,7 @@ func create(t *testing.T, in io.Reader) (answers, notes string, err error) {
 // TestInterruptedUnderWay: what is with Redis when Ctrl-C comes is still answered.
 func TestInterruptedUnderWay(t *testing.T) {
 	in, more := io.Pipe()
-	go func() { _, _ = more.Write(append(rig.PaydiaOrder("ORD-1"), '\n')) }() // and it stays open
+	go func() { _, _ = more.Write(append(testenv.PaydiaOrder("ORD-1"), '\n')) }() // and it stays open
 	answers, notes, err := create(t, in)
 	const want = "interrupted: 1 answered (1 enqueued), nothing taken from line 2 on"
 	if !strings.Contains(answers, `"transaction_id":"ORD-1","result":"enqueued"`) || strings.Count(answers, "\n") != 1 || notes != "" ||

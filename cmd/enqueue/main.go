@@ -129,7 +129,7 @@ func reached(err error) error {
 	if err == nil || errors.As(err, new(redis.Error)) || errors.Is(err, context.Canceled) {
 		return err
 	}
-	for _, own := range []error{ledger.ErrNotFound, ledger.ErrVersion, ledger.ErrDamaged, events.ErrNoEvent} {
+	for _, own := range []error{ledger.ErrNotFound, ledger.ErrOtherVersion, ledger.ErrDamaged, events.ErrNoEvent} {
 		if errors.Is(err, own) {
 			return err
 		}

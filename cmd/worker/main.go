@@ -93,7 +93,7 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 	if err != nil {
 		return err
 	}
-	house, err := worker.Build(c.Run.Config, client, writes, logger)
+	house, err := worker.New(c.Run.Config, client, writes, logger)
 	if err != nil {
 		return err
 	}

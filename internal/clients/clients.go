@@ -43,7 +43,7 @@ type Submission struct {
 	ExternalID    string      // Paydia: X-EXTERNAL-ID, from NewExternalID
 	// MayLeave is asked right before the first byte leaves; an error keeps the request
 	// from leaving (net:unsent). Nil: it may.
-	MayLeave func() error
+	BeforeSend func() error
 }
 
 // TokenGeneration numbers the access tokens a client has had, from 1.
@@ -128,7 +128,7 @@ func (r *Receipt) Contradiction(p *payment.Payment) string {
 		return fmt.Sprintf("the gateway has it as %.80q and as %.80q", p.GatewayReference, r.Reference)
 	case r.Currency != "" && r.Currency != "IDR":
 		return fmt.Sprintf("ordered in IDR, the gateway has currency %.3q", r.Currency)
-	case r.Amount.Told() && r.Amount != WholeNumber(int64(p.Amount)):
+	case r.Amount.Present() && r.Amount != WholeNumber(int64(p.Amount)):
 		return fmt.Sprintf("ordered %d rupiah, the gateway has %s", p.Amount, r.Amount)
 	default:
 		return ""

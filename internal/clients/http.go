@@ -89,10 +89,10 @@ func NewSender(g payment.Gateway, baseURL string, transport http.RoundTripper, n
 	return &Sender{gateway: g, base: base, transport: transport, now: now}, nil
 }
 
-// Hide names what must never be shown of the gateway's words: secrets wherever
+// Redact names what must never be shown of the gateway's words: secrets wherever
 // they stand, names (of a user, say) where they stand as words. It is to be called
 // before the first request.
-func (s *Sender) Hide(secrets []secret.Text, names ...string) {
+func (s *Sender) Redact(secrets []secret.Text, names ...string) {
 	for _, each := range secrets {
 		s.secrets = append(s.secrets, each.Reveal())
 	}
@@ -108,9 +108,9 @@ type Request struct {
 	Body      []byte // sent as it is: signatures cover these very bytes
 	MaxAnswer int    // bytes; 0 is 1 MiB
 	// MayLeave is asked right before the first byte leaves; with an error none does.
-	MayLeave func() error
+	BeforeSend func() error
 	// Hide is what is the customer's, and so must not be shown of the gateway's words.
-	Hide []string
+	Redact []string
 }
 
 // Path is the path of a request as it stands on the wire, the base URL's part
@@ -145,7 +145,7 @@ func saysVoidToken(a Answer) bool {
 		http.StatusRequestTimeout, http.StatusConflict, http.StatusTooManyRequests: // the last three: nothing to do with tokens
 		return false
 	}
-	return a.HTTPStatus/100 == 4 && retrypolicy.VoidToken(a.Message)
+	return a.HTTPStatus/100 == 4 && retrypolicy.InvalidToken(a.Message)
 }
 
 // loginPage reports whether a redirect leads to a page to log in at: that is what
@@ -175,11 +175,11 @@ func (s *Sender) Unsent(operation, detail string) Answer {
 	return a
 }
 
-// NoVerdict is for a 2xx answer that says neither success nor failure. It may
+// Inconclusive is for a 2xx answer that says neither success nor failure. It may
 // still say, in words, that our token is void: then it is as good as a 401.
 // Otherwise nobody can go by it.
-func (s *Sender) NoVerdict(a *Answer, operation, detail string) {
-	if retrypolicy.VoidToken(a.Message) {
+func (s *Sender) Inconclusive(a *Answer, operation, detail string) {
+	if retrypolicy.InvalidToken(a.Message) {
 		s.Conclude(a, operation, retrypolicy.HTTPCode(http.StatusUnauthorized), detail)
 		return
 	}
@@ -195,7 +195,7 @@ func (s *Sender) exchange(ctx context.Context, r Request, answer *Answer) (body 
 	if ctx.Err() != nil {
 		return nil, retrypolicy.CodeUnsent, "before the request: " + reason(ctx, ctx.Err())
 	}
-	w := &wire{mayLeave: r.MayLeave}
+	w := &wire{mayLeave: r.BeforeSend}
 	req, err := s.request(w.watch(ctx), r)
 	if err != nil {
 		return nil, retrypolicy.CodeUnsent, err.Error()

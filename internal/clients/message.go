@@ -171,7 +171,7 @@ func (h hidden) mask(text string) string {
 			text = replace(text, name, betweenWords)
 		}
 		for _, part := range parts {
-			if utf8.RuneCountInString(part) > 2 && !retrypolicy.Vocabulary(part) {
+			if utf8.RuneCountInString(part) > 2 && !retrypolicy.InVocabulary(part) {
 				text = replace(text, part, betweenWords)
 			}
 		}
@@ -273,7 +273,7 @@ func numbers(number string) string {
 // hide is what must not be shown of the answer to a request: the sender's own
 // secrets, and whatever the request's headers and the request itself name.
 func (s *Sender) hide(r Request) hidden {
-	h := hidden{secrets: slices.Clone(s.secrets), names: append(slices.Clone(s.names), r.Hide...)}
+	h := hidden{secrets: slices.Clone(s.secrets), names: append(slices.Clone(s.names), r.Redact...)}
 	for name, values := range r.Header {
 		if name == "Accept" || name == "Content-Type" {
 			continue

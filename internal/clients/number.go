@@ -59,8 +59,8 @@ func (n *Number) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// Told reports whether the field has anything in it, readable or not.
-func (n Number) Told() bool { return n != Number{} }
+// Present reports whether the field has anything in it, readable or not.
+func (n Number) Present() bool { return n != Number{} }
 
 // Unreadable reports whether there is something in the field that is not plainly
 // a number. It agrees with nothing, and contradicts nothing.

@@ -81,8 +81,8 @@ func TestNumber(t *testing.T) {
 		if n.Unreadable() {
 			got = unreadable + got
 		}
-		if got != row.want || n.Told() != (row.want != none) {
-			t.Errorf("%s: %q, told %t; want %q", row.json, got, n.Told(), row.want)
+		if got != row.want || n.Present() != (row.want != none) {
+			t.Errorf("%s: %q, told %t; want %q", row.json, got, n.Present(), row.want)
 		}
 	}
 }
@@ -128,7 +128,7 @@ func FuzzNumber(f *testing.F) {
 			return
 		}
 		n := readNumber(t, string(quoted))
-		if len(n.String()) > 80 || n.Unreadable() && n.String() != "" || n.Told() != (text != "") {
+		if len(n.String()) > 80 || n.Unreadable() && n.String() != "" || n.Present() != (text != "") {
 			t.Errorf("%q: %+v", text, n)
 		}
 		if json.Valid([]byte(text)) && strings.Trim(text, "-+.eE0123456789") == "" && text != "" {
@@ -138,7 +138,7 @@ func FuzzNumber(f *testing.F) {
 				n = bare
 			}
 		}
-		if n.Unreadable() || !n.Told() {
+		if n.Unreadable() || !n.Present() {
 			return
 		}
 		if again := readNumber(t, n.String()); again != n {

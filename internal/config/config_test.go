@@ -378,7 +378,7 @@ func TestSealer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if sealer, err := got.Payload.Sealer(); err != nil || sealer.CanSeal() != want {
+		if sealer, err := got.Payload.Sealer(); err != nil || sealer.CanEncrypt() != want {
 			t.Errorf("%v: %v", env, err)
 		}
 	}

@@ -408,13 +408,13 @@ func (p *Payload) Validate() error {
 }
 
 // Sealer seals with the keys; without any it refuses to.
-func (p *Payload) Sealer() (*secret.Sealer, error) {
+func (p *Payload) Sealer() (*secret.Cipher, error) {
 	keys, variable, err := eitherWay("PAYLOAD_KEYS", p.Keys, p.KeysFile)
 	if err != nil {
 		return nil, err
 	}
-	sealer, err := secret.NewSealer(keys)
-	if err == nil && p.KeysFile != "" && !sealer.CanSeal() {
+	sealer, err := secret.NewCipher(keys)
+	if err == nil && p.KeysFile != "" && !sealer.CanEncrypt() {
 		err = errors.New("the file holds no key")
 	}
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 func BenchmarkDo(b *testing.B) {
 	run := func(b *testing.B, client redis.UniversalClient, mode durable.Mode) {
 		w := writer(client, mode, durable.EveryReplica, time.Second)
-		trips := redistest.Count(client)
+		trips := redistest.CountRoundTrips(client)
 		if _, err := w.Do(b.Context(), call("1")); err != nil {
 			b.Fatal(err)
 		}
@@ -35,7 +35,7 @@ func BenchmarkDo(b *testing.B) {
 	})
 	for _, replicas := range []int{1, 2} {
 		b.Run(fmt.Sprintf("%d replicas", replicas), func(b *testing.B) {
-			client := redistest.NewGroup(b, replicas).Nodes[0].Client(b)
+			client := redistest.NewReplicated(b, replicas).Nodes[0].Client(b)
 			b.Run("none", func(b *testing.B) { run(b, client, durable.None) })
 			b.Run("auto", func(b *testing.B) { run(b, client, durable.Auto) })
 		})

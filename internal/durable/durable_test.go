@@ -32,7 +32,7 @@ func writer(client redis.UniversalClient, mode durable.Mode, replicas int, timeo
 func TestSettings(t *testing.T) {
 	server := redistest.Server(t)
 	client := server.Client(t)
-	waitsForFsync := server.Knows(t, "waitaof")
+	waitsForFsync := server.HasCommand(t, "waitaof")
 	for _, row := range []struct {
 		mode     durable.Mode
 		settings string
@@ -74,7 +74,7 @@ func TestSettings(t *testing.T) {
 // TestReplicas: a write is acknowledged by the replicas that are there, and after one was
 // seen never by none.
 func TestReplicas(t *testing.T) {
-	g := redistest.NewGroup(t, 1)
+	g := redistest.NewReplicated(t, 1)
 	primary := g.Nodes[0]
 	client := primary.Client(t)
 	w := writer(client, durable.Auto, durable.EveryReplica, time.Second)

@@ -51,8 +51,8 @@ func (w *Writer) Warnings() []string {
 // clock. Only the time since is measured here, so the two clocks are never compared.
 type Time struct{ redis, local time.Time }
 
-// Reading is what Redis' clock showed at a moment of this process' clock.
-func Reading(redis, local time.Time) Time { return Time{redis, local} }
+// NewTime is what Redis' clock showed at a moment of this process' clock.
+func NewTime(redis, local time.Time) Time { return Time{redis, local} }
 
 // At is what Redis' clock showed, at least, at a later moment of this process' clock.
 func (t Time) At(local time.Time) time.Time { return t.redis.Add(local.Sub(t.local)) }
@@ -74,13 +74,13 @@ func (w *Writer) Primary() string {
 
 // Status is what metrics and checks show of a Writer.
 type Status struct {
-	Mode     Mode
-	Replicas int           // that are connected
-	Needed   int           // replicas that a write waits for
-	Fsync    bool          // an fsync is waited for
-	Skew     time.Duration // Redis' clock less this process'
-	Changes  int           // how often the primary has changed
-	Paused   string        // why nothing is claimed; empty: it is
+	Mode           Mode
+	Replicas       int           // that are connected
+	Needed         int           // replicas that a write waits for
+	Fsync          bool          // an fsync is waited for
+	Skew           time.Duration // Redis' clock less this process'
+	PrimaryChanges int           // how often the primary has changed
+	Paused         string        // why nothing is claimed; empty: it is
 }
 
 // Status is the state as of the latest look.

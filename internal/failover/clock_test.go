@@ -21,7 +21,7 @@ import (
 // nothing may be sent by others as well.
 func TestPromotedAhead(t *testing.T) {
 	t.Parallel()
-	g := redistest.NewGroup(t, 1, func(nodes []*redistest.Node) { nodes[1].Ahead(t, 10*time.Minute) })
+	g := redistest.NewReplicated(t, 1, func(nodes []*redistest.Node) { nodes[1].SetClockAhead(t, 10*time.Minute) })
 	s := newStage(t, g.URL(), repeatable, slowly(2*time.Second))
 	heard := s.listen()
 	s.startReady()

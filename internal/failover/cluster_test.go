@@ -20,13 +20,13 @@ import (
 
 func TestCluster(t *testing.T) {
 	t.Parallel()
-	cluster := redistest.Cluster(t)
+	cluster := redistest.NewCluster(t)
 	ledgerWorks(t, cluster.URL())
 	checkEveryPrimary(t, cluster)
 
 	s := newStage(t, cluster.URL())
 	for _, stream := range []string{"other", "terbayar:{events}", "{other}:terbayar:events"} {
-		_, err := worker.Build(s.settings("--events-stream", stream), s.redis, nil, slog.New(slog.DiscardHandler))
+		_, err := worker.New(s.settings("--events-stream", stream), s.redis, nil, slog.New(slog.DiscardHandler))
 		want := fmt.Sprintf("EVENTS_STREAM: %q lies in another slot of the Redis Cluster than the ledger; put {terbayar:events} into its name", stream)
 		if !errors.As(err, new(*config.Error)) || err.Error() != want {
 			t.Errorf("%v, want %s", err, want)
@@ -61,7 +61,7 @@ func TestCluster(t *testing.T) {
 }
 
 // checkEveryPrimary: one misconfigured primary of three is found, and named.
-func checkEveryPrimary(t *testing.T, cluster *redistest.Sharded) {
+func checkEveryPrimary(t *testing.T, cluster *redistest.Cluster) {
 	client, err := redisconn.Open(cluster.URL(), redisconn.Passwords{})
 	if err != nil {
 		t.Fatal(err)
@@ -87,7 +87,7 @@ func checkEveryPrimary(t *testing.T, cluster *redistest.Sharded) {
 // TestClusterFailover kills, under load, the primary that holds the ledger.
 func TestClusterFailover(t *testing.T) {
 	t.Parallel()
-	c := redistest.NewShards(t)
+	c := redistest.NewReplicatedCluster(t)
 	s := newStage(t, c.URL())
 	w := s.worker()
 

@@ -37,7 +37,7 @@ func TestDurabilitySettings(t *testing.T) {
 			s := newStage(t, server.URL())
 			s.env = []string{"REDIS_DURABILITY=" + row.mode}
 			refused := row.refused
-			if row.waitAOF && server.Knows(t, "waitaof") {
+			if row.waitAOF && server.HasCommand(t, "waitaof") {
 				refused = ""
 			}
 			w := s.start()
@@ -66,7 +66,7 @@ func TestDurabilitySettings(t *testing.T) {
 func TestWaitAOF(t *testing.T) {
 	t.Parallel()
 	server := redistest.Server(t, "--appendfsync", "everysec")
-	if !server.Knows(t, "waitaof") {
+	if !server.HasCommand(t, "waitaof") {
 		t.Skip("this redis-server has no WAITAOF: Redis 7.2 and Valkey have")
 	}
 	s := newStage(t, server.URL(), repeatable)

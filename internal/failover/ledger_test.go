@@ -15,16 +15,16 @@ var aPayment = payment.Key{Gateway: payment.AMDigiPay, TransactionID: "LEDGER-1"
 // enter writes aPayment down.
 func (s *stage) enter() {
 	s.Helper()
-	created := s.book.Create(s.Context(), []ledger.Entry{{Key: aPayment, Amount: 13000, Order: []byte(`{}`), Digest: "d"}})
+	created := s.book.Create(s.Context(), []ledger.NewPayment{{Key: aPayment, Amount: 13000, Order: []byte(`{}`), Digest: "d"}})
 	if created[0].Err != nil || created[0].Creation != ledger.Created {
 		s.Fatalf("%+v", created)
 	}
 }
 
 // claim claims aPayment.
-func (s *stage) claim() (*ledger.Record, ledger.Verdict, error) {
+func (s *stage) claim() (*ledger.Record, ledger.ClaimResult, error) {
 	return s.book.Claim(s.Context(), aPayment, ledger.Claim{
-		Attempt: payment.Attempt{At: time.Now(), Kind: payment.KindSubmit}, Lease: time.Minute, Patience: 5 * time.Second,
+		Attempt: payment.Attempt{At: time.Now(), Kind: payment.KindSubmit}, Lease: time.Minute, Timeout: 5 * time.Second,
 	})
 }
 
@@ -47,7 +47,7 @@ func ledgerWorks(t *testing.T, url string) {
 	a := first.Attempts[0]
 	a.Code, a.Action = "200", "accept"
 	first.Status, first.GatewayStatus, first.GatewayReference = payment.Paid, "Terbayar", "6"
-	first.Close(a)
+	first.FinishAttempt(a)
 	if err := s.book.Save(t.Context(), first); err != nil {
 		t.Fatal(err)
 	}

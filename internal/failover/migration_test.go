@@ -18,7 +18,7 @@ import (
 // That is waited out: no attempt is spent, and the log is not flooded.
 func TestSlotMigration(t *testing.T) {
 	t.Parallel()
-	c := redistest.NewShards(t)
+	c := redistest.NewReplicatedCluster(t)
 	s := newStage(t, c.URL(), repeatable)
 	heard := s.listen()
 	w := s.startReady()
@@ -121,7 +121,7 @@ func (m *migration) move(share float64) {
 }
 
 // end gives the slot to its new holder, and tells all.
-func (m *migration) end(c *redistest.Shards) {
+func (m *migration) end(c *redistest.ReplicatedCluster) {
 	m.Helper()
 	id := m.do(m.target, "CLUSTER", "MYID")
 	m.do(m.target, "CLUSTER", "SETSLOT", m.slot, "NODE", id)

@@ -26,14 +26,14 @@ type replicated struct {
 // primary killed, or well and told to go.
 func ofGroup(t *testing.T, replicas int, kill bool) *replicated {
 	t.Helper()
-	g := redistest.NewGroup(t, replicas)
+	g := redistest.NewReplicated(t, replicas)
 	primary, late := g.Nodes[0], g.Nodes[replicas]
 	if replicas > 1 {
 		late.Prefer(t, true)
 	}
 	return &replicated{
 		url:  g.URL(),
-		hold: func() { primary.Front.Hold(late.Front) },
+		hold: func() { primary.Proxy.Hold(late.Proxy) },
 		failover: func() {
 			if kill {
 				primary.Kill()
@@ -43,7 +43,7 @@ func ofGroup(t *testing.T, replicas int, kill bool) *replicated {
 			if now := g.AwaitPromotion(t, primary); now != late {
 				t.Errorf("%s was promoted, not the one that lags", now.Addr)
 			}
-			primary.Front.Drop(late.Front)
+			primary.Proxy.Drop(late.Proxy)
 			if kill {
 				g.Rejoin(t, primary)
 			}
@@ -55,17 +55,17 @@ func ofGroup(t *testing.T, replicas int, kill bool) *replicated {
 // ofShards is a Cluster in which the replica of the ledger's primary lags and takes over.
 func ofShards(t *testing.T) *replicated {
 	t.Helper()
-	c := redistest.NewShards(t)
+	c := redistest.NewReplicatedCluster(t)
 	primary, late := c.Pair(t, ledger.DefaultStream)
 	return &replicated{
 		url:  c.URL(),
-		hold: func() { primary.Front.Hold(late.Front) },
+		hold: func() { primary.Proxy.Hold(late.Proxy) },
 		failover: func() {
 			if err := c.TakeOver(t.Context(), late); err != nil {
 				t.Error(err)
 			}
 			c.AwaitHolder(t, ledger.DefaultStream, late)
-			primary.Front.Drop(late.Front)
+			primary.Proxy.Drop(late.Proxy)
 			c.Pair(t, ledger.DefaultStream)
 		},
 	}

@@ -17,7 +17,7 @@ import (
 
 func TestSentinel(t *testing.T) {
 	t.Parallel()
-	g := redistest.NewGroup(t, 1)
+	g := redistest.NewReplicated(t, 1)
 	ledgerWorks(t, g.URL())
 
 	s := newStage(t, g.URL())
@@ -58,23 +58,23 @@ func TestUnacknowledgedClaim(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
 		name    string
-		away    func(g *redistest.Group)
-		back    func(g *redistest.Group)
+		away    func(g *redistest.Replicated)
+		back    func(g *redistest.Replicated)
 		refuses bool // Redis takes no writes meanwhile
 	}{
 		{
 			name: "the replica lags",
-			away: func(g *redistest.Group) { g.Nodes[0].Front.Hold(g.Nodes[1].Front) },
-			back: func(g *redistest.Group) { g.Nodes[0].Front.Release(g.Nodes[1].Front) },
+			away: func(g *redistest.Replicated) { g.Nodes[0].Proxy.Hold(g.Nodes[1].Proxy) },
+			back: func(g *redistest.Replicated) { g.Nodes[0].Proxy.Release(g.Nodes[1].Proxy) },
 		},
 		{
 			name: "the replica is gone",
-			away: func(g *redistest.Group) { g.Nodes[1].Kill() },
-			back: func(g *redistest.Group) { g.Rejoin(t, g.Nodes[1]) },
+			away: func(g *redistest.Replicated) { g.Nodes[1].Kill() },
+			back: func(g *redistest.Replicated) { g.Rejoin(t, g.Nodes[1]) },
 		},
 		{
 			name: "min-replicas-to-write",
-			away: func(g *redistest.Group) {
+			away: func(g *redistest.Replicated) {
 				client := g.Nodes[0].Client(t)
 				for name, value := range map[string]string{"min-replicas-to-write": "1", "min-replicas-max-lag": "1"} {
 					if err := client.ConfigSet(t.Context(), name, value).Err(); err != nil {
@@ -83,13 +83,13 @@ func TestUnacknowledgedClaim(t *testing.T) {
 				}
 				g.Nodes[1].Pause(t)
 			},
-			back:    func(g *redistest.Group) { g.Nodes[1].Resume(t) },
+			back:    func(g *redistest.Replicated) { g.Nodes[1].Resume(t) },
 			refuses: true,
 		},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			g := redistest.NewGroup(t, 1)
+			g := redistest.NewReplicated(t, 1)
 			s := newStage(t, g.URL())
 			s.enter()
 			row.away(g)

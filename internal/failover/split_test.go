@@ -16,7 +16,7 @@ import (
 // gone when the sides meet again.
 func TestSplitBrain(t *testing.T) {
 	t.Parallel()
-	g := redistest.NewGroup(t, 2)
+	g := redistest.NewReplicated(t, 2)
 	primary := g.Nodes[0]
 	s := newStage(t, g.URL(), repeatable)
 	heard := s.listen()
@@ -28,7 +28,7 @@ func TestSplitBrain(t *testing.T) {
 	shop.sell(t.Context(), 200, time.Millisecond)
 	s.eventually("the load is on", 10*time.Second, func() bool { return s.sent() >= 20 })
 
-	primary.Front.Cut()
+	primary.Proxy.Cut()
 	var sides sync.WaitGroup
 	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
 	defer cancel()
@@ -38,7 +38,7 @@ func TestSplitBrain(t *testing.T) {
 	<-ctx.Done()
 	sides.Wait()
 	s.signal(inside, syscall.SIGTERM)
-	primary.Front.Mend()
+	primary.Proxy.Restore()
 	g.AwaitReplicas(t, 2)
 	s.find(heard, 60*time.Second, shop, shopInside).clean(t)
 }
@@ -48,7 +48,7 @@ func TestSplitBrain(t *testing.T) {
 // is the one that loses.
 func TestSplitBrainWithAReplica(t *testing.T) {
 	t.Parallel()
-	g := redistest.NewGroup(t, 2)
+	g := redistest.NewReplicated(t, 2)
 	primary, with, without := g.Nodes[0], g.Nodes[1], g.Nodes[2]
 	s := newStage(t, g.URL(), repeatable)
 	heard := s.listen()
@@ -58,8 +58,8 @@ func TestSplitBrainWithAReplica(t *testing.T) {
 	shop.sell(t.Context(), 200, time.Millisecond)
 	s.eventually("the load is on", 10*time.Second, func() bool { return s.sent() >= 20 })
 
-	with.Front.Cut() // so the Sentinel cannot tell it to follow the other one
-	primary.Front.Cut(with.Front)
+	with.Proxy.Cut() // so the Sentinel cannot tell it to follow the other one
+	primary.Proxy.Cut(with.Proxy)
 	var sides sync.WaitGroup
 	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
 	defer cancel()
@@ -70,8 +70,8 @@ func TestSplitBrainWithAReplica(t *testing.T) {
 	<-ctx.Done()
 	sides.Wait()
 	s.signal(inside, syscall.SIGTERM)
-	with.Front.Mend()
-	primary.Front.Mend()
+	with.Proxy.Restore()
+	primary.Proxy.Restore()
 	g.AwaitReplicas(t, 2)
 	s.find(heard, 60*time.Second, shop, shopInside).clean(t)
 }
@@ -80,7 +80,7 @@ func TestSplitBrainWithAReplica(t *testing.T) {
 // and then does all that it was asked meanwhile, before it learns that it is none.
 func TestFrozenPrimary(t *testing.T) {
 	t.Parallel()
-	g := redistest.NewGroup(t, 2)
+	g := redistest.NewReplicated(t, 2)
 	primary := g.Nodes[0]
 	s := newStage(t, g.URL(), repeatable)
 	heard := s.listen()

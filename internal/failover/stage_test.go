@@ -127,11 +127,11 @@ func newStage(t *testing.T, url string, edits ...func(*gatewaysim.Config)) *stag
 	s.book = ledger.New(ledger.Options{
 		Redis: s.redis, Writes: writes, Stream: ledger.DefaultStream, Now: time.Now, Log: slog.New(slog.DiscardHandler),
 	})
-	sealer, err := secret.NewSealer(payloadKey)
+	sealer, err := secret.NewCipher(payloadKey)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.intake = &intake.Intake{Ledger: s.book, Sealer: sealer, Enqueue: tasks.NewEnqueuer(s.redis, time.Now).Submit}
+	s.intake = &intake.Intake{Ledger: s.book, Cipher: sealer, Enqueue: tasks.NewEnqueuer(s.redis, time.Now).Submit}
 	return s
 }
 
@@ -179,7 +179,7 @@ func (s *stage) worker() *house {
 		s.Fatal(err)
 	}
 	s.Cleanup(func() { _ = closeWrites() })
-	built, err := worker.Build(cfg, client, writes, log)
+	built, err := worker.New(cfg, client, writes, log)
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -398,7 +398,7 @@ func (s *stage) judge() {
 	events := s.events()
 	for _, key := range s.handedIn {
 		status, told := s.read(key).Status, events[key.String()]
-		if status.Public() && (len(told) == 0 || told[len(told)-1] != status) {
+		if status.HasEvent() && (len(told) == 0 || told[len(told)-1] != status) {
 			s.Errorf("%s is %s, and its events say %v", key, status, told)
 		}
 		if rows := s.sim.RowsOf(gatewaysim.Gateway(key.Gateway), key.TransactionID); status == payment.Paid && len(rows) != 1 {

@@ -55,7 +55,7 @@ var ErrUnreachable = errors.New("redis cannot be reached")
 // Intake takes payments in. Its fields are set once, before its first use.
 type Intake struct {
 	Ledger   *ledger.Ledger
-	Sealer   *secret.Sealer
+	Cipher   *secret.Cipher
 	Defaults order.Defaults
 	// Enqueue puts a payment's task into the queue; one that is there already stays
 	// the only one.
@@ -80,7 +80,7 @@ const again = "not known to be recorded: it may be, and will then be sent. Submi
 // written in their order: of two with the same id the first one counts.
 func (in *Intake) Create(ctx context.Context, lines []Line) []Answer {
 	answers := make([]Answer, len(lines))
-	var entries, late []ledger.Entry
+	var entries, late []ledger.NewPayment
 	var at, lateAt []int // entries[i] answers line at[i]
 	for i, line := range lines {
 		answers[i].Line = line.Number
@@ -136,7 +136,7 @@ func (in *Intake) Create(ctx context.Context, lines []Line) []Answer {
 // taken when there was time: an order system that submits again what it is not sure of,
 // however long after, must not hear that it was refused, or it orders anew what may be
 // paid already. The error is the ledger's.
-func (in *Intake) submittedLate(ctx context.Context, entry ledger.Entry, answer *Answer) error {
+func (in *Intake) submittedLate(ctx context.Context, entry ledger.NewPayment, answer *Answer) error {
 	record, err := in.Ledger.Read(ctx, entry.Key)
 	switch {
 	case errors.Is(err, ledger.ErrNotFound): // invalid it is
@@ -145,7 +145,7 @@ func (in *Intake) submittedLate(ctx context.Context, entry ledger.Entry, answer 
 		return err
 	case order.Digest(record.Order) == entry.Digest:
 		// It exists, so this creates nothing; but the answer has to be durable.
-		if again := in.Ledger.Create(ctx, []ledger.Entry{entry})[0]; again.Err != nil {
+		if again := in.Ledger.Create(ctx, []ledger.NewPayment{entry})[0]; again.Err != nil {
 			answer.fail(again.Err)
 			return again.Err
 		}
@@ -158,9 +158,9 @@ func (in *Intake) submittedLate(ctx context.Context, entry ledger.Entry, answer 
 
 // entry checks a line and makes of it what the ledger takes. What is wrong goes into the
 // answer too; with order.ErrLate there is an entry all the same.
-func (in *Intake) entry(line Line, answer *Answer) (ledger.Entry, error) {
+func (in *Intake) entry(line Line, answer *Answer) (ledger.NewPayment, error) {
 	if line.Err != nil {
-		return ledger.Entry{}, answer.invalid(line.Err)
+		return ledger.NewPayment{}, answer.invalid(line.Err)
 	}
 	now := time.Now
 	if in.Now != nil {
@@ -173,14 +173,14 @@ func (in *Intake) entry(line Line, answer *Answer) (ledger.Entry, error) {
 	if refused != nil {
 		_ = answer.invalid(refused)
 		if !errors.Is(refused, order.ErrLate) {
-			return ledger.Entry{}, refused
+			return ledger.NewPayment{}, refused
 		}
 	}
 	content, err := o.Content()
 	if err != nil {
-		return ledger.Entry{}, answer.invalid(err)
+		return ledger.NewPayment{}, answer.invalid(err)
 	}
-	entry := ledger.Entry{
+	entry := ledger.NewPayment{
 		Key: o.Key(), Amount: o.Amount(), Order: content, Digest: order.Digest(content),
 		ExpiresAt: o.ExpiresAt(),
 	}
@@ -188,10 +188,10 @@ func (in *Intake) entry(line Line, answer *Answer) (ledger.Entry, error) {
 		entry.MerchantID = o.Paydia.MerchantID
 	}
 	if !o.CustomerToken.Empty() && refused == nil {
-		if entry.SealedToken, err = in.Sealer.Seal(o.CustomerToken, entry.Key.String()); err != nil {
+		if entry.EncryptedToken, err = in.Cipher.Encrypt(o.CustomerToken, entry.Key.String()); err != nil {
 			answer.Result, answer.Cause = Failed, secret.ErrNoKey
 			answer.Error = "not recorded: customer_token cannot be sealed, PAYLOAD_KEYS is not set. Submit the identical content again under the same id"
-			return ledger.Entry{}, err
+			return ledger.NewPayment{}, err
 		}
 	}
 	return entry, refused

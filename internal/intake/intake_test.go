@@ -14,7 +14,7 @@ import (
 	"terbayar/internal/intake"
 	"terbayar/internal/payment"
 	"terbayar/internal/redistest"
-	"terbayar/internal/rig"
+	"terbayar/internal/testenv"
 )
 
 func results(answers []intake.Answer) []string {
@@ -28,16 +28,16 @@ func results(answers []intake.Answer) []string {
 // TestCreateInOrder: of two lines with one id the first counts, and a line that
 // is wrong keeps nobody else back.
 func TestCreateInOrder(t *testing.T) {
-	r := rig.New(t, redistest.Mini(t))
-	newerToken := []byte(`{"gateway":"paydia","customer_token":"newer","payment":` + string(rig.PaydiaOrder("ORD-1"))[len(`{"gateway":"paydia","customer_token":"eyJ.customer.ORD-1","payment":`):])
+	r := testenv.New(t, redistest.Mini(t))
+	newerToken := []byte(`{"gateway":"paydia","customer_token":"newer","payment":` + string(testenv.PaydiaOrder("ORD-1"))[len(`{"gateway":"paydia","customer_token":"eyJ.customer.ORD-1","payment":`):])
 	otherAmount := []byte(`{"gateway":"paydia","customer_token":"x","payment":{"partnerReferenceNo":"ORD-1","merchantId":"240327001000000","amount":{"value":"1.00","currency":"IDR"},"title":"x"}}`)
 	lines := []intake.Line{
-		{Number: 1, Text: rig.PaydiaOrder("ORD-1")},
+		{Number: 1, Text: testenv.PaydiaOrder("ORD-1")},
 		{Number: 2, Text: []byte(`{"gateway":`)},
 		{Number: 3, Text: otherAmount},
 		{Number: 4, Text: newerToken},
 		{Number: 6, Err: intake.ErrTooLong},
-		{Number: 7, Text: rig.AMOrder("INV-1")},
+		{Number: 7, Text: testenv.AMOrder("INV-1")},
 	}
 	want := []string{"1 ORD-1 enqueued", "2  invalid", "3 ORD-1 conflict", "4 ORD-1 duplicate", "6  invalid", "7 INV-1 enqueued"}
 	if diff := cmp.Diff(want, results(r.Intake.Create(t.Context(), lines))); diff != "" {
@@ -48,10 +48,10 @@ func TestCreateInOrder(t *testing.T) {
 // TestTaskless: what is recorded is enqueued, although its task could not be queued: the
 // workers' poll makes up for it, and so does handing it in again.
 func TestTaskless(t *testing.T) {
-	r := rig.New(t, redistest.Mini(t))
+	r := testenv.New(t, redistest.Mini(t))
 	enqueue := r.Intake.Enqueue
 	r.Intake.Enqueue = func(context.Context, payment.Key, payment.Rupiah) error { return errors.New("connection refused") }
-	line := []intake.Line{{Number: 1, Text: rig.AMOrder("INV-1")}}
+	line := []intake.Line{{Number: 1, Text: testenv.AMOrder("INV-1")}}
 	a := r.Intake.Create(t.Context(), line)[0]
 	if a.Result != intake.Enqueued || a.Taskless == nil || a.Error != "" || a.Cause != nil {
 		t.Errorf("%+v", a)
@@ -72,14 +72,14 @@ func TestTaskless(t *testing.T) {
 // TestSubmittedLate: a new payment whose date has passed is refused. One that was taken
 // in time is known, however late it is submitted again.
 func TestSubmittedLate(t *testing.T) {
-	r := rig.New(t, redistest.Mini(t))
-	r.Take(rig.AMOrder("INV-1"))
-	r.Forward(48 * time.Hour)
+	r := testenv.New(t, redistest.Mini(t))
+	r.Create(testenv.AMOrder("INV-1"))
+	r.Advance(48 * time.Hour)
 	lines := []intake.Line{
-		{Number: 1, Text: rig.AMOrder("INV-1")},
-		{Number: 2, Text: bytes.Replace(rig.AMOrder("INV-1"), []byte(`"testing"`), []byte(`"tested"`), 1)},
-		{Number: 3, Text: rig.AMOrder("INV-2")},
-		{Number: 4, Text: bytes.Replace(rig.AMOrder("INV-1"), []byte(`:33`), []byte(`:0`), 1)},
+		{Number: 1, Text: testenv.AMOrder("INV-1")},
+		{Number: 2, Text: bytes.Replace(testenv.AMOrder("INV-1"), []byte(`"testing"`), []byte(`"tested"`), 1)},
+		{Number: 3, Text: testenv.AMOrder("INV-2")},
+		{Number: 4, Text: bytes.Replace(testenv.AMOrder("INV-1"), []byte(`:33`), []byte(`:0`), 1)},
 	}
 	answers := r.Intake.Create(t.Context(), lines)
 	want := []string{"1 INV-1 duplicate", "2 INV-1 conflict", "3 INV-2 invalid", "4 INV-1 invalid"}
@@ -98,14 +98,14 @@ func TestSubmittedLate(t *testing.T) {
 // TestFailed: what cannot be known to be recorded is failed, in words that say what to do.
 func TestFailed(t *testing.T) {
 	client := redistest.Mini(t)
-	r := rig.New(t, client)
-	r.Forward(48 * time.Hour)
+	r := testenv.New(t, client)
+	r.Advance(48 * time.Hour)
 	if err := client.Close(); err != nil {
 		t.Fatal(err)
 	}
-	late := rig.AMOrder("INV-1")
+	late := testenv.AMOrder("INV-1")
 	answers := r.Intake.Create(t.Context(), []intake.Line{
-		{Number: 1, Text: rig.PaydiaOrder("ORD-1")}, {Number: 2, Text: late}, {Number: 3, Text: late},
+		{Number: 1, Text: testenv.PaydiaOrder("ORD-1")}, {Number: 2, Text: late}, {Number: 3, Text: late},
 	})
 	for _, a := range answers {
 		if a.Result != intake.Failed || a.Cause == nil || len(a.Errors) > 0 ||

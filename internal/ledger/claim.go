@@ -12,22 +12,22 @@ import (
 	"terbayar/internal/payment"
 )
 
-// Verdict is the result of a claim.
-type Verdict string
+// ClaimResult is the result of a claim.
+type ClaimResult string
 
 // The verdicts.
 const (
-	Claimed Verdict = "claimed" // yours: send, and Save what came of it
-	Busy    Verdict = "busy"    // somebody else is sending it right now
-	Lapsed  Verdict = "lapsed"  // somebody's claim has expired: its outcome is unknown
-	Settled Verdict = "settled" // it is past being sent
-	Expired Verdict = "expired" // it is too late to send it
-	Missing Verdict = "missing" // the ledger has no such payment
-	Version Verdict = "version" // its record is of another version: for another worker
+	Claimed      ClaimResult = "claimed" // yours: send, and Save what came of it
+	Busy         ClaimResult = "busy"    // somebody else is sending it right now
+	ClaimExpired ClaimResult = "lapsed"  // somebody's claim has expired: its outcome is unknown
+	NotQueued    ClaimResult = "settled" // it is past being sent
+	TooLate      ClaimResult = "expired" // it is too late to send it
+	Missing      ClaimResult = "missing" // the ledger has no such payment
+	OtherVersion ClaimResult = "version" // its record is of another version: for another worker
 )
 
 // verdictEarly says that it may not be claimed yet: a *LaterError.
-const verdictEarly Verdict = "early"
+const tooEarly ClaimResult = "early"
 
 // LaterError says that a payment cannot be claimed now, and when to try again. Nothing
 // was claimed, and no attempt is spent.
@@ -46,7 +46,7 @@ type Claim struct {
 	Attempt  payment.Attempt
 	Lease    time.Duration // how long the holder may take
 	QueueTTL time.Duration // how long a payment without a date of its own may wait to be sent; 0: for ever
-	Patience time.Duration // how long one try may take
+	Timeout  time.Duration // how long one try may take
 }
 
 // Claim takes a queued payment for one submit. The attempt is written down, and is
@@ -57,7 +57,7 @@ type Claim struct {
 // A claim whose reply was lost, or that was not acknowledged, is made again under the
 // same request id, which renews its lease. One that then is not known to be durable is
 // released unsent. (Model steps [claim] and [release].)
-func (l *Ledger) Claim(ctx context.Context, key payment.Key, c Claim) (*Record, Verdict, error) {
+func (l *Ledger) Claim(ctx context.Context, key payment.Key, c Claim) (*Record, ClaimResult, error) {
 	if reason := l.writes.Paused(); reason != "" {
 		return nil, "", &LaterError{pausedWait, reason}
 	}
@@ -71,8 +71,8 @@ func (l *Ledger) Claim(ctx context.Context, key payment.Key, c Claim) (*Record, 
 	})
 	for range 2 {
 		var r *Record
-		var verdict Verdict
-		r, verdict, err = l.claim(ctx, key, call, c.Patience)
+		var verdict ClaimResult
+		r, verdict, err = l.claim(ctx, key, call, c.Timeout)
 		if err == nil || !errors.Is(err, ErrNotDurable) {
 			return r, verdict, err
 		}
@@ -84,7 +84,7 @@ func (l *Ledger) Claim(ctx context.Context, key payment.Key, c Claim) (*Record, 
 
 // claim makes one try. The error is ErrNotDurable where the payment may be claimed, and
 // nobody knows whether that would survive.
-func (l *Ledger) claim(ctx context.Context, key payment.Key, call durable.Call, patience time.Duration) (*Record, Verdict, error) {
+func (l *Ledger) claim(ctx context.Context, key payment.Key, call durable.Call, patience time.Duration) (*Record, ClaimResult, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	began := l.now()
@@ -96,11 +96,11 @@ func (l *Ledger) claim(ctx context.Context, key payment.Key, call durable.Call, 
 	if err != nil || len(answer) < 2 { // such as a full memory: the script has not begun
 		return nil, "", fmt.Errorf("ledger: claim %s: %w", key, errors.Join(err, unacknowledged))
 	}
-	verdict, clock := Verdict(answer[0]), answer[1]
+	verdict, clock := ClaimResult(answer[0]), answer[1]
 	switch verdict {
-	case Missing, Version:
+	case Missing, OtherVersion:
 		return nil, verdict, nil
-	case verdictEarly:
+	case tooEarly:
 		d := decoder{fields: map[string]string{"wait": answer[2]}}
 		return nil, "", &LaterError{Wait: time.Duration(d.number("wait")) * time.Millisecond, Reason: "its time has not come"}
 	case Claimed:
@@ -109,7 +109,7 @@ func (l *Ledger) claim(ctx context.Context, key payment.Key, call durable.Call, 
 		}
 	}
 	d := decoder{fields: map[string]string{"now": clock}}
-	r, err := decode(key, pairs(answer[2:]), durable.Reading(d.time("now"), l.now()))
+	r, err := decode(key, pairs(answer[2:]), durable.NewTime(d.time("now"), l.now()))
 	if r != nil {
 		r.claimed = began
 	}
@@ -127,8 +127,8 @@ func pairs(list []string) map[string]string {
 
 // The pace of what is repeated until Redis has taken it.
 const (
-	releasePatience = 2 * time.Second // of one try
-	repeatPause     = time.Second
+	releaseTimeout = 2 * time.Second // of one try
+	repeatPause    = time.Second
 	// repeatFor is how long a worker goes on. What is not released by then is looked up.
 	repeatFor = 10 * time.Minute
 )
@@ -139,7 +139,7 @@ func (l *Ledger) release(ctx context.Context, key payment.Key, request string) {
 	call := releaseCall(key.Gateway, releaseArgs{request: request, transactionID: key.TransactionID, grace: TaskGrace})
 	ctx = context.WithoutCancel(ctx)
 	l.repeat(func() (done bool) {
-		ctx, cancel := context.WithTimeout(ctx, releasePatience)
+		ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
 		defer cancel()
 		replies, err := l.writes.Do(ctx, call)
 		// A release that a failover loses leaves a claim that expires: it is looked up.

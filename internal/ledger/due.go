@@ -21,19 +21,19 @@ var brief = []string{
 	"token", "first_claim", "lowest_id", "unknown_since", "primary",
 }
 
-// Queue is one of the two lists of what is due at a gateway.
-type Queue int
+// DueList is one of the two lists of what is due at a gateway.
+type DueList int
 
 // The lists.
 const (
 	// Sending lists the payments that are queued or submitting. To see to them the
 	// gateway need not be asked.
-	Sending Queue = iota
+	Sending DueList = iota
 	// Open lists the payments that are looked up at the gateway.
 	Open
 )
 
-func (q Queue) key(g payment.Gateway) string {
+func (q DueList) key(g payment.Gateway) string {
 	if q == Sending {
 		return sendingKey(g)
 	}
@@ -62,8 +62,8 @@ func (l *Ledger) Due(ctx context.Context, gateways []payment.Gateway) ([]payment
 	return due, nil
 }
 
-// Taken is what was taken from a list, and is hidden from other takers for a while.
-type Taken struct {
+// Batch is what was taken from a list, and is hidden from other takers for a while.
+type Batch struct {
 	// Records come without order and attempts.
 	Records []*Record
 	// Unreadable are the ids of the records that cannot be read, or are of another
@@ -71,7 +71,7 @@ type Taken struct {
 	Unreadable []string
 	Err        error
 
-	queue   Queue
+	queue   DueList
 	gateway payment.Gateway
 	hidden  string            // until when, by Redis' clock (ms)
 	due     map[string]string // when each was due before (ms)
@@ -79,16 +79,16 @@ type Taken struct {
 }
 
 // Len is how many were taken.
-func (t *Taken) Len() int { return len(t.due) }
+func (t *Batch) Len() int { return len(t.due) }
 
 // Primary tells one primary of Redis from another; empty where Redis does not tell.
-func (t *Taken) Primary() string { return t.primary }
+func (t *Batch) Primary() string { return t.primary }
 
-// Take takes payments that are due, most overdue first and at most limit, and hides
+// TakeDue takes payments that are due, most overdue first and at most limit, and hides
 // them from other takers for a while: Hide them for longer, or say with Reschedule or
 // Release when they are due.
-func (l *Ledger) Take(ctx context.Context, q Queue, g payment.Gateway, hide time.Duration, limit int) (*Taken, error) {
-	fail := func(err error) (*Taken, error) {
+func (l *Ledger) TakeDue(ctx context.Context, q DueList, g payment.Gateway, hide time.Duration, limit int) (*Batch, error) {
+	fail := func(err error) (*Batch, error) {
 		return nil, fmt.Errorf("ledger: take what is due at %s: %w", g, err)
 	}
 	answer, err := takeScript.Run(ctx, l.redis, []string{q.key(g)}, ms(hide), limit).StringSlice()
@@ -99,8 +99,8 @@ func (l *Ledger) Take(ctx context.Context, q Queue, g payment.Gateway, hide time
 		return fail(err)
 	}
 	d := decoder{fields: map[string]string{"now": answer[0]}}
-	clock := durable.Reading(d.time("now"), l.now())
-	t := &Taken{queue: q, gateway: g, primary: answer[1], hidden: answer[2], due: pairs(answer[3:])}
+	clock := durable.NewTime(d.time("now"), l.now())
+	t := &Batch{queue: q, gateway: g, primary: answer[1], hidden: answer[2], due: pairs(answer[3:])}
 	var ids []string
 	for i := 3; i+1 < len(answer); i += 2 {
 		ids = append(ids, answer[i])
@@ -113,7 +113,7 @@ func (l *Ledger) Take(ctx context.Context, q Queue, g payment.Gateway, hide time
 
 // Unknown returns every payment of a gateway whose outcome is being looked up, the
 // oldest first, without order and attempts. Those that cannot be read are left out.
-func (l *Ledger) Unknown(ctx context.Context, t *Taken) ([]*Record, error) {
+func (l *Ledger) Unknown(ctx context.Context, t *Batch) ([]*Record, error) {
 	ids, err := l.redis.ZRange(ctx, unknownKey(t.gateway), 0, -1).Result()
 	if err != nil {
 		return nil, fmt.Errorf("ledger: unknown outcomes at %s: %w", t.gateway, err)
@@ -123,7 +123,7 @@ func (l *Ledger) Unknown(ctx context.Context, t *Taken) ([]*Record, error) {
 }
 
 // Hide keeps hidden what was taken and is still hidden.
-func (l *Ledger) Hide(ctx context.Context, t *Taken, hide time.Duration) error {
+func (l *Ledger) Hide(ctx context.Context, t *Batch, hide time.Duration) error {
 	answer, err := hideScript.Run(ctx, l.redis, []string{t.queue.key(t.gateway)}, append([]any{t.hidden, ms(hide)}, t.ids()...)...).Text()
 	if err != nil {
 		return fmt.Errorf("ledger: hide %d at %s: %w", t.Len(), t.gateway, err)
@@ -132,7 +132,7 @@ func (l *Ledger) Hide(ctx context.Context, t *Taken, hide time.Duration) error {
 	return nil
 }
 
-func (t *Taken) ids() []any {
+func (t *Batch) ids() []any {
 	ids := make([]any, 0, len(t.due))
 	for id := range t.due {
 		ids = append(ids, id)
@@ -141,17 +141,17 @@ func (t *Taken) ids() []any {
 }
 
 // Reschedule says when payments that were taken are next due, and changes nothing else.
-func (l *Ledger) Reschedule(ctx context.Context, t *Taken, ids []string, due Due) error {
+func (l *Ledger) Reschedule(ctx context.Context, t *Batch, ids []string, due Due) error {
 	return l.reschedule(ctx, t, ids, ms(due.in), due.grid)
 }
 
 // Release puts payments back that were taken and not seen to: they are due as they were
 // before, for whoever can see to them.
-func (l *Ledger) Release(ctx context.Context, t *Taken, ids []string) error {
+func (l *Ledger) Release(ctx context.Context, t *Batch, ids []string) error {
 	return l.reschedule(ctx, t, ids, "", 0)
 }
 
-func (l *Ledger) reschedule(ctx context.Context, t *Taken, ids []string, in any, grid time.Duration) error {
+func (l *Ledger) reschedule(ctx context.Context, t *Batch, ids []string, in any, grid time.Duration) error {
 	if len(ids) == 0 {
 		return nil
 	}
@@ -166,21 +166,21 @@ func (l *Ledger) reschedule(ctx context.Context, t *Taken, ids []string, in any,
 	return nil
 }
 
-// Census is how many payments of a gateway there are.
-type Census struct {
+// Stats is how many payments of a gateway there are.
+type Stats struct {
 	Counts        map[payment.Status]int64
 	OldestUnknown time.Duration // for how long the oldest unknown outcome is unknown; 0: there is none
 	OldestQueued  time.Duration // how old the oldest queued payment is; 0: there is none
 }
 
-// Census counts the payments of a gateway, in one round trip.
-func (l *Ledger) Census(ctx context.Context, g payment.Gateway) (Census, error) {
+// Stats counts the payments of a gateway, in one round trip.
+func (l *Ledger) Stats(ctx context.Context, g payment.Gateway) (Stats, error) {
 	answer, err := censusScript.Run(ctx, l.redis, []string{countsKey(g), queuedKey(g), unknownKey(g)}).StringSlice()
 	if err == nil && len(answer) < 3 {
 		err = errors.New("unexpected answer of a script")
 	}
 	if err != nil {
-		return Census{}, fmt.Errorf("ledger: census of %s: %w", g, err)
+		return Stats{}, fmt.Errorf("ledger: census of %s: %w", g, err)
 	}
 	d := decoder{fields: map[string]string{"now": answer[0], "queued": answer[1], "unknown": answer[2]}}
 	age := func(name string) time.Duration {
@@ -189,7 +189,7 @@ func (l *Ledger) Census(ctx context.Context, g payment.Gateway) (Census, error) 
 		}
 		return 0
 	}
-	c := Census{Counts: map[payment.Status]int64{}, OldestUnknown: age("unknown"), OldestQueued: age("queued")}
+	c := Stats{Counts: map[payment.Status]int64{}, OldestUnknown: age("unknown"), OldestQueued: age("queued")}
 	counts := pairs(answer[3:])
 	for _, s := range payment.Statuses() {
 		if n, err := strconv.ParseInt(counts[string(s)], 10, 64); err == nil { // a status that was never reached has no count
@@ -199,19 +199,19 @@ func (l *Ledger) Census(ctx context.Context, g payment.Gateway) (Census, error) 
 	return c, nil
 }
 
-// SealedToken is a customer token as the ledger keeps it: encrypted.
-type SealedToken struct {
+// EncryptedToken is a customer token as the ledger keeps it: encrypted.
+type EncryptedToken struct {
 	Key  payment.Key
 	Text string
 }
 
-// SealedTokens returns customer tokens of payments that are not at their end, of either
+// EncryptedTokens returns customer tokens of payments that are not at their end, of either
 // list those due first and those due last, so many of each at the most. A payment that
 // has no token is left out.
-func (l *Ledger) SealedTokens(ctx context.Context, g payment.Gateway, each int64) ([]SealedToken, error) {
+func (l *Ledger) EncryptedTokens(ctx context.Context, g payment.Gateway, each int64) ([]EncryptedToken, error) {
 	var lists []*redis.StringSliceCmd
 	if _, err := l.redis.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		for _, q := range []Queue{Sending, Open} {
+		for _, q := range []DueList{Sending, Open} {
 			lists = append(lists, pipe.ZRange(ctx, q.key(g), 0, each-1), pipe.ZRevRange(ctx, q.key(g), 0, each-1))
 		}
 		return nil
@@ -236,10 +236,10 @@ func (l *Ledger) SealedTokens(ctx context.Context, g payment.Gateway, each int64
 	}); err != nil && !errors.Is(err, redis.Nil) {
 		return nil, fmt.Errorf("ledger: customer tokens of %s: %w", g, err)
 	}
-	var tokens []SealedToken
+	var tokens []EncryptedToken
 	for i, id := range ids {
 		if text := texts[i].Val(); text != "" {
-			tokens = append(tokens, SealedToken{payment.Key{Gateway: g, TransactionID: id}, text})
+			tokens = append(tokens, EncryptedToken{payment.Key{Gateway: g, TransactionID: id}, text})
 		}
 	}
 	return tokens, nil

@@ -26,11 +26,11 @@ var (
 	ErrNotFound = errors.New("no such payment")
 	// ErrFenced says that somebody else has changed the payment since it was read.
 	ErrFenced = errors.New("changed by somebody else meanwhile")
-	// ErrIllegal says that payment's table of moves has no such move.
-	ErrIllegal = errors.New("no legal move")
-	// ErrVersion says that the record was written by another version of this code, most
+	// ErrIllegalMove says that payment's table of moves has no such move.
+	ErrIllegalMove = errors.New("no legal move")
+	// ErrOtherVersion says that the record was written by another version of this code, most
 	// likely a newer one.
-	ErrVersion = errors.New("written by another version")
+	ErrOtherVersion = errors.New("written by another version")
 	// ErrDamaged says that a record cannot be read.
 	ErrDamaged = errors.New("the record is damaged")
 	// ErrNotDurable says that a payment is not known to be durably recorded: it may be
@@ -76,15 +76,15 @@ func NewReader(client redis.UniversalClient) *Ledger {
 // it is taken for lost, and the payment gets a new one.
 const TaskGrace = 20 * time.Second
 
-// Entry is a payment to be written down for the first time.
-type Entry struct {
-	Key         payment.Key
-	Amount      payment.Rupiah
-	Order       []byte // the gateway's part of the order, JSON
-	Digest      string // tells the same content from other content
-	SealedToken string
-	MerchantID  string
-	ExpiresAt   time.Time
+// NewPayment is a payment to be written down for the first time.
+type NewPayment struct {
+	Key            payment.Key
+	Amount         payment.Rupiah
+	Order          []byte // the gateway's part of the order, JSON
+	Digest         string // tells the same content from other content
+	EncryptedToken string
+	MerchantID     string
+	ExpiresAt      time.Time
 }
 
 // Creation is the result of an Entry.
@@ -105,11 +105,11 @@ type CreateResult struct {
 }
 
 // createPatience is how long Create goes on trying: longer than a failover takes.
-const createPatience = 6 * time.Second
+const createTimeout = 6 * time.Second
 
 // Create writes payments down, in order and durably, in one round trip. Each result
 // stands at its entry's index. (Model step [create].)
-func (l *Ledger) Create(ctx context.Context, entries []Entry) []CreateResult {
+func (l *Ledger) Create(ctx context.Context, entries []NewPayment) []CreateResult {
 	results := make([]CreateResult, len(entries))
 	var calls []durable.Call
 	var index []int
@@ -122,14 +122,14 @@ func (l *Ledger) Create(ctx context.Context, entries []Entry) []CreateResult {
 		}
 		calls = append(calls, createCall(e.Key.Gateway, createArgs{
 			request: rand.Text(), digest: e.Digest, transactionID: e.Key.TransactionID,
-			order: e.Order, token: e.SealedToken, facts: facts, expires: e.ExpiresAt, grace: TaskGrace,
+			order: e.Order, token: e.EncryptedToken, facts: facts, expires: e.ExpiresAt, grace: TaskGrace,
 		}))
 		index = append(index, i)
 	}
 	if len(calls) == 0 {
 		return results
 	}
-	ctx, cancel := context.WithTimeout(ctx, createPatience)
+	ctx, cancel := context.WithTimeout(ctx, createTimeout)
 	defer cancel()
 	replies, err := l.writes.Do(ctx, calls...)
 	for j, i := range index {

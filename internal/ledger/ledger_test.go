@@ -23,10 +23,10 @@ var (
 	inv1  = payment.Key{Gateway: payment.AMDigiPay, TransactionID: "INV/1 é"}
 )
 
-func entry(key payment.Key, digest string) ledger.Entry {
-	return ledger.Entry{
+func entry(key payment.Key, digest string) ledger.NewPayment {
+	return ledger.NewPayment{
 		Key: key, Amount: 13000, Order: []byte(`{"transaction_id":"INV-1"}`), Digest: digest,
-		SealedToken: "v1.sealed", MerchantID: "M1", ExpiresAt: start.Add(time.Hour),
+		EncryptedToken: "v1.sealed", MerchantID: "M1", ExpiresAt: start.Add(time.Hour),
 	}
 }
 
@@ -66,7 +66,7 @@ func withOne(t *testing.T, client redis.UniversalClient) (*ledger.Ledger, *clock
 	t.Helper()
 	c := newClock(client)
 	l := newLedger(client, c.now)
-	for _, r := range l.Create(t.Context(), []ledger.Entry{entry(inv1, "a")}) {
+	for _, r := range l.Create(t.Context(), []ledger.NewPayment{entry(inv1, "a")}) {
 		if r.Err != nil || r.Creation != ledger.Created {
 			t.Fatalf("create: %+v", r)
 		}
@@ -76,15 +76,15 @@ func withOne(t *testing.T, client redis.UniversalClient) (*ledger.Ledger, *clock
 
 const lease = 20 * time.Second
 
-func claim(t *testing.T, l *ledger.Ledger, want ledger.Verdict) *ledger.Record {
+func claim(t *testing.T, l *ledger.Ledger, want ledger.ClaimResult) *ledger.Record {
 	t.Helper()
 	return claimFor(t, l, lease, want)
 }
 
-func claimFor(t *testing.T, l *ledger.Ledger, lease time.Duration, want ledger.Verdict) *ledger.Record {
+func claimFor(t *testing.T, l *ledger.Ledger, lease time.Duration, want ledger.ClaimResult) *ledger.Record {
 	t.Helper()
 	r, verdict, err := l.Claim(t.Context(), inv1, ledger.Claim{
-		Attempt: payment.Attempt{At: start, Kind: payment.KindSubmit}, Lease: lease, Patience: 5 * time.Second,
+		Attempt: payment.Attempt{At: start, Kind: payment.KindSubmit}, Lease: lease, Timeout: 5 * time.Second,
 	})
 	if err != nil || verdict != want {
 		t.Fatalf("claim: verdict %q, error %v; want %q", verdict, err, want)
@@ -140,7 +140,7 @@ func TestCreateOnce(t *testing.T) {
 		inv2 := payment.Key{Gateway: payment.AMDigiPay, TransactionID: "INV-2"}
 		sameIDElsewhere := payment.Key{Gateway: payment.Paydia, TransactionID: inv1.TransactionID}
 		var got []string
-		for _, r := range l.Create(t.Context(), []ledger.Entry{
+		for _, r := range l.Create(t.Context(), []ledger.NewPayment{
 			entry(inv1, "a"), entry(inv1, "b"), entry(inv2, "a"), entry(inv2, "b"), entry(sameIDElsewhere, "z"),
 		}) {
 			got = append(got, fmt.Sprint(r.Creation, " ", r.Status, " ", r.Err))
@@ -164,8 +164,8 @@ func TestClaimIsExclusive(t *testing.T) {
 		}
 		claim(t, l, ledger.Busy)
 		move(t, l, r, payment.OnProcessing, ledger.In(time.Minute))
-		claim(t, l, ledger.Settled)
-		_, verdict, err := l.Claim(t.Context(), payment.Key{Gateway: payment.Paydia, TransactionID: "?"}, ledger.Claim{Lease: lease, Patience: time.Second})
+		claim(t, l, ledger.NotQueued)
+		_, verdict, err := l.Claim(t.Context(), payment.Key{Gateway: payment.Paydia, TransactionID: "?"}, ledger.Claim{Lease: lease, Timeout: time.Second})
 		if verdict != ledger.Missing || err != nil {
 			t.Errorf("claim of nothing: %q, %v", verdict, err)
 		}
@@ -180,11 +180,11 @@ func expire(t *testing.T, c *clock, l *ledger.Ledger) {
 		return
 	}
 	for { // real time passes
-		_, verdict, err := l.Claim(t.Context(), inv1, ledger.Claim{Lease: lease, Patience: time.Second})
+		_, verdict, err := l.Claim(t.Context(), inv1, ledger.Claim{Lease: lease, Timeout: time.Second})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if verdict == ledger.Lapsed {
+		if verdict == ledger.ClaimExpired {
 			return
 		}
 	}
@@ -205,7 +205,7 @@ func TestLateHolderIsFenced(t *testing.T) {
 			}
 		}
 		expire(t, c, l)
-		second := claim(t, l, ledger.Lapsed)
+		second := claim(t, l, ledger.ClaimExpired)
 		second.Unknown("net:unknown")
 		if err := l.SaveIfExpired(t.Context(), second); err != nil {
 			t.Fatal(err)
@@ -236,7 +236,7 @@ func TestRelease(t *testing.T) {
 		})
 		l := ledger.New(ledger.Options{Redis: client, Writes: writes, Stream: ledger.DefaultStream, Now: c.now, Log: log})
 		for _, why := range []string{"redis does not acknowledge the claim: it was released unsent", "redis has not acknowledged a claim"} {
-			r, verdict, err := l.Claim(t.Context(), inv1, ledger.Claim{Lease: lease, Patience: time.Second})
+			r, verdict, err := l.Claim(t.Context(), inv1, ledger.Claim{Lease: lease, Timeout: time.Second})
 			later, ok := errors.AsType[*ledger.LaterError](err)
 			if !ok || later.Reason != why || r != nil || verdict != "" {
 				t.Errorf("claimed without an acknowledgement: %v, %q, %v", r, verdict, err)
@@ -250,7 +250,7 @@ func TestRelease(t *testing.T) {
 		if r := claim(t, acknowledged, ledger.Claimed); len(r.Attempts) != 1 {
 			t.Errorf("%d attempts, want 1", len(r.Attempts))
 		}
-		for _, created := range l.Create(t.Context(), []ledger.Entry{entry(inv1, "a"), entry(payment.Key{Gateway: payment.Paydia, TransactionID: "2"}, "b")}) {
+		for _, created := range l.Create(t.Context(), []ledger.NewPayment{entry(inv1, "a"), entry(payment.Key{Gateway: payment.Paydia, TransactionID: "2"}, "b")}) {
 			if !errors.Is(created.Err, ledger.ErrNotDurable) {
 				t.Errorf("answered without an acknowledgement: %+v", created)
 			}
@@ -265,20 +265,20 @@ func TestTooLateToSend(t *testing.T) {
 	ord := payment.Key{Gateway: payment.Paydia, TransactionID: "ORD-1"}
 	e := entry(ord, "a")
 	e.ExpiresAt = time.Time{}
-	l.Create(t.Context(), []ledger.Entry{e})
-	try := func(key payment.Key, ttl time.Duration) ledger.Verdict {
+	l.Create(t.Context(), []ledger.NewPayment{e})
+	try := func(key payment.Key, ttl time.Duration) ledger.ClaimResult {
 		t.Helper()
-		_, verdict, err := l.Claim(t.Context(), key, ledger.Claim{Lease: lease, Patience: time.Second, QueueTTL: ttl})
+		_, verdict, err := l.Claim(t.Context(), key, ledger.Claim{Lease: lease, Timeout: time.Second, QueueTTL: ttl})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return verdict
 	}
 	c.forward(t, time.Hour)
-	if v := try(inv1, 0); v != ledger.Expired {
+	if v := try(inv1, 0); v != ledger.TooLate {
 		t.Errorf("sent after its date: %s", v)
 	}
-	if v := try(ord, time.Hour); v != ledger.Expired {
+	if v := try(ord, time.Hour); v != ledger.TooLate {
 		t.Errorf("sent after the queue's TTL: %s", v)
 	}
 	if v := try(ord, 2*time.Hour); v != ledger.Claimed {
@@ -299,16 +299,16 @@ func TestBadToken(t *testing.T) {
 			r.BadToken, r.NotBefore = true, time.Hour
 			move(t, l, r, status, ledger.Due{})
 			again := entry(inv1, "a")
-			again.SealedToken = "v1.another"
-			if created := l.Create(t.Context(), []ledger.Entry{again})[0]; created.Creation != ledger.Duplicate || created.Status != payment.Queued {
+			again.EncryptedToken = "v1.another"
+			if created := l.Create(t.Context(), []ledger.NewPayment{again})[0]; created.Creation != ledger.Duplicate || created.Status != payment.Queued {
 				t.Errorf("%s: %+v", status, created)
 			}
-			if r := claim(t, l, ledger.Claimed); r.SealedToken != "v1.another" {
-				t.Errorf("%s: token %q", status, r.SealedToken)
+			if r := claim(t, l, ledger.Claimed); r.EncryptedToken != "v1.another" {
+				t.Errorf("%s: token %q", status, r.EncryptedToken)
 			}
-			again.SealedToken = "v1.third" // nothing is wrong with the second
-			l.Create(t.Context(), []ledger.Entry{again})
-			if r, err := l.Read(t.Context(), inv1); err != nil || r.SealedToken != "v1.another" {
+			again.EncryptedToken = "v1.third" // nothing is wrong with the second
+			l.Create(t.Context(), []ledger.NewPayment{again})
+			if r, err := l.Read(t.Context(), inv1); err != nil || r.EncryptedToken != "v1.another" {
 				t.Errorf("%s: %+v, %v", status, r, err)
 			}
 		}
@@ -320,14 +320,14 @@ func TestChangeAndEventAreOne(t *testing.T) {
 		l, c := withOne(t, client)
 		r := claim(t, l, ledger.Claimed)
 		r.GatewayReference, r.GatewayStatus, r.QRCode = "6", "On processing", "000201"
-		r.Close(payment.Attempt{At: start, Kind: payment.KindSubmit, Code: "http:200", HTTPStatus: 200, Action: "accept", DurationMS: 12})
+		r.FinishAttempt(payment.Attempt{At: start, Kind: payment.KindSubmit, Code: "http:200", HTTPStatus: 200, Action: "accept", DurationMS: 12})
 		move(t, l, r, payment.OnProcessing, ledger.In(0))
 
 		r, err := l.Read(t.Context(), inv1)
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.Append(payment.Attempt{At: c.now(), Kind: payment.KindLookup, Code: "http:200"})
+		r.AddAttempt(payment.Attempt{At: c.now(), Kind: payment.KindLookup, Code: "http:200"})
 		r.GatewayStatus = "Terbayar"
 		move(t, l, r, payment.Paid, ledger.Due{})
 
@@ -339,7 +339,7 @@ func TestChangeAndEventAreOne(t *testing.T) {
 		move(t, l, r, payment.Paid, ledger.Due{})
 		r, _ = l.Read(t.Context(), inv1)
 		r.Status = payment.Failed
-		if err := l.Save(t.Context(), r); !errors.Is(err, ledger.ErrIllegal) {
+		if err := l.Save(t.Context(), r); !errors.Is(err, ledger.ErrIllegalMove) {
 			t.Errorf("paid became failed: %v", err)
 		}
 
@@ -355,8 +355,8 @@ func TestChangeAndEventAreOne(t *testing.T) {
 			t.Error(diff)
 		}
 		r, _ = l.Read(t.Context(), inv1)
-		if len(r.Attempts) != 2 || r.Attempts[0].Code != "http:200" || r.SealedToken != "" {
-			t.Errorf("attempts %+v, token %q", r.Attempts, r.SealedToken)
+		if len(r.Attempts) != 2 || r.Attempts[0].Code != "http:200" || r.EncryptedToken != "" {
+			t.Errorf("attempts %+v, token %q", r.Attempts, r.EncryptedToken)
 		}
 	})
 }
@@ -424,9 +424,9 @@ func TestDue(t *testing.T) {
 		}
 		return g
 	}
-	take := func(q ledger.Queue, want int) *ledger.Taken {
+	take := func(q ledger.DueList, want int) *ledger.Batch {
 		t.Helper()
-		taken, err := l.Take(ctx, q, payment.AMDigiPay, 30*time.Second, 10)
+		taken, err := l.TakeDue(ctx, q, payment.AMDigiPay, 30*time.Second, 10)
 		if err != nil || taken.Err != nil || len(taken.Records) != want || taken.Len() != want {
 			t.Fatalf("took %d, %v, %v; want %d", taken.Len(), err, taken.Err, want)
 		}
@@ -457,8 +457,8 @@ func TestDue(t *testing.T) {
 		t.Fatal(err)
 	}
 	take(ledger.Sending, 0)
-	census, err := l.Census(ctx, payment.AMDigiPay)
-	want := ledger.Census{Counts: map[payment.Status]int64{payment.Queued: 1}, OldestQueued: ledger.TaskGrace + time.Minute}
+	census, err := l.Stats(ctx, payment.AMDigiPay)
+	want := ledger.Stats{Counts: map[payment.Status]int64{payment.Queued: 1}, OldestQueued: ledger.TaskGrace + time.Minute}
 	if diff := cmp.Diff(want, census); diff != "" || err != nil {
 		t.Error(err, diff)
 	}
@@ -475,8 +475,8 @@ func TestDue(t *testing.T) {
 	if age := taken.Records[0].Now(c.now()).Sub(taken.Records[0].UnknownSince); age != 5*time.Second {
 		t.Errorf("unknown for %s, want 5s", age)
 	}
-	census, err = l.Census(ctx, payment.AMDigiPay)
-	want = ledger.Census{Counts: map[payment.Status]int64{payment.Queued: 0, payment.Submitting: 0, payment.Verifying: 1}, OldestUnknown: 5 * time.Second}
+	census, err = l.Stats(ctx, payment.AMDigiPay)
+	want = ledger.Stats{Counts: map[payment.Status]int64{payment.Queued: 0, payment.Submitting: 0, payment.Verifying: 1}, OldestUnknown: 5 * time.Second}
 	if diff := cmp.Diff(want, census); diff != "" || err != nil {
 		t.Error(err, diff)
 	}
@@ -510,7 +510,7 @@ func TestNotBefore(t *testing.T) {
 	r.NotBefore = time.Minute
 	move(t, l, r, payment.Queued, ledger.Due{})
 	c.forward(t, 50*time.Second)
-	_, _, err := l.Claim(t.Context(), inv1, ledger.Claim{Lease: lease, Patience: time.Second})
+	_, _, err := l.Claim(t.Context(), inv1, ledger.Claim{Lease: lease, Timeout: time.Second})
 	if later, ok := errors.AsType[*ledger.LaterError](err); !ok || later.Wait != 10*time.Second {
 		t.Errorf("claimed before its time: %v", err)
 	}
@@ -527,8 +527,8 @@ func TestOtherVersion(t *testing.T) {
 		field, value string
 		err          error
 	}{
-		{"v", "3", ledger.ErrVersion},
-		{"v", "1", ledger.ErrVersion},
+		{"v", "3", ledger.ErrOtherVersion},
+		{"v", "1", ledger.ErrOtherVersion},
 		{"facts", "{", ledger.ErrDamaged},
 		{"attempts", "9999999999999999999", ledger.ErrDamaged},
 		{"updated", "-1", ledger.ErrDamaged},
@@ -546,13 +546,13 @@ func TestOtherVersion(t *testing.T) {
 				t.Errorf("read: %v", err)
 			}
 			if row.field == "v" {
-				_, verdict, err := l.Claim(t.Context(), inv1, ledger.Claim{Lease: lease, Patience: time.Second})
-				if verdict != ledger.Version || err != nil {
+				_, verdict, err := l.Claim(t.Context(), inv1, ledger.Claim{Lease: lease, Timeout: time.Second})
+				if verdict != ledger.OtherVersion || err != nil {
 					t.Errorf("claim: %q, %v", verdict, err)
 				}
 			}
 			c.forward(t, ledger.TaskGrace)
-			taken, err := l.Take(t.Context(), ledger.Sending, payment.AMDigiPay, time.Second, 10)
+			taken, err := l.TakeDue(t.Context(), ledger.Sending, payment.AMDigiPay, time.Second, 10)
 			if err != nil || !errors.Is(taken.Err, row.err) || len(taken.Records) != 0 || len(taken.Unreadable) != 1 {
 				t.Errorf("take: %+v, %v", taken, err)
 			}

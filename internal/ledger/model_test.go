@@ -51,13 +51,13 @@ func play(t *rapid.T, client redis.UniversalClient) {
 	if err := client.FlushAll(ctx).Err(); err != nil {
 		t.Fatal(err)
 	}
-	if r := l.Create(ctx, []ledger.Entry{lasting(key)})[0]; r.Creation != ledger.Created || r.Err != nil {
+	if r := l.Create(ctx, []ledger.NewPayment{lasting(key)})[0]; r.Creation != ledger.Created || r.Err != nil {
 		t.Fatalf("create: %+v", r)
 	}
 	who := rapid.SampledFrom([]string{"a", "b"})
 	actions := map[string]func(*rapid.T){
 		"create again": func(t *rapid.T) {
-			if r := l.Create(ctx, []ledger.Entry{lasting(key)})[0]; r.Creation != ledger.Duplicate || r.Status != m.status {
+			if r := l.Create(ctx, []ledger.NewPayment{lasting(key)})[0]; r.Creation != ledger.Duplicate || r.Status != m.status {
 				t.Fatalf("create again: %+v, want a duplicate in %s", r, m.status)
 			}
 		},
@@ -67,12 +67,12 @@ func play(t *rapid.T, client redis.UniversalClient) {
 		"claim": func(t *rapid.T) {
 			w := who.Draw(t, "worker")
 			r, verdict, err := l.Claim(ctx, key, ledger.Claim{
-				Attempt: payment.Attempt{At: c.now(), Kind: payment.KindSubmit}, Lease: lease, Patience: time.Second,
+				Attempt: payment.Attempt{At: c.now(), Kind: payment.KindSubmit}, Lease: lease, Timeout: time.Second,
 			})
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := ledger.Settled
+			want := ledger.NotQueued
 			switch {
 			case m.status == payment.Queued:
 				want = ledger.Claimed
@@ -83,7 +83,7 @@ func play(t *rapid.T, client redis.UniversalClient) {
 			case m.status == payment.Submitting && m.leaseEnd.After(c.now()):
 				want = ledger.Busy
 			case m.status == payment.Submitting:
-				want = ledger.Lapsed
+				want = ledger.ClaimExpired
 			}
 			if verdict != want {
 				t.Fatalf("claim by %s: %s, want %s", w, verdict, want)
@@ -109,11 +109,11 @@ func play(t *rapid.T, client redis.UniversalClient) {
 			if h.record.Status == payment.Verifying {
 				h.record.Unknown("net:unknown")
 			}
-			h.record.Append(payment.Attempt{At: c.now(), Kind: payment.KindLookup})
+			h.record.AddAttempt(payment.Attempt{At: c.now(), Kind: payment.KindLookup})
 			err := l.Save(ctx, h.record)
 			switch {
 			case !payment.CanMove(from, h.record.Status) || h.record.Status == payment.Submitting:
-				if !errors.Is(err, ledger.ErrIllegal) {
+				if !errors.Is(err, ledger.ErrIllegalMove) {
 					t.Fatalf("%s moved it from %s to %s: %v", w, from, h.record.Status, err)
 				}
 			case h.version != m.version:
@@ -125,7 +125,7 @@ func play(t *rapid.T, client redis.UniversalClient) {
 			default:
 				m.version++
 				m.attempts++
-				if m.status != h.record.Status && h.record.Status.Public() {
+				if m.status != h.record.Status && h.record.Status.HasEvent() {
 					m.events = append(m.events, h.record.Status)
 				}
 				m.status = h.record.Status
@@ -139,7 +139,7 @@ func play(t *rapid.T, client redis.UniversalClient) {
 			if r.Status != m.status || len(r.Attempts) != m.attempts {
 				t.Fatalf("the ledger has %s with %d attempts, want %s with %d", r.Status, len(r.Attempts), m.status, m.attempts)
 			}
-			if r.Status.Final() && r.SealedToken != "" {
+			if r.Status.Final() && r.EncryptedToken != "" {
 				t.Fatalf("final %s keeps the customer token", r.Status)
 			}
 			entries, err := client.XRange(ctx, ledger.DefaultStream, "-", "+").Result()
@@ -157,7 +157,7 @@ func play(t *rapid.T, client redis.UniversalClient) {
 }
 
 // lasting is an order that does not expire while it is played with.
-func lasting(key payment.Key) ledger.Entry {
+func lasting(key payment.Key) ledger.NewPayment {
 	e := entry(key, "a")
 	e.ExpiresAt = time.Time{}
 	return e

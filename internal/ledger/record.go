@@ -24,12 +24,12 @@ const version = 2
 type Record struct {
 	payment.Payment
 
-	Order       []byte    // the gateway's part of the order, JSON; only from Claim and Read
-	SealedToken string    // the customer token, encrypted; gone once the payment is final
-	MerchantID  string    // Paydia's merchantId
-	ExpiresAt   time.Time // until when the customer can pay; zero: no such date
-	FirstClaim  time.Time // when it was first claimed; zero: never
-	Floor       int64     // the highest numeric reference known when it was first claimed; 0: none
+	Order          []byte    // the gateway's part of the order, JSON; only from Claim and Read
+	EncryptedToken string    // the customer token, encrypted; gone once the payment is final
+	MerchantID     string    // Paydia's merchantId
+	ExpiresAt      time.Time // until when the customer can pay; zero: no such date
+	FirstClaim     time.Time // when it was first claimed; zero: never
+	LowestID       int64     // the highest numeric reference known when it was first claimed; 0: none
 
 	Due       Due           // when it is next looked up; for Save to set, not read back
 	NotBefore time.Duration // a queued payment is not claimed for so long; for Save to set, not read back
@@ -81,11 +81,11 @@ func (d Due) Never() bool { return !d.set }
 // Now is Redis' clock at a moment of this process' clock after the record was read.
 func (r *Record) Now(local time.Time) time.Time { return r.clock.At(local) }
 
-// Close writes the outcome of the submit that Claim opened.
-func (r *Record) Close(a payment.Attempt) { r.changed, r.number = &a, r.attempts }
+// FinishAttempt writes the outcome of the submit that Claim opened.
+func (r *Record) FinishAttempt(a payment.Attempt) { r.changed, r.number = &a, r.attempts }
 
-// Append adds an attempt of its own: a lookup.
-func (r *Record) Append(a payment.Attempt) { r.changed, r.number = &a, r.attempts+1 }
+// AddAttempt adds an attempt of its own: a lookup.
+func (r *Record) AddAttempt(a payment.Attempt) { r.changed, r.number = &a, r.attempts+1 }
 
 // Unknown says that the outcome of the submit that came to the code is unknown.
 func (r *Record) Unknown(code string) {
@@ -94,10 +94,10 @@ func (r *Record) Unknown(code string) {
 	r.UnknownCode, r.Lookups, r.NotFound, r.restart = code, 0, 0, true
 }
 
-// CountAnew begins the waiting time and the count of "not found" again, at a moment of
+// RestartCount begins the waiting time and the count of "not found" again, at a moment of
 // this process' clock, where the primary has changed since they began: another node's
 // clock says nothing about how long ago that was.
-func (r *Record) CountAnew(primary string, local time.Time) {
+func (r *Record) RestartCount(primary string, local time.Time) {
 	if r.Status == payment.Verifying && r.primary != primary {
 		r.NotFound, r.UnknownSince = 0, r.Now(local)
 		r.restart, r.primary = true, primary
@@ -157,7 +157,7 @@ func decode(key payment.Key, fields map[string]string, clock durable.Time) (*Rec
 		return nil, fmt.Errorf("ledger: read %s: %w", key, ErrNotFound)
 	}
 	if fields["v"] != strconv.Itoa(version) {
-		return nil, fmt.Errorf("ledger: %s has version %q: %w", key, fields["v"], ErrVersion)
+		return nil, fmt.Errorf("ledger: %s has version %q: %w", key, fields["v"], ErrOtherVersion)
 	}
 	d := decoder{fields: fields}
 	var f facts
@@ -173,8 +173,8 @@ func decode(key payment.Key, fields map[string]string, clock durable.Time) (*Rec
 			CreatedAt: d.time("created"), UpdatedAt: d.time("updated"),
 			Attempts: []payment.Attempt{},
 		},
-		Order: []byte(fields["order"]), SealedToken: fields["token"], MerchantID: f.MerchantID,
-		ExpiresAt: d.time("expires"), FirstClaim: d.time("first_claim"), Floor: d.number("lowest_id"),
+		Order: []byte(fields["order"]), EncryptedToken: fields["token"], MerchantID: f.MerchantID,
+		ExpiresAt: d.time("expires"), FirstClaim: d.time("first_claim"), LowestID: d.number("lowest_id"),
 		Retries: f.Retries, Refreshes: f.Refreshes, Unknowns: f.Unknowns, UnknownCode: f.UnknownCode,
 		UnknownSince: d.time("unknown_since"), Lookups: f.Lookups, NotFound: f.NotFound, Contradicted: f.Contradicted,
 		clock: clock, previous: payment.Status(fields["status"]), reason: f.Reason,

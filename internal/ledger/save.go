@@ -78,7 +78,7 @@ func (l *Ledger) Save(ctx context.Context, r *Record) error {
 func (l *Ledger) repeatSave(ctx context.Context, r *Record, call durable.Call) {
 	ctx, key := context.WithoutCancel(ctx), r.Key()
 	l.repeat(func() (done bool) {
-		ctx, cancel := context.WithTimeout(ctx, savePatience)
+		ctx, cancel := context.WithTimeout(ctx, saveTimeout)
 		defer cancel()
 		replies, err := l.writes.Do(ctx, call)
 		if replies == nil {
@@ -94,7 +94,7 @@ func (l *Ledger) repeatSave(ctx context.Context, r *Record, call durable.Call) {
 	})
 }
 
-const savePatience = 3 * time.Second // of one try to repeat a save
+const saveTimeout = 3 * time.Second // of one try to repeat a save
 
 // final reports whether trying again changes nothing.
 func final(err error) bool { return errors.Is(err, ErrFenced) || errors.Is(err, ErrNotFound) }
@@ -161,7 +161,7 @@ func (l *Ledger) save(r *Record) (durable.Call, error) {
 		return durable.Call{}, fmt.Errorf("ledger: save %s: %w", r.Key(), err)
 	}
 	if !payment.CanMove(r.previous, r.Status) || r.Status == payment.Submitting { // only Claim leads there
-		return fail(fmt.Errorf("from %s to %s: %w", r.previous, r.Status, ErrIllegal))
+		return fail(fmt.Errorf("from %s to %s: %w", r.previous, r.Status, ErrIllegalMove))
 	}
 	// What an order system has to hear of: another status, or another reason to look.
 	news := r.Status != r.previous || r.Status == payment.NeedsReview && r.Reason != r.reason
@@ -186,7 +186,7 @@ func (l *Ledger) save(r *Record) (durable.Call, error) {
 	if a.facts, err = r.facts(); err != nil {
 		return fail(err)
 	}
-	if news && r.Status.Public() {
+	if news && r.Status.HasEvent() {
 		told := r.Payment
 		told.NextAt = time.Time{}
 		if a.event, err = events.Marshal(&told, r.events+1); err != nil {

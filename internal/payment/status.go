@@ -77,9 +77,9 @@ func Statuses() []Status {
 // is always legal: it records an attempt that changed nothing.
 func CanMove(from, to Status) bool { return from == to || slices.Contains(moves[from], to) }
 
-// Public reports whether reaching the status is told to the outside by an
+// HasEvent reports whether reaching the status is told to the outside by an
 // event. The ways of the worker itself (queued, submitting, verifying) are not.
-func (s Status) Public() bool { return s != Queued && s != Submitting && s != Verifying }
+func (s Status) HasEvent() bool { return s != Queued && s != Submitting && s != Verifying }
 
 // Final reports whether a payment in this status is at its end. Expired and
 // NeedsReview are ends for the order system, but Terbayar keeps an eye on them:

@@ -6,15 +6,15 @@ import (
 	"strings"
 )
 
-// Sharded is a Redis Cluster without replicas.
-type Sharded struct{ Primaries []*Process }
+// Cluster is a Redis Cluster without replicas.
+type Cluster struct{ Primaries []*Process }
 
-// Cluster starts a Cluster of three primaries without replicas and waits until
+// NewCluster starts a Cluster of three primaries without replicas and waits until
 // every one of them says that it stands.
-func Cluster(t TB) *Sharded {
+func NewCluster(t TB) *Cluster {
 	t.Helper()
 	need(t, "redis-cli")
-	c := &Sharded{}
+	c := &Cluster{}
 	create := []string{"--cluster", "create"}
 	for range 3 {
 		p := Server(t, "--cluster-enabled", "yes")
@@ -35,6 +35,6 @@ func Cluster(t TB) *Sharded {
 
 // URL is the REDIS_URL of the Cluster. It names two of the primaries: the client
 // finds the others.
-func (c *Sharded) URL() string {
+func (c *Cluster) URL() string {
 	return "redis-cluster://" + c.Primaries[0].Addr + "," + c.Primaries[1].Addr
 }

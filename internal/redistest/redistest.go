@@ -120,8 +120,8 @@ func (p *Process) Client(t TB) redis.UniversalClient {
 	return client(t, p.Addr)
 }
 
-// Knows reports whether the server has a command.
-func (p *Process) Knows(t TB, command string) bool {
+// HasCommand reports whether the server has a command.
+func (p *Process) HasCommand(t TB, command string) bool {
 	t.Helper()
 	c := redis.NewClient(&redis.Options{Addr: p.Addr})
 	defer c.Close()

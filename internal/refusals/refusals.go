@@ -163,11 +163,11 @@ func (g *Guard) askAgain() {
 	g.ask = time.Time{}
 }
 
-// Weigh is told of every answer to a submit and what the policy makes of it, and
+// Adjust is told of every answer to a submit and what the policy makes of it, and
 // returns what follows: the same, or a review where the policy would reject and
 // others were refused alike. Probe is that of the payment's admission. Where
 // Redis cannot be asked nobody knows whether others were refused alike: a review.
-func (g *Guard) Weigh(ctx context.Context, probe string, key payment.Key, a clients.Answer, d retrypolicy.Decision) retrypolicy.Decision {
+func (g *Guard) Adjust(ctx context.Context, probe string, key payment.Key, a clients.Answer, d retrypolicy.Decision) retrypolicy.Decision {
 	switch evidenceOf(g.options.Gateway, a, d) {
 	case success:
 		if d.Action != retrypolicy.Accept {

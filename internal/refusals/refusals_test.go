@@ -67,7 +67,7 @@ func (w *worker) answered(probe, id, code string, status int, message string) re
 
 func (w *worker) weigh(probe, id string, a clients.Answer, d retrypolicy.Decision) retrypolicy.Decision {
 	w.t.Helper()
-	got := w.Weigh(w.t.Context(), probe, payment.Key{Gateway: w.options.Gateway, TransactionID: id}, a, d)
+	got := w.Adjust(w.t.Context(), probe, payment.Key{Gateway: w.options.Gateway, TransactionID: id}, a, d)
 	if got.Action == retrypolicy.Review && got.Reason == "" {
 		w.t.Error("a review without a reason")
 	}

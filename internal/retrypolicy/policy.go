@@ -106,7 +106,7 @@ type Decision struct {
 func (p *Policy) Decide(g payment.Gateway, code, message string, attempt int, age time.Duration) Decision {
 	r := p.rule(g, code, message)
 	d := Decision{Action: r.Action, Rule: r, NewLogin: r.Action == RefreshToken || refusesLogin(g, code) ||
-		r.Action != Accept && strings.Contains(code, ":") && VoidToken(message)} // SNAP's codes are exact, and have no colon
+		r.Action != Accept && strings.Contains(code, ":") && InvalidToken(message)} // SNAP's codes are exact, and have no colon
 	switch r.Action {
 	case Verify:
 		d.Delay = r.Backoff.Delay(1)
@@ -132,13 +132,13 @@ func quoted(message string) string {
 	return fmt.Sprintf(": %q", message)
 }
 
-// Lookup is the schedule of the lookups that follow a submit of unknown
+// LookupSchedule is the schedule of the lookups that follow a submit of unknown
 // outcome: the time to wait before the next one when some have been made, and
 // whether the rule has no more of them. The code is that of the submit; one that
 // is empty (the worker died before it knew) or that an edited policy no longer
 // verifies is looked up as an unlisted one. The age is since when the outcome is
 // unknown.
-func (p *Policy) Lookup(g payment.Gateway, submitCode string, lookups int, age time.Duration) (delay time.Duration, exhausted bool) {
+func (p *Policy) LookupSchedule(g payment.Gateway, submitCode string, lookups int, age time.Duration) (delay time.Duration, exhausted bool) {
 	r := p.rule(g, submitCode, "")
 	if r.Action != Verify {
 		r = unlisted

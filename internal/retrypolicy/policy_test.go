@@ -223,7 +223,7 @@ gateways:
 		{"", 0, 4500 * time.Millisecond, 5500 * time.Millisecond, false},        // died before it knew
 		{"4296300", 0, 4500 * time.Millisecond, 5500 * time.Millisecond, false}, // verify no more
 	} {
-		d, exhausted := p.Lookup(paydia63, row.code, row.lookups, 0)
+		d, exhausted := p.LookupSchedule(paydia63, row.code, row.lookups, 0)
 		if d < row.min || d > row.max || exhausted != row.want {
 			t.Errorf("%q after %d: %s, %t", row.code, row.lookups, d, exhausted)
 		}

@@ -100,18 +100,18 @@ var compiled = func() map[string]*regexp.Regexp {
 	return m
 }()
 
-// VoidToken reports whether a message says that our access token is void, or that
+// InvalidToken reports whether a message says that our access token is void, or that
 // we are not logged in. It is how a client reads an answer that says so under a
 // status that says something else, or nothing.
-func VoidToken(message string) bool {
+func InvalidToken(message string) bool {
 	says := func(w wording) bool { return compiled[w.pattern()].MatchString(message) }
 	return (says(voidToken) || says(unauthorized)) && !says(repeated)
 }
 
-// Vocabulary reports whether a word is one that a built-in rule looks for. Such a
+// InVocabulary reports whether a word is one that a built-in rule looks for. Such a
 // word tells nothing of a person, even where one is called so, and to mask it
 // would change what the message says.
-func Vocabulary(word string) bool { return vocabulary[strings.ToLower(word)] }
+func InVocabulary(word string) bool { return vocabulary[strings.ToLower(word)] }
 
 var vocabulary = func() map[string]bool {
 	m := make(map[string]bool)

@@ -156,7 +156,7 @@ func TestWords(t *testing.T) {
 					break
 				}
 			}
-			if got := VoidToken(message); got != (row.action == RefreshToken) {
+			if got := InvalidToken(message); got != (row.action == RefreshToken) {
 				t.Errorf("VoidToken(%q) = %t", message, got)
 			}
 		}

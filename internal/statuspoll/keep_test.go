@@ -14,8 +14,8 @@ import (
 	"terbayar/internal/ledger"
 	"terbayar/internal/payment"
 	"terbayar/internal/retrypolicy"
-	"terbayar/internal/rig"
 	"terbayar/internal/statuspoll"
+	"terbayar/internal/testenv"
 )
 
 // longAsker takes its time over every lookup, and then has found nothing.
@@ -48,16 +48,16 @@ func TestKeptWhileAskedAbout(t *testing.T) {
 		client := redis.NewClient(&redis.Options{Addr: mini.Addr()})
 		defer client.Close()
 		mini.SetTime(time.Now())
-		book := rig.NewLedger(client, time.Now)
+		book := testenv.NewLedger(client, time.Now)
 		asker := &longAsker{takes: time.Minute}
 		poller := &statuspoll.Poller{
 			Ledger: book, Askers: map[payment.Gateway]statuspoll.Asker{payment.Paydia: asker},
 			Policy: retrypolicy.Builtin(), Interval: 30 * time.Second, FullScan: time.Hour, Now: time.Now,
 			OnAttempt: func(*ledger.Record, payment.Attempt, error) {},
 		}
-		book.Create(t.Context(), []ledger.Entry{{Key: ord, Amount: 10000, Order: []byte(`{}`), Digest: "d"}})
+		book.Create(t.Context(), []ledger.NewPayment{{Key: ord, Amount: 10000, Order: []byte(`{}`), Digest: "d"}})
 		r, verdict, err := book.Claim(t.Context(), ord, ledger.Claim{
-			Attempt: payment.Attempt{At: time.Now(), Kind: payment.KindSubmit}, Lease: time.Minute, Patience: time.Second,
+			Attempt: payment.Attempt{At: time.Now(), Kind: payment.KindSubmit}, Lease: time.Minute, Timeout: time.Second,
 		})
 		if err != nil || verdict != ledger.Claimed {
 			t.Fatal(verdict, err)

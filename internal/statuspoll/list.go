@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"strconv"
 
+	"terbayar/internal/admission"
 	"terbayar/internal/clients"
 	"terbayar/internal/clients/amdigipay"
-	"terbayar/internal/gate"
 	"terbayar/internal/ledger"
 	"terbayar/internal/payment"
 	"terbayar/internal/retrypolicy"
@@ -17,14 +17,14 @@ import (
 // reference, so one scan of the list serves every payment that is looked for, and
 // ends as soon as all of them were seen.
 type ListAsker struct {
-	Client *amdigipay.Client
-	Gate   *gate.Gate // nil: AM may always be asked
-	Policy *retrypolicy.Policy
-	Limit  int // rows a page
+	Client    *amdigipay.Client
+	Admission *admission.Controller // nil: AM may always be asked
+	Policy    *retrypolicy.Policy
+	Limit     int // rows a page
 }
 
 // Ready implements Asker.
-func (a *ListAsker) Ready(ctx context.Context) error { return a.Gate.Ready(ctx, a.Client) }
+func (a *ListAsker) Ready(ctx context.Context) error { return a.Admission.Ready(ctx, a.Client) }
 
 // Together implements Asker.
 func (a *ListAsker) Together() bool { return true }
@@ -248,13 +248,13 @@ func (s *scan) see(i int, r amdigipay.Row, answer clients.Answer) {
 	first := !s.seen[i]
 	s.seen[i] = true
 	if earlier := s.reference[i]; earlier != "" && r.Reference != "" && earlier != r.Reference {
-		f.Twice = fmt.Sprintf("the gateway has it twice, as %.80s and as %.80s", earlier, r.Reference)
+		f.Duplicate = fmt.Sprintf("the gateway has it twice, as %.80s and as %.80s", earlier, r.Reference)
 	}
 	if s.reference[i] == "" {
 		s.reference[i] = r.Reference
 	}
 	switch {
-	case r.Unreadable == "" && (f.Answer.Receipt == nil || f.Twice == ""):
+	case r.Unreadable == "" && (f.Answer.Receipt == nil || f.Duplicate == ""):
 		answer.Receipt = &r.Receipt
 		f.Answer = answer
 	case r.Unreadable != "" && first:
@@ -266,7 +266,7 @@ func (s *scan) see(i int, r amdigipay.Row, answer clients.Answer) {
 		}
 		f.Answer = answer
 	}
-	if f.Twice != "" && f.Answer.Receipt != nil {
+	if f.Duplicate != "" && f.Answer.Receipt != nil {
 		f.Answer.Receipt.Reference = "" // which of the two is the payment, nobody knows
 	}
 	if first && s.done(i) {
@@ -285,7 +285,7 @@ func (s *scan) done(i int) bool {
 func (s *scan) conclude(answer clients.Answer, proven bool) {
 	for i := range s.findings {
 		if !s.seen[i] {
-			s.findings[i].Answer, s.findings[i].Proven = answer, proven
+			s.findings[i].Answer, s.findings[i].Conclusive = answer, proven
 		}
 	}
 }
@@ -319,10 +319,10 @@ func (s *scan) askEach(ctx context.Context) bool {
 // ask asks AM, and once more with a new token where it does not take us for who we
 // are, in whatever words.
 func (s *scan) ask(ctx context.Context, question func() clients.Answer) (clients.Answer, error) {
-	answer, err := s.asker.Gate.Ask(ctx, s.asker.Client, question)
+	answer, err := s.asker.Admission.Lookup(ctx, s.asker.Client, question)
 	if err == nil && s.asker.Policy.Decide(payment.AMDigiPay, answer.Code, answer.Message, 1, 0).NewLogin {
 		s.asker.Client.DropToken(answer.Token)
-		answer, err = s.asker.Gate.Ask(ctx, s.asker.Client, question)
+		answer, err = s.asker.Admission.Lookup(ctx, s.asker.Client, question)
 	}
 	return answer, err
 }
@@ -335,7 +335,7 @@ func (s *scan) allNewerThan(id int64) bool {
 		if s.done(i) {
 			continue
 		}
-		least := r.Floor + 1
+		least := r.LowestID + 1
 		if known, err := strconv.ParseInt(r.GatewayReference, 10, 64); err == nil {
 			least = known
 		}

@@ -12,19 +12,19 @@ import (
 	"terbayar/internal/ledger"
 	"terbayar/internal/payment"
 	"terbayar/internal/redistest"
-	"terbayar/internal/rig"
 	"terbayar/internal/statuspoll"
+	"terbayar/internal/testenv"
 )
 
 // spell makes AM write a field of a payment's rows as given; "" leaves it out.
-func spell(r *rig.Rig, reference, field, value string) {
+func spell(r *testenv.Env, reference, field, value string) {
 	r.Sim.Spell(gatewaysim.Spelling{
 		Gateway: gatewaysim.AM, Reference: reference, Fields: map[string]jsontext.Value{field: jsontext.Value(value)},
 	})
 }
 
 // pays has the customer of INV/1 pay at AM 10 seconds after it was created.
-func pays(r *rig.Rig) {
+func pays(r *testenv.Env) {
 	r.Sim.SetCustomer(gatewaysim.AM, "INV/1", gatewaysim.Customer{Behaviour: gatewaysim.Pays, After: 10 * time.Second})
 }
 
@@ -66,21 +66,21 @@ func TestOddlyWrittenRow(t *testing.T) {
 	} {
 		t.Run(row.field+" "+row.value, func(t *testing.T) {
 			t.Parallel()
-			r := rig.New(t, redistest.Mini(t))
+			r := testenv.New(t, redistest.Mini(t))
 			pays(r)
-			r.Take(rig.AMOrder("INV/1"))
+			r.Create(testenv.AMOrder("INV/1"))
 			r.Submit(inv)
 			if got := r.Read(inv).GatewayReference; got != "3" {
 				t.Fatalf("its id is %s", got)
 			}
 			spell(r, "INV/1", row.field, row.value)
-			r.Forward(30 * time.Second)
+			r.Advance(30 * time.Second)
 			r.Poll(payment.AMDigiPay)
 			if got := r.Read(inv); got.Status != row.want || got.Reason != "" {
 				t.Errorf("%s (%s), want %s", got.Status, got.Reason, row.want)
 			}
 			r.Sim.Spell(gatewaysim.Spelling{Gateway: gatewaysim.AM, Reference: "INV/1"})
-			r.Forward(30 * time.Second)
+			r.Advance(30 * time.Second)
 			r.Poll(payment.AMDigiPay)
 			if got := r.Read(inv).Status; got != payment.Paid {
 				t.Errorf("a clean row later: %s", got)
@@ -104,8 +104,8 @@ func TestOddlyWrittenAnswers(t *testing.T) {
 	} {
 		t.Run(row.value, func(t *testing.T) {
 			t.Parallel()
-			r := rig.New(t, redistest.Mini(t))
-			r.Take(rig.AMOrder("INV/1"), rig.AMOrder("INV/2"))
+			r := testenv.New(t, redistest.Mini(t))
+			r.Create(testenv.AMOrder("INV/1"), testenv.AMOrder("INV/2"))
 			lost := payment.Key{Gateway: payment.AMDigiPay, TransactionID: "INV/2"}
 			spell(r, "INV/1", "transaction_total", row.value)
 			spell(r, "INV/2", "transaction_total", row.value)
@@ -115,7 +115,7 @@ func TestOddlyWrittenAnswers(t *testing.T) {
 			if got := r.Read(inv); got.Status != row.created || got.Status == payment.NeedsReview && !strings.Contains(got.Reason, "ordered 13000 rupiah") {
 				t.Errorf("created: %s (%s), want %s", got.Status, got.Reason, row.created)
 			}
-			r.Forward(6 * time.Second)
+			r.Advance(6 * time.Second)
 			r.Poll(payment.AMDigiPay)
 			if got := r.Read(lost); got.Status != row.found {
 				t.Errorf("found: %s (%s), want %s", got.Status, got.Reason, row.found)
@@ -128,7 +128,7 @@ func TestOddlyWrittenAnswers(t *testing.T) {
 			}
 			r.Sim.Spell(gatewaysim.Spelling{Gateway: gatewaysim.AM, Reference: "INV/1"})
 			r.Sim.Spell(gatewaysim.Spelling{Gateway: gatewaysim.AM, Reference: "INV/2"})
-			r.Forward(time.Minute)
+			r.Advance(time.Minute)
 			r.Poll(payment.AMDigiPay)
 			for _, key := range []payment.Key{inv, lost} {
 				if got := r.Read(key); got.Status != payment.OnProcessing || got.QRCode == "" {
@@ -140,7 +140,7 @@ func TestOddlyWrittenAnswers(t *testing.T) {
 }
 
 // ask lets AM be asked about payments, in a full scan.
-func ask(t *testing.T, r *rig.Rig, wanted ...*ledger.Record) []statuspoll.Finding {
+func ask(t *testing.T, r *testenv.Env, wanted ...*ledger.Record) []statuspoll.Finding {
 	t.Helper()
 	findings, err := r.Poller.Askers[payment.AMDigiPay].Ask(t.Context(), wanted, true)
 	if err != nil {
@@ -159,47 +159,47 @@ func TestAbsenceIsProven(t *testing.T) {
 	for _, row := range []struct {
 		name   string
 		rows   int
-		edit   func(*rig.Rig)
+		edit   func(*testenv.Env)
 		proven bool
 	}{
-		{"three pages", 25, func(*rig.Rig) {}, true},
-		{"one page", 5, func(*rig.Rig) {}, true},
-		{"full pages", 20, func(*rig.Rig) {}, true},
-		{"an empty list", 0, func(*rig.Rig) {}, false},
-		{"no count", 25, func(r *rig.Rig) { spell(r, "", "total_found", ``) }, false},
-		{"a count of null", 25, func(r *rig.Rig) { spell(r, "", "total_found", `null`) }, false},
-		{"a count of 0", 25, func(r *rig.Rig) { spell(r, "", "total_found", `0`) }, false},
-		{"a negative count", 25, func(r *rig.Rig) { spell(r, "", "total_found", `-25`) }, false},
-		{"no number of a count", 25, func(r *rig.Rig) { spell(r, "", "total_found", `"25 rows"`) }, false},
-		{"half a row", 25, func(r *rig.Rig) { spell(r, "", "total_found", `25.5`) }, false},
-		{"a count in quotes", 25, func(r *rig.Rig) { spell(r, "", "total_found", `"25.0"`) }, true},
-		{"more than there are", 25, func(r *rig.Rig) { spell(r, "", "total_found", `26`) }, false},
-		{"fewer than were read", 25, func(r *rig.Rig) { spell(r, "", "total_found", `1`) }, false},
-		{"too few pages", 25, func(r *rig.Rig) { spell(r, "", "total_page", `1`) }, false},
-		{"no number of pages", 25, func(r *rig.Rig) { spell(r, "", "total_page", `"?"`) }, true}, // read to an empty page
-		{"an illegible amount", 25, func(r *rig.Rig) { spell(r, "STRANGER-9", "transaction_total", `"Rp 1"`) }, false},
-		{"an illegible status", 25, func(r *rig.Rig) { spell(r, "STRANGER-9", "status_id", `{}`) }, false},
-		{"an illegible id", 25, func(r *rig.Rig) { spell(r, "STRANGER-9", "id", `false`) }, false},
-		{"an illegible transaction", 25, func(r *rig.Rig) { spell(r, "STRANGER-9", "transaction_id", `1e3`) }, false},
-		{"no transaction", 25, func(r *rig.Rig) { spell(r, "STRANGER-9", "transaction_id", `null`) }, false},
-		{"another's number", 25, func(r *rig.Rig) { spell(r, "STRANGER-9", "transaction_id", `124`) }, true},
-		{"a number that may be ours", 25, func(r *rig.Rig) { spell(r, "STRANGER-9", "transaction_id", `123`) }, false},
-		{"its row, illegible", 25, func(r *rig.Rig) {
+		{"three pages", 25, func(*testenv.Env) {}, true},
+		{"one page", 5, func(*testenv.Env) {}, true},
+		{"full pages", 20, func(*testenv.Env) {}, true},
+		{"an empty list", 0, func(*testenv.Env) {}, false},
+		{"no count", 25, func(r *testenv.Env) { spell(r, "", "total_found", ``) }, false},
+		{"a count of null", 25, func(r *testenv.Env) { spell(r, "", "total_found", `null`) }, false},
+		{"a count of 0", 25, func(r *testenv.Env) { spell(r, "", "total_found", `0`) }, false},
+		{"a negative count", 25, func(r *testenv.Env) { spell(r, "", "total_found", `-25`) }, false},
+		{"no number of a count", 25, func(r *testenv.Env) { spell(r, "", "total_found", `"25 rows"`) }, false},
+		{"half a row", 25, func(r *testenv.Env) { spell(r, "", "total_found", `25.5`) }, false},
+		{"a count in quotes", 25, func(r *testenv.Env) { spell(r, "", "total_found", `"25.0"`) }, true},
+		{"more than there are", 25, func(r *testenv.Env) { spell(r, "", "total_found", `26`) }, false},
+		{"fewer than were read", 25, func(r *testenv.Env) { spell(r, "", "total_found", `1`) }, false},
+		{"too few pages", 25, func(r *testenv.Env) { spell(r, "", "total_page", `1`) }, false},
+		{"no number of pages", 25, func(r *testenv.Env) { spell(r, "", "total_page", `"?"`) }, true}, // read to an empty page
+		{"an illegible amount", 25, func(r *testenv.Env) { spell(r, "STRANGER-9", "transaction_total", `"Rp 1"`) }, false},
+		{"an illegible status", 25, func(r *testenv.Env) { spell(r, "STRANGER-9", "status_id", `{}`) }, false},
+		{"an illegible id", 25, func(r *testenv.Env) { spell(r, "STRANGER-9", "id", `false`) }, false},
+		{"an illegible transaction", 25, func(r *testenv.Env) { spell(r, "STRANGER-9", "transaction_id", `1e3`) }, false},
+		{"no transaction", 25, func(r *testenv.Env) { spell(r, "STRANGER-9", "transaction_id", `null`) }, false},
+		{"another's number", 25, func(r *testenv.Env) { spell(r, "STRANGER-9", "transaction_id", `124`) }, true},
+		{"a number that may be ours", 25, func(r *testenv.Env) { spell(r, "STRANGER-9", "transaction_id", `123`) }, false},
+		{"its row, illegible", 25, func(r *testenv.Env) {
 			spell(r, "STRANGER-9", "transaction_id", `"0123"`)
 			spell(r, "STRANGER-9", "status_id", `{}`)
 		}, false},
-		{"rows that go on coming", 25, func(r *rig.Rig) { r.Sim.SetListMotion(gatewaysim.ListMotion{NewRows: 1}) }, false},
+		{"rows that go on coming", 25, func(r *testenv.Env) { r.Sim.SetListMotion(gatewaysim.ListMotion{NewRows: 1}) }, false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			r := rig.New(t, redistest.Mini(t), func(c *gatewaysim.Config) { c.AM.MaxLimit = 10 })
+			r := testenv.New(t, redistest.Mini(t), func(c *gatewaysim.Config) { c.AM.MaxLimit = 10 })
 			if row.rows > 0 {
 				r.Sim.AddStrangers(row.rows, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
 			}
 			row.edit(r)
 			f := ask(t, r, unknown("0123"))[0]
-			if f.Answer.At.IsZero() || f.Proven != row.proven || f.Answer.Absent != row.proven || f.Answer.Receipt != nil {
-				t.Errorf("proven %t: %+v", f.Proven, f.Answer)
+			if f.Answer.At.IsZero() || f.Conclusive != row.proven || f.Answer.Absent != row.proven || f.Answer.Receipt != nil {
+				t.Errorf("proven %t: %+v", f.Conclusive, f.Answer)
 			}
 			if n := r.Sim.Requests(gatewaysim.AMList); n > 12 {
 				t.Errorf("%d requests", n)
@@ -213,11 +213,11 @@ func TestAbsenceIsProven(t *testing.T) {
 func TestCountGrowsOnce(t *testing.T) {
 	for _, order := range []gatewaysim.ListOrder{gatewaysim.OrderDesc, gatewaysim.OrderAsc, gatewaysim.OrderScrambled} {
 		t.Run(string(order), func(t *testing.T) {
-			r := rig.New(t, redistest.Mini(t), func(c *gatewaysim.Config) { c.AM.ListOrder = order; c.AM.MaxLimit = 10 })
+			r := testenv.New(t, redistest.Mini(t), func(c *gatewaysim.Config) { c.AM.ListOrder = order; c.AM.MaxLimit = 10 })
 			r.Sim.AddStrangers(25, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
 			r.Sim.SetListMotion(gatewaysim.ListMotion{NewRows: 3, Requests: 2})
 			f := ask(t, r, unknown("0123"))[0]
-			if !f.Proven || !f.Answer.Absent {
+			if !f.Conclusive || !f.Answer.Absent {
 				t.Errorf("not proven, in %d requests: %+v", r.Sim.Requests(gatewaysim.AMList), f.Answer)
 			}
 		})
@@ -227,11 +227,11 @@ func TestCountGrowsOnce(t *testing.T) {
 // TestTwiceStaysInReview: a payment that AM has twice is looked at again while it is
 // in review, and found twice again; neither row is taken for the payment.
 func TestTwiceStaysInReview(t *testing.T) {
-	r := rig.New(t, redistest.Mini(t), func(c *gatewaysim.Config) { c.AM.Duplicates = gatewaysim.DuplicateSecond })
+	r := testenv.New(t, redistest.Mini(t), func(c *gatewaysim.Config) { c.AM.Duplicates = gatewaysim.DuplicateSecond })
 	for i := range 2 {
-		other := rig.New(t, redistest.Mini(t))
+		other := testenv.New(t, redistest.Mini(t))
 		other.Submitter.Gateways[payment.AMDigiPay] = r.AM
-		other.Take(rig.AMOrder("INV/1"))
+		other.Create(testenv.AMOrder("INV/1"))
 		other.Submit(inv)
 		r.Sim.AddStrangers(5, time.Duration(i), gatewaysim.Customer{Behaviour: gatewaysim.Pays})
 	}
@@ -243,8 +243,8 @@ func TestTwiceStaysInReview(t *testing.T) {
 			missing = unknown("STRANGER-1")
 		}
 		f := ask(t, r, record, missing)[0]
-		if f.Twice == "" || f.Answer.Receipt == nil || f.Answer.Receipt.Reference != "" {
-			t.Errorf("%s: %q, %+v", status, f.Twice, f.Answer.Receipt)
+		if f.Duplicate == "" || f.Answer.Receipt == nil || f.Answer.Receipt.Reference != "" {
+			t.Errorf("%s: %q, %+v", status, f.Duplicate, f.Answer.Receipt)
 		}
 	}
 	// One illegible row is no second payment.
@@ -255,7 +255,7 @@ func TestTwiceStaysInReview(t *testing.T) {
 	r.Sim.Spell(gatewaysim.Spelling{Gateway: gatewaysim.AM, Reference: "STRANGER-2", Fields: map[string]jsontext.Value{
 		"transaction_id": jsontext.Value(`"INV/3"`), "id": jsontext.Value(`{}`),
 	}})
-	if f := ask(t, r, unknown("INV/3"), unknown("INV/4"))[0]; f.Twice != "" || f.Answer.Receipt == nil {
+	if f := ask(t, r, unknown("INV/3"), unknown("INV/4"))[0]; f.Duplicate != "" || f.Answer.Receipt == nil {
 		t.Errorf("%+v", f)
 	}
 }

@@ -7,9 +7,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"terbayar/internal/admission"
 	"terbayar/internal/clients"
 	"terbayar/internal/clients/paydia"
-	"terbayar/internal/gate"
 	"terbayar/internal/ledger"
 	"terbayar/internal/payment"
 	"terbayar/internal/retrypolicy"
@@ -19,16 +19,16 @@ import (
 // QueryAsker asks Paydia: one payment query (SNAP service 64) a payment, several
 // side by side.
 type QueryAsker struct {
-	Client *paydia.Client
-	Gate   *gate.Gate // nil: Paydia may always be asked
-	Policy *retrypolicy.Policy
-	Sealer *secret.Sealer
-	AtOnce int // so many queries are under way at the most
-	Now    func() time.Time
+	Client      *paydia.Client
+	Admission   *admission.Controller // nil: Paydia may always be asked
+	Policy      *retrypolicy.Policy
+	Cipher      *secret.Cipher
+	Concurrency int // so many queries are under way at the most
+	Now         func() time.Time
 }
 
 // Ready implements Asker.
-func (a *QueryAsker) Ready(ctx context.Context) error { return a.Gate.Ready(ctx, a.Client) }
+func (a *QueryAsker) Ready(ctx context.Context) error { return a.Admission.Ready(ctx, a.Client) }
 
 // Together implements Asker.
 func (a *QueryAsker) Together() bool { return false }
@@ -36,14 +36,14 @@ func (a *QueryAsker) Together() bool { return false }
 // Round implements Asker. Each payment is a request of its own, so few: the answers
 // are recorded when a round ends, and a worker that is killed before that loses them;
 // and other workers are to have their share.
-func (a *QueryAsker) Round() int { return 2 * a.AtOnce }
+func (a *QueryAsker) Round() int { return 2 * a.Concurrency }
 
 // Ask implements Asker. A query names its payment, so there is no short cut to
 // take.
 func (a *QueryAsker) Ask(ctx context.Context, wanted []*ledger.Record, _ bool) ([]Finding, error) {
 	findings := make([]Finding, len(wanted))
 	var group errgroup.Group
-	group.SetLimit(a.AtOnce)
+	group.SetLimit(a.Concurrency)
 	for i, r := range wanted {
 		group.Go(func() (err error) {
 			if ctx.Err() == nil {
@@ -57,7 +57,7 @@ func (a *QueryAsker) Ask(ctx context.Context, wanted []*ledger.Record, _ bool) (
 
 // query asks about one payment, with a new token if the gateway wants one.
 func (a *QueryAsker) query(ctx context.Context, r *ledger.Record) (Finding, error) {
-	token, err := a.Sealer.Open(r.SealedToken, r.Key().String())
+	token, err := a.Cipher.Decrypt(r.EncryptedToken, r.Key().String())
 	if err != nil {
 		return Finding{Answer: clients.Answer{
 			Code: retrypolicy.CodeUndecryptable, At: a.Now(),
@@ -69,11 +69,11 @@ func (a *QueryAsker) query(ctx context.Context, r *ledger.Record) (Finding, erro
 		CustomerToken: token, ExternalID: a.Client.NewExternalID(),
 	}
 	query := func() clients.Answer { return a.Client.Query(ctx, q) }
-	answer, err := a.Gate.Ask(ctx, a.Client, query)
+	answer, err := a.Admission.Lookup(ctx, a.Client, query)
 	if err == nil && a.Policy.Decide(payment.Paydia, answer.Code, answer.Message, 1, 0).NewLogin {
 		a.Client.DropToken(answer.Token)
 		q.ExternalID = a.Client.NewExternalID()
-		answer, err = a.Gate.Ask(ctx, a.Client, query)
+		answer, err = a.Admission.Lookup(ctx, a.Client, query)
 	}
-	return Finding{Answer: answer, ExternalID: q.ExternalID, Proven: answer.Absent}, err
+	return Finding{Answer: answer, ExternalID: q.ExternalID, Conclusive: answer.Absent}, err
 }

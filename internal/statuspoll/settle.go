@@ -52,7 +52,7 @@ func (p *Poller) settle(r *ledger.Record, f Finding) (c change, ok bool) {
 			Code: f.Answer.Code, Message: f.Answer.Message, HTTPStatus: f.Answer.HTTPStatus, Action: string(action),
 			DurationMS: f.Answer.Duration.Milliseconds(), ExternalID: f.ExternalID,
 		}
-		r.Append(*c.attempt)
+		r.AddAttempt(*c.attempt)
 	}
 	same := before.Status == r.Status && before.GatewayStatus == r.GatewayStatus &&
 		before.GatewayReference == r.GatewayReference
@@ -64,8 +64,8 @@ func (p *Poller) settle(r *ledger.Record, f Finding) (c change, ok bool) {
 func (p *Poller) found(r *ledger.Record, f Finding) retrypolicy.Action {
 	before, reason := r.Status, r.Reason
 	why := f.Answer.Receipt.Apply(&r.Payment)
-	if f.Twice != "" {
-		why = f.Twice
+	if f.Duplicate != "" {
+		why = f.Duplicate
 		r.Status, r.Reason = payment.Next(before, payment.NeedsReview), why
 	}
 	r.Contradicted = why != ""
@@ -110,8 +110,8 @@ func (p *Poller) notFound(r *ledger.Record, f Finding) retrypolicy.Action {
 		r.NotFound++
 	}
 	verify := p.Policy.Verify(r.Gateway)
-	believed := f.Proven && enough(r, verify, f.Answer.At)
-	delay, exhausted := p.Policy.Lookup(r.Gateway, r.UnknownCode, r.Lookups, age)
+	believed := f.Conclusive && enough(r, verify, f.Answer.At)
+	delay, exhausted := p.Policy.LookupSchedule(r.Gateway, r.UnknownCode, r.Lookups, age)
 	switch {
 	case believed && verify.Then == retrypolicy.Retry && r.Unknowns < maxUnknowns:
 		r.Status = payment.Queued

@@ -12,8 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"terbayar/internal/admission"
 	"terbayar/internal/clients"
-	"terbayar/internal/gate"
 	"terbayar/internal/ledger"
 	"terbayar/internal/payment"
 	"terbayar/internal/retrypolicy"
@@ -43,8 +43,8 @@ type Asker interface {
 type Finding struct {
 	Answer     clients.Answer
 	ExternalID string // the lookup's own X-EXTERNAL-ID, Paydia only
-	Twice      string // in words, when the gateway has the payment twice
-	Proven     bool   // an Absent that rests on no short cut: it may be believed
+	Duplicate  string // in words, when the gateway has the payment twice
+	Conclusive bool   // an Absent that rests on no short cut: it may be believed
 }
 
 // Poller polls gateways. Its fields are set once, before its first use.
@@ -93,7 +93,7 @@ func (p *Poller) Poll(ctx context.Context, g payment.Gateway) error {
 // expired.
 func (p *Poller) attendSending(ctx context.Context, g payment.Gateway) error {
 	for {
-		taken, err := p.Ledger.Take(ctx, ledger.Sending, g, hide, sendingRound)
+		taken, err := p.Ledger.TakeDue(ctx, ledger.Sending, g, hide, sendingRound)
 		if err != nil {
 			return err
 		}
@@ -102,9 +102,9 @@ func (p *Poller) attendSending(ctx context.Context, g payment.Gateway) error {
 		for _, r := range taken.Records {
 			switch {
 			case r.Status == payment.Submitting:
-				errs = append(errs, p.Submitter.Abandon(ctx, r.Key()))
+				errs = append(errs, p.Submitter.ExpireClaim(ctx, r.Key()))
 			case r.Status == payment.Queued && p.Submitter.TooLate(r):
-				_, err := p.Submitter.Expire(ctx, r)
+				_, err := p.Submitter.ExpirePayment(ctx, r)
 				errs = append(errs, err)
 			case r.Status == payment.Queued:
 				queued = append(queued, r)
@@ -118,7 +118,7 @@ func (p *Poller) attendSending(ctx context.Context, g payment.Gateway) error {
 }
 
 // requeue brings back payments whose tasks should have come long ago.
-func (p *Poller) requeue(ctx context.Context, taken *ledger.Taken, queued []*ledger.Record) error {
+func (p *Poller) requeue(ctx context.Context, taken *ledger.Batch, queued []*ledger.Record) error {
 	if len(queued) == 0 {
 		return nil
 	}
@@ -133,7 +133,7 @@ func (p *Poller) requeue(ctx context.Context, taken *ledger.Taken, queued []*led
 }
 
 // putOffUnreadable keeps records that cannot be read out of the way of the others.
-func (p *Poller) putOffUnreadable(ctx context.Context, g payment.Gateway, taken *ledger.Taken) error {
+func (p *Poller) putOffUnreadable(ctx context.Context, g payment.Gateway, taken *ledger.Batch) error {
 	if len(taken.Unreadable) == 0 {
 		return nil
 	}
@@ -145,7 +145,7 @@ func (p *Poller) putOffUnreadable(ctx context.Context, g payment.Gateway, taken 
 func (p *Poller) lookUpDue(ctx context.Context, g payment.Gateway) error {
 	asker := p.Askers[g]
 	for {
-		due, err := p.Ledger.Take(ctx, ledger.Open, g, hide, asker.Round())
+		due, err := p.Ledger.TakeDue(ctx, ledger.Open, g, hide, asker.Round())
 		if err != nil {
 			return err
 		}
@@ -172,13 +172,13 @@ func (p *Poller) lookUpDue(ctx context.Context, g payment.Gateway) error {
 // question is what one round asks about: first the payments that are due, then unknown
 // outcomes that may be found on the way.
 type question struct {
-	taken  *ledger.Taken
+	taken  *ledger.Batch
 	due    []*ledger.Record
 	wanted []*ledger.Record // due, and after them the others
 }
 
 // gather says what a round asks about.
-func (p *Poller) gather(ctx context.Context, g payment.Gateway, taken *ledger.Taken) (question, error) {
+func (p *Poller) gather(ctx context.Context, g payment.Gateway, taken *ledger.Batch) (question, error) {
 	q := question{taken: taken, due: taken.Records, wanted: taken.Records}
 	if p.Askers[g].Together() && len(q.due) > 0 {
 		unknown, err := p.Ledger.Unknown(ctx, taken)
@@ -188,7 +188,7 @@ func (p *Poller) gather(ctx context.Context, g payment.Gateway, taken *ledger.Ta
 		q.wanted = join(q.due, unknown)
 	}
 	for _, r := range q.wanted {
-		r.CountAnew(taken.Primary(), p.Now())
+		r.RestartCount(taken.Primary(), p.Now())
 	}
 	return q, nil
 }
@@ -221,7 +221,7 @@ func (p *Poller) apply(ctx context.Context, q question, findings []Finding) erro
 				unasked = append(unasked, r.TransactionID)
 			}
 			continue
-		case !isDue && f.Answer.Receipt == nil && !(f.Proven && p.confirmable(r, f.Answer.At)):
+		case !isDue && f.Answer.Receipt == nil && !(f.Conclusive && p.confirmable(r, f.Answer.At)):
 			continue // not due, and not found: that does not count
 		}
 		if c, ok := p.settle(r, f); ok {
@@ -240,7 +240,7 @@ func (p *Poller) apply(ctx context.Context, q question, findings []Finding) erro
 // notAsked is what follows where a gateway could not be asked: what was due stays due.
 // That it cannot be logged in to is told; why it is paused its gate has told.
 func (p *Poller) notAsked(g payment.Gateway, why error) error {
-	var closed *gate.Closed
+	var closed *admission.DeniedError
 	var login *clients.Error
 	switch {
 	case why == nil, errors.As(why, &closed):
@@ -255,7 +255,7 @@ func (p *Poller) notAsked(g payment.Gateway, why error) error {
 
 // keepHidden hides payments for as long as they are asked about. A time it fails is no
 // harm: another poll may then ask about them too.
-func (p *Poller) keepHidden(ctx context.Context, taken *ledger.Taken) (release func()) {
+func (p *Poller) keepHidden(ctx context.Context, taken *ledger.Batch) (release func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var keeping sync.WaitGroup
 	keeping.Go(func() {

@@ -13,9 +13,9 @@ import (
 	"terbayar/internal/ledger"
 	"terbayar/internal/payment"
 	"terbayar/internal/redistest"
-	"terbayar/internal/rig"
 	"terbayar/internal/statuspoll"
 	"terbayar/internal/submit"
+	"terbayar/internal/testenv"
 )
 
 var (
@@ -28,38 +28,38 @@ func keys(n int) (keys []payment.Key, orders [][]byte) {
 	for i := range n {
 		id := fmt.Sprintf("INV/%d", i+1)
 		keys = append(keys, payment.Key{Gateway: payment.AMDigiPay, TransactionID: id})
-		orders = append(orders, rig.AMOrder(id))
+		orders = append(orders, testenv.AMOrder(id))
 	}
 	return keys, orders
 }
 
-func story(t *testing.T, r *rig.Rig, key payment.Key, want ...string) {
+func story(t *testing.T, r *testenv.Env, key payment.Key, want ...string) {
 	t.Helper()
-	if diff := cmp.Diff(want, r.Story(key)); diff != "" {
+	if diff := cmp.Diff(want, r.History(key)); diff != "" {
 		t.Error(diff)
 	}
 }
 
 func TestOnProcessingBecomesTerbayar(t *testing.T) {
-	r := rig.New(t, redistest.Mini(t))
+	r := testenv.New(t, redistest.Mini(t))
 	r.Sim.SetCustomer(gatewaysim.AM, "INV/1", gatewaysim.Customer{Behaviour: gatewaysim.Pays, After: 40 * time.Second})
-	r.Take(rig.AMOrder("INV/1"))
+	r.Create(testenv.AMOrder("INV/1"))
 	r.Submit(inv)
 	r.Poll(payment.AMDigiPay) // nothing is due yet
 	if n := r.Sim.Requests(gatewaysim.AMList); n != 0 {
 		t.Errorf("%d requests before anything was due", n)
 	}
-	r.Forward(30 * time.Second)
+	r.Advance(30 * time.Second)
 	r.Poll(payment.AMDigiPay)
 	story(t, r, inv, "submit http:200 > accept", "on_processing")
-	r.Forward(30 * time.Second)
+	r.Advance(30 * time.Second)
 	r.Poll(payment.AMDigiPay)
 	story(t, r, inv, "submit http:200 > accept", "lookup http:200 > accept", "paid")
 	if got := r.Read(inv); got.GatewayStatus != "Terbayar" || got.QRCode == "" {
 		t.Errorf("%+v", got.Payment)
 	}
 	before := len(r.Sim.Journal())
-	r.Forward(time.Hour)
+	r.Advance(time.Hour)
 	r.Poll(payment.AMDigiPay)
 	if n := len(r.Sim.Journal()) - before; n != 0 {
 		t.Errorf("%d requests with nothing open", n)
@@ -74,11 +74,11 @@ func TestStatusIDs(t *testing.T) {
 	} {
 		t.Run(fmt.Sprint(id), func(t *testing.T) {
 			t.Parallel()
-			r := rig.New(t, redistest.Mini(t))
+			r := testenv.New(t, redistest.Mini(t))
 			r.Sim.SetCustomer(gatewaysim.AM, "INV/1", gatewaysim.Customer{Behaviour: gatewaysim.Pays, After: time.Second, StatusID: id})
-			r.Take(rig.AMOrder("INV/1"))
+			r.Create(testenv.AMOrder("INV/1"))
 			r.Submit(inv)
-			r.Forward(30 * time.Second)
+			r.Advance(30 * time.Second)
 			r.Poll(payment.AMDigiPay)
 			if got := r.Read(inv).Status; got != want {
 				t.Errorf("%s, want %s", got, want)
@@ -88,13 +88,13 @@ func TestStatusIDs(t *testing.T) {
 }
 
 func TestUnknownIsFoundAndAdopted(t *testing.T) {
-	r := rig.New(t, redistest.Mini(t))
+	r := testenv.New(t, redistest.Mini(t))
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostAfter, Operation: gatewaysim.AMCreate})
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostAfter, Operation: gatewaysim.PaydiaPayment})
-	r.Take(rig.AMOrder("INV/1"), rig.PaydiaOrder("ORD-1"))
+	r.Create(testenv.AMOrder("INV/1"), testenv.PaydiaOrder("ORD-1"))
 	r.Submit(inv)
 	r.Submit(ord)
-	r.Forward(6 * time.Second) // the first lookup is due after 5 s, not with the poll
+	r.Advance(6 * time.Second) // the first lookup is due after 5 s, not with the poll
 	r.Poll(payment.AMDigiPay)
 	r.Poll(payment.Paydia)
 	story(t, r, inv, "submit net:unknown > verify", "lookup http:200 > accept", "on_processing")
@@ -113,18 +113,18 @@ func TestUnknownIsFoundAndAdopted(t *testing.T) {
 func TestNotFoundIsBelievedSlowly(t *testing.T) {
 	for _, key := range []payment.Key{inv, ord} {
 		t.Run(string(key.Gateway), func(t *testing.T) {
-			r := rig.New(t, redistest.Mini(t))
+			r := testenv.New(t, redistest.Mini(t))
 			r.Sim.AddStrangers(3, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays}) // an empty list proves nothing
 			r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostBefore, Reference: key.TransactionID, Count: 1})
-			r.Take(rig.AMOrder("INV/1"), rig.PaydiaOrder("ORD-1"))
+			r.Create(testenv.AMOrder("INV/1"), testenv.PaydiaOrder("ORD-1"))
 			r.Submit(key)
 			lookups := 0
 			for r.Read(key).Status == payment.Verifying && lookups < 20 {
-				r.Forward(time.Second)
+				r.Advance(time.Second)
 				before := len(r.Attempts)
 				r.Poll(key.Gateway)
 				lookups += len(r.Attempts) - before
-				if end := r.Now().Sub(rig.Start); r.Read(key).Status != payment.Verifying && end < 2*time.Minute {
+				if end := r.Now().Sub(testenv.Start); r.Read(key).Status != payment.Verifying && end < 2*time.Minute {
 					t.Errorf("settled after %s", end)
 				}
 			}
@@ -144,20 +144,20 @@ func TestNotFoundIsBelievedSlowly(t *testing.T) {
 func TestLateCommitIsNoticed(t *testing.T) {
 	for _, key := range []payment.Key{inv, ord} {
 		t.Run(string(key.Gateway), func(t *testing.T) {
-			r := rig.New(t, redistest.Mini(t))
+			r := testenv.New(t, redistest.Mini(t))
 			r.Sim.AddStrangers(3, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays}) // an empty list proves nothing
 			r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLateLost, Reference: key.TransactionID, Count: 1, Delay: time.Hour})
 			r.Sim.SetCustomer(gatewaysim.AM, "INV/1", gatewaysim.Customer{Behaviour: gatewaysim.Pays})
-			r.Take(rig.AMOrder("INV/1"), rig.PaydiaOrder("ORD-1"))
+			r.Create(testenv.AMOrder("INV/1"), testenv.PaydiaOrder("ORD-1"))
 			r.Submit(key)
 			for range 10 {
-				r.Forward(time.Minute)
+				r.Advance(time.Minute)
 				r.Poll(key.Gateway)
 			}
 			if s := r.Read(key).Status; s != payment.NeedsReview {
 				t.Fatalf("%s, want needs_review", s)
 			}
-			r.Forward(time.Hour)
+			r.Advance(time.Hour)
 			r.Poll(key.Gateway)
 			if got := r.Read(key); got.Status != payment.Paid || got.Reason != "" {
 				t.Errorf("%s (%s), want paid", got.Status, got.Reason)
@@ -170,18 +170,18 @@ func TestLateCommitIsNoticed(t *testing.T) {
 }
 
 func TestWatchEnds(t *testing.T) {
-	r := rig.New(t, redistest.Mini(t))
+	r := testenv.New(t, redistest.Mini(t))
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostBefore, Operation: gatewaysim.PaydiaPayment, Count: 1})
-	r.Take(rig.PaydiaOrder("ORD-1"))
+	r.Create(testenv.PaydiaOrder("ORD-1"))
 	r.Submit(ord)
 	for range 10 {
-		r.Forward(time.Minute)
+		r.Advance(time.Minute)
 		r.Poll(payment.Paydia)
 	}
-	r.Forward(8 * 24 * time.Hour)
+	r.Advance(8 * 24 * time.Hour)
 	r.Poll(payment.Paydia)
 	before := len(r.Sim.Journal())
-	r.Forward(24 * time.Hour)
+	r.Advance(24 * time.Hour)
 	r.Poll(payment.Paydia)
 	if n := len(r.Sim.Journal()) - before; n != 0 {
 		t.Errorf("%d requests after the watch was over", n)
@@ -194,14 +194,14 @@ func TestWatchEnds(t *testing.T) {
 // TestThenRetry: the policy wants a payment that is not there sent again, and
 // even then not for ever.
 func TestThenRetry(t *testing.T) {
-	r := rig.New(t, redistest.Mini(t))
+	r := testenv.New(t, redistest.Mini(t))
 	r.SetPolicy(`gateways: {paydia: {verify: {settle: 10s, lookups: 2, then: retry, vendor_confirms: "the simulator, at any time"}}}`)
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostBefore, Operation: gatewaysim.PaydiaPayment})
-	r.Take(rig.PaydiaOrder("ORD-1"))
+	r.Create(testenv.PaydiaOrder("ORD-1"))
 	for sends := 1; sends <= 3; sends++ {
 		r.Submit(ord)
 		for r.Read(ord).Status == payment.Verifying {
-			r.Forward(time.Second)
+			r.Advance(time.Second)
 			r.Poll(payment.Paydia)
 		}
 		if queue := r.Queue(); (len(queue) == 1 && queue[0] == ord) != (sends < 3) {
@@ -216,21 +216,21 @@ func TestThenRetry(t *testing.T) {
 // TestRefusedResendSaysNothing: the first send is unaccounted for, the second is
 // refused; that does not reject the payment.
 func TestRefusedResendSaysNothing(t *testing.T) {
-	r := rig.New(t, redistest.Mini(t))
+	r := testenv.New(t, redistest.Mini(t))
 	r.SetPolicy(`gateways: {paydia: {verify: {settle: 10s, lookups: 2, then: retry, vendor_confirms: "the simulator, at any time"}}}`)
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLateLost, Operation: gatewaysim.PaydiaPayment, Count: 1, Delay: time.Minute})
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultRefuse, Operation: gatewaysim.PaydiaPayment, Count: 1})
-	r.Take(rig.PaydiaOrder("ORD-1"))
+	r.Create(testenv.PaydiaOrder("ORD-1"))
 	r.Submit(ord)
 	for r.Read(ord).Status == payment.Verifying {
-		r.Forward(time.Second)
+		r.Advance(time.Second)
 		r.Poll(payment.Paydia)
 	}
 	r.Submit(ord) // refused
 	if s := r.Read(ord).Status; s != payment.Verifying {
 		t.Fatalf("a refused second send made it %s", s)
 	}
-	r.Forward(time.Minute)
+	r.Advance(time.Minute)
 	r.Poll(payment.Paydia)
 	if s := r.Read(ord).Status; s != payment.Paid {
 		t.Errorf("%s, want paid: the first send had gone through", s)
@@ -240,14 +240,14 @@ func TestRefusedResendSaysNothing(t *testing.T) {
 // TestHeldResendIsWatched: the first send is unaccounted for, the second puts the
 // payment before a person; the first one's money is noticed all the same.
 func TestHeldResendIsWatched(t *testing.T) {
-	r := rig.New(t, redistest.Mini(t))
+	r := testenv.New(t, redistest.Mini(t))
 	r.SetPolicy(`gateways: {paydia: {verify: {settle: 10s, lookups: 2, then: retry, vendor_confirms: "the simulator, at any time"}}}`)
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLateLost, Operation: gatewaysim.PaydiaPayment, Count: 1, Delay: time.Hour})
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultRefuse, Operation: gatewaysim.PaydiaPayment, Count: 1, Code: "4016300"})
-	r.Take(rig.PaydiaOrder("ORD-1"))
+	r.Create(testenv.PaydiaOrder("ORD-1"))
 	r.Submit(ord)
 	for r.Read(ord).Status == payment.Verifying {
-		r.Forward(time.Second)
+		r.Advance(time.Second)
 		r.Poll(payment.Paydia)
 	}
 	r.Submit(ord)
@@ -255,7 +255,7 @@ func TestHeldResendIsWatched(t *testing.T) {
 		t.Fatalf("%s, want needs_review", s)
 	}
 	for range 8 {
-		r.Forward(10 * time.Minute)
+		r.Advance(10 * time.Minute)
 		r.Poll(payment.Paydia)
 	}
 	if s := r.Read(ord).Status; s != payment.Paid {
@@ -272,11 +272,11 @@ func TestErrorsChangeNothing(t *testing.T) {
 	} {
 		t.Run(string(fault), func(t *testing.T) {
 			t.Parallel()
-			r := rig.New(t, redistest.Mini(t))
-			r.Take(rig.AMOrder("INV/1"))
+			r := testenv.New(t, redistest.Mini(t))
+			r.Create(testenv.AMOrder("INV/1"))
 			r.Submit(inv)
 			r.Sim.Inject(gatewaysim.FaultRule{Fault: fault, Operation: gatewaysim.AMList})
-			r.Forward(30 * time.Second)
+			r.Advance(30 * time.Second)
 			r.Poll(payment.AMDigiPay)
 			story(t, r, inv, "submit http:200 > accept", "on_processing")
 			if due := r.Read(inv); r.Sim.Requests(gatewaysim.AMList) == 0 {
@@ -289,13 +289,13 @@ func TestErrorsChangeNothing(t *testing.T) {
 // TestNobodyWaitsForever: every poll is cut short by a login that fails. Whoever it
 // did not get to comes first in the next one.
 func TestNobodyWaitsForever(t *testing.T) {
-	r := rig.New(t, redistest.Mini(t))
+	r := testenv.New(t, redistest.Mini(t))
 	r.SetPolicy(`gateways: {paydia: {rules: [{code: "net:unknown", action: verify, backoff: {type: constant, base: 1s, jitter: 0%}}]}}`)
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostAfter, Operation: gatewaysim.PaydiaPayment})
 	var keys []payment.Key
 	for i := range 48 {
 		key := payment.Key{Gateway: payment.Paydia, TransactionID: fmt.Sprintf("ORD-%d", i)}
-		r.Take(rig.PaydiaOrder(key.TransactionID))
+		r.Create(testenv.PaydiaOrder(key.TransactionID))
 		r.Submit(key)
 		keys = append(keys, key)
 	}
@@ -313,7 +313,7 @@ func TestNobodyWaitsForever(t *testing.T) {
 		if polls == 12 {
 			t.Fatalf("not asked about in %d polls: %v", polls, waiting())
 		}
-		r.Forward(submit.LoginPause + time.Second)
+		r.Advance(submit.LoginPause + time.Second)
 		r.Sim.ClearFaults()
 		if err := r.Paydia.Authenticate(t.Context()); err != nil {
 			t.Fatal(err)
@@ -326,14 +326,14 @@ func TestNobodyWaitsForever(t *testing.T) {
 }
 
 func TestLookupsRunOut(t *testing.T) {
-	r := rig.New(t, redistest.Mini(t))
+	r := testenv.New(t, redistest.Mini(t))
 	r.SetPolicy(`gateways: {paydia: {rules: [{code: "net:unknown", action: verify, max_attempts: 4, backoff: {type: constant, base: 7s, jitter: 0%}}]}}`)
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostAfter, Operation: gatewaysim.PaydiaPayment})
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.Fault500Before, Operation: gatewaysim.PaydiaQuery})
-	r.Take(rig.PaydiaOrder("ORD-1"))
+	r.Create(testenv.PaydiaOrder("ORD-1"))
 	r.Submit(ord)
 	for range 60 {
-		r.Forward(time.Second)
+		r.Advance(time.Second)
 		r.Poll(payment.Paydia)
 	}
 	got := r.Read(ord)
@@ -350,48 +350,48 @@ func TestLookupsRunOut(t *testing.T) {
 }
 
 func TestTimeForLookupsRunsOut(t *testing.T) {
-	r := rig.New(t, redistest.Mini(t))
+	r := testenv.New(t, redistest.Mini(t))
 	r.SetPolicy(`gateways: {paydia: {rules: [{code: "net:unknown", action: verify, max_elapsed: 1m}]}}`)
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostAfter, Operation: gatewaysim.PaydiaPayment})
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.Fault500Before, Operation: gatewaysim.PaydiaQuery})
-	r.Take(rig.PaydiaOrder("ORD-1"))
+	r.Create(testenv.PaydiaOrder("ORD-1"))
 	r.Submit(ord)
-	for r.Read(ord).Status == payment.Verifying && r.Now().Before(rig.Start.Add(time.Hour)) {
-		r.Forward(time.Second)
+	for r.Read(ord).Status == payment.Verifying && r.Now().Before(testenv.Start.Add(time.Hour)) {
+		r.Advance(time.Second)
 		r.Poll(payment.Paydia)
 	}
-	if got, after := r.Read(ord), r.Now().Sub(rig.Start); got.Status != payment.NeedsReview || after < time.Minute || after > 2*time.Minute {
+	if got, after := r.Read(ord), r.Now().Sub(testenv.Start); got.Status != payment.NeedsReview || after < time.Minute || after > 2*time.Minute {
 		t.Errorf("%s after %s: %s", got.Status, after, got.Reason)
 	}
 }
 
 func TestExpiryAndLateMoney(t *testing.T) {
-	r := rig.New(t, redistest.Mini(t))
+	r := testenv.New(t, redistest.Mini(t))
 	r.Sim.SetCustomer(gatewaysim.AM, "INV/1", gatewaysim.Customer{Behaviour: gatewaysim.PaysLate, After: time.Hour})
-	r.Take(rig.AMOrder("INV/1"), rig.AMOrder("INV/2")) // to be paid within a day
+	r.Create(testenv.AMOrder("INV/1"), testenv.AMOrder("INV/2")) // to be paid within a day
 	never := payment.Key{Gateway: payment.AMDigiPay, TransactionID: "INV/2"}
 	r.Submit(inv)
 	r.Submit(never)
-	r.Forward(24*time.Hour + 30*time.Second) // within the grace time
+	r.Advance(24*time.Hour + 30*time.Second) // within the grace time
 	r.Poll(payment.AMDigiPay)
 	if s := r.Read(inv).Status; s != payment.OnProcessing {
 		t.Errorf("%s within the grace time", s)
 	}
-	r.Forward(time.Minute)
+	r.Advance(time.Minute)
 	r.Poll(payment.AMDigiPay)
 	if s := r.Read(inv).Status; s != payment.Expired {
 		t.Errorf("%s, want expired", s)
 	}
-	r.Forward(time.Hour)
+	r.Advance(time.Hour)
 	r.Poll(payment.AMDigiPay)
 	story(t, r, inv, "submit http:200 > accept", "lookup http:200 > accept", "lookup http:200 > accept", "paid")
 	if s := r.Read(never).Status; s != payment.Expired {
 		t.Errorf("%s, want expired", s)
 	}
-	r.Forward(8 * 24 * time.Hour)
+	r.Advance(8 * 24 * time.Hour)
 	r.Poll(payment.AMDigiPay)
 	before := len(r.Sim.Journal())
-	r.Forward(time.Hour)
+	r.Advance(time.Hour)
 	r.Poll(payment.AMDigiPay)
 	if n := len(r.Sim.Journal()) - before; n != 0 {
 		t.Errorf("%d requests after the window for late money", n)
@@ -401,16 +401,16 @@ func TestExpiryAndLateMoney(t *testing.T) {
 // TestAbandonedClaimIsLookedUp: a worker was killed between its claim and its
 // record; the poll takes over when the claim ends, from the ledger alone.
 func TestAbandonedClaimIsLookedUp(t *testing.T) {
-	r := rig.New(t, redistest.Mini(t))
-	r.Take(rig.PaydiaOrder("ORD-1"))
+	r := testenv.New(t, redistest.Mini(t))
+	r.Create(testenv.PaydiaOrder("ORD-1"))
 	_, verdict, err := r.Ledger.Claim(t.Context(), ord,
 		ledger.Claim{
-			Attempt: payment.Attempt{At: r.Now(), Kind: payment.KindSubmit, ExternalID: "1"}, Lease: rig.Times.Lease, Patience: time.Second,
+			Attempt: payment.Attempt{At: r.Now(), Kind: payment.KindSubmit, ExternalID: "1"}, Lease: testenv.Times.Lease, Timeout: time.Second,
 		})
 	if err != nil || verdict != ledger.Claimed {
 		t.Fatal(verdict, err)
 	}
-	r.Forward(rig.Times.Lease)
+	r.Advance(testenv.Times.Lease)
 	due, err := r.Ledger.Due(t.Context(), payment.Gateways())
 	if err != nil || !slices.Contains(due, payment.Paydia) {
 		t.Fatalf("due: %v, %v", due, err)
@@ -418,16 +418,16 @@ func TestAbandonedClaimIsLookedUp(t *testing.T) {
 	r.Poll(payment.Paydia)
 	// It is looked up at once: the request ended long before the claim.
 	story(t, r, ord, "submit net:unknown > verify", "lookup 4046401 > verify", "verifying")
-	if a := r.Read(ord).Attempts[0]; a.ExternalID != "1" || a.DurationMS != rig.Times.Lease.Milliseconds() {
+	if a := r.Read(ord).Attempts[0]; a.ExternalID != "1" || a.DurationMS != testenv.Times.Lease.Milliseconds() {
 		t.Errorf("%+v", a)
 	}
 }
 
 // TestLostTaskIsBroughtBack: the payment stands in the ledger, its task nowhere.
 func TestLostTaskIsBroughtBack(t *testing.T) {
-	r := rig.New(t, redistest.Mini(t))
-	r.Take(rig.AMOrder("INV/1"))
-	r.Forward(ledger.TaskGrace)
+	r := testenv.New(t, redistest.Mini(t))
+	r.Create(testenv.AMOrder("INV/1"))
+	r.Advance(ledger.TaskGrace)
 	r.Poll(payment.AMDigiPay)
 	if diff := cmp.Diff([]payment.Key{inv}, r.Queue()); diff != "" {
 		t.Error(diff)
@@ -441,19 +441,19 @@ func TestLostTaskIsBroughtBack(t *testing.T) {
 // TestOneWalkForMany: whoever is looked for, the list is read once, and no
 // further than needed. Strangers stand before, between and behind.
 func TestOneWalkForMany(t *testing.T) {
-	r := rig.New(t, redistest.Mini(t))
+	r := testenv.New(t, redistest.Mini(t))
 	r.Sim.AddStrangers(500, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
 	all, orders := keys(200)
 	for i := range 5 {
 		r.Sim.SetCustomer(gatewaysim.AM, all[i*40].TransactionID, gatewaysim.Customer{Behaviour: gatewaysim.Pays, After: 45 * time.Second})
 	}
-	r.Take(orders...)
+	r.Create(orders...)
 	for _, key := range all {
 		r.Submit(key)
 	}
 	requests := func() int {
 		before := r.Sim.Requests(gatewaysim.AMList)
-		r.Forward(30 * time.Second)
+		r.Advance(30 * time.Second)
 		r.Poll(payment.AMDigiPay)
 		return r.Sim.Requests(gatewaysim.AMList) - before
 	}
@@ -482,16 +482,16 @@ func TestOldPaymentIsAskedForByItself(t *testing.T) {
 		most   int
 	}{{"detail", true, 4}, {"no detail", false, 40}} {
 		t.Run(c.name, func(t *testing.T) {
-			r := rig.New(t, redistest.Mini(t))
+			r := testenv.New(t, redistest.Mini(t))
 			r.Sim.SetCustomer(gatewaysim.AM, "INV/1", gatewaysim.Customer{Behaviour: gatewaysim.Pays, After: 10 * time.Second})
-			r.Take(rig.AMOrder("INV/1"))
+			r.Create(testenv.AMOrder("INV/1"))
 			r.Submit(inv)
 			r.Sim.AddStrangers(3000, time.Second, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
 			if !c.detail {
 				r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultHTMLBefore, Operation: gatewaysim.AMDetail, Status: 404})
 			}
 			before := len(r.Sim.Journal())
-			r.Forward(30 * time.Second)
+			r.Advance(30 * time.Second)
 			r.Poll(payment.AMDigiPay)
 			if n := len(r.Sim.Journal()) - before; n > c.most {
 				t.Errorf("%d requests, want at most %d", n, c.most)
@@ -505,7 +505,7 @@ func TestOldPaymentIsAskedForByItself(t *testing.T) {
 
 // TestOutageIsOneWalk: a hundred unknown outcomes, some of which the gateway has.
 func TestOutageIsOneWalk(t *testing.T) {
-	r := rig.New(t, redistest.Mini(t))
+	r := testenv.New(t, redistest.Mini(t))
 	r.Sim.AddStrangers(300, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
 	all, orders := keys(100)
 	for i, key := range all {
@@ -515,12 +515,12 @@ func TestOutageIsOneWalk(t *testing.T) {
 		}
 		r.Sim.Inject(gatewaysim.FaultRule{Fault: fault, Operation: gatewaysim.AMCreate, Reference: key.TransactionID, Count: 1})
 	}
-	r.Take(orders...)
+	r.Create(orders...)
 	for i, key := range all {
 		r.Submit(key)
-		r.Forward(time.Duration(i%3) * 10 * time.Millisecond)
+		r.Advance(time.Duration(i%3) * 10 * time.Millisecond)
 	}
-	r.Forward(10 * time.Second)
+	r.Advance(10 * time.Second)
 	r.Poll(payment.AMDigiPay)
 	if n := r.Sim.Requests(gatewaysim.AMList); n > 4 { // 375 rows
 		t.Errorf("%d requests, the list has 4 pages", n)
@@ -548,15 +548,15 @@ func TestLookupsReadNoFurtherThanNeeded(t *testing.T) {
 		{gatewaysim.OrderAsc, []int{31, 31, 31, 31, 31}}, // not as documented: noticed
 	} {
 		t.Run(string(c.order), func(t *testing.T) {
-			r := rig.New(t, redistest.Mini(t), func(cfg *gatewaysim.Config) { cfg.AM.ListOrder = c.order })
+			r := testenv.New(t, redistest.Mini(t), func(cfg *gatewaysim.Config) { cfg.AM.ListOrder = c.order })
 			r.Sim.AddStrangers(3000, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
-			r.Take(rig.AMOrder("INV/0"), rig.AMOrder("INV/1"))
+			r.Create(testenv.AMOrder("INV/0"), testenv.AMOrder("INV/1"))
 			r.Submit(payment.Key{Gateway: payment.AMDigiPay, TransactionID: "INV/0"})
 			r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostBefore, Operation: gatewaysim.AMCreate})
 			r.Submit(inv)
 			var requests []int
-			for r.Read(inv).Status == payment.Verifying && r.Now().Before(rig.Start.Add(time.Hour)) {
-				r.Forward(time.Second)
+			for r.Read(inv).Status == payment.Verifying && r.Now().Before(testenv.Start.Add(time.Hour)) {
+				r.Advance(time.Second)
 				before, lookups := r.Sim.Requests(gatewaysim.AMList), len(r.Attempts)
 				r.Poll(payment.AMDigiPay)
 				if len(r.Attempts) > lookups {
@@ -579,16 +579,16 @@ func TestLookupsReadNoFurtherThanNeeded(t *testing.T) {
 // so the short cut reads past the payment. It is not taken for lost.
 func TestShortCutIsNeverBelieved(t *testing.T) {
 	client := redistest.Mini(t)
-	r := rig.New(t, client)
+	r := testenv.New(t, client)
 	if err := client.Set(t.Context(), "{"+ledger.DefaultStream+"}:highest:amdigipay", 1_000_000, 0).Err(); err != nil {
 		t.Fatal(err)
 	}
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostAfter, Operation: gatewaysim.AMCreate})
-	r.Take(rig.AMOrder("INV/1"))
+	r.Create(testenv.AMOrder("INV/1"))
 	r.Submit(inv)
 	r.Sim.AddStrangers(300, time.Second, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
 	for range 10 {
-		r.Forward(time.Minute)
+		r.Advance(time.Minute)
 		r.Poll(payment.AMDigiPay)
 	}
 	if got := r.Read(inv); got.Status != payment.OnProcessing {
@@ -602,19 +602,19 @@ func TestShortCutIsNeverBelieved(t *testing.T) {
 // TestFigures: 20,000 rows before, 200 open, at 100 a page; and an outage that
 // leaves 1000 unknown.
 func TestFigures(t *testing.T) {
-	r := rig.New(t, redistest.Mini(t))
+	r := testenv.New(t, redistest.Mini(t))
 	r.Sim.AddStrangers(20_000, 24*time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
 	all, orders := keys(200)
 	for i := range 5 {
 		r.Sim.SetCustomer(gatewaysim.AM, all[i*40].TransactionID, gatewaysim.Customer{Behaviour: gatewaysim.Pays, After: 45 * time.Second})
 	}
-	r.Take(orders...)
+	r.Create(orders...)
 	for _, key := range all {
 		r.Submit(key)
 	}
 	requests := func(forward time.Duration) int {
 		before := len(r.Sim.Journal())
-		r.Forward(forward)
+		r.Advance(forward)
 		r.Poll(payment.AMDigiPay)
 		return len(r.Sim.Journal()) - before
 	}
@@ -628,11 +628,11 @@ func TestFigures(t *testing.T) {
 	var unknown []payment.Key
 	for i := range 1000 {
 		id := fmt.Sprintf("LOST-%d", i)
-		lost = append(lost, rig.AMOrder(id))
+		lost = append(lost, testenv.AMOrder(id))
 		unknown = append(unknown, payment.Key{Gateway: payment.AMDigiPay, TransactionID: id})
 	}
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostAfter, Operation: gatewaysim.AMCreate})
-	r.Take(lost...)
+	r.Create(lost...)
 	for _, key := range unknown {
 		r.Submit(key)
 	}
@@ -649,14 +649,14 @@ func TestFigures(t *testing.T) {
 // TestOpenRowsOfStrangers: what nobody pays stays open at AM for good. Thousands of such
 // rows above one of ours are not read with every poll.
 func TestOpenRowsOfStrangers(t *testing.T) {
-	r := rig.New(t, redistest.Mini(t))
+	r := testenv.New(t, redistest.Mini(t))
 	r.Sim.SetCustomer(gatewaysim.AM, "INV/1", gatewaysim.Customer{Behaviour: gatewaysim.Pays, After: 45 * time.Second})
-	r.Take(rig.AMOrder("INV/1"))
+	r.Create(testenv.AMOrder("INV/1"))
 	r.Submit(inv)
 	r.Sim.AddStrangers(2000, 0, gatewaysim.Customer{Behaviour: gatewaysim.NeverPays})
 	for _, want := range []payment.Status{payment.OnProcessing, payment.Paid} {
 		before := len(r.Sim.Journal())
-		r.Forward(30 * time.Second)
+		r.Advance(30 * time.Second)
 		r.Poll(payment.AMDigiPay)
 		if n := len(r.Sim.Journal()) - before; n > 2 || r.Read(inv).Status != want {
 			t.Errorf("%d requests, %s", n, r.Read(inv).Status)
@@ -670,7 +670,7 @@ func TestListMovesWhileItIsRead(t *testing.T) {
 	for _, order := range []gatewaysim.ListOrder{gatewaysim.OrderDesc, gatewaysim.OrderAsc, gatewaysim.OrderScrambled} {
 		t.Run(string(order), func(t *testing.T) {
 			t.Parallel()
-			r := rig.New(t, redistest.Mini(t), func(c *gatewaysim.Config) { c.AM.ListOrder = order; c.AM.MaxLimit = 10 })
+			r := testenv.New(t, redistest.Mini(t), func(c *gatewaysim.Config) { c.AM.ListOrder = order; c.AM.MaxLimit = 10 })
 			r.Sim.AddStrangers(80, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.NeverPays})
 			r.Sim.SetListMotion(gatewaysim.ListMotion{NewRows: 7, PaidRows: 5})
 			all, orders := keys(20)
@@ -682,12 +682,12 @@ func TestListMovesWhileItIsRead(t *testing.T) {
 					r.Sim.SetCustomer(gatewaysim.AM, key.TransactionID, gatewaysim.Customer{Behaviour: gatewaysim.Pays, After: time.Minute})
 				}
 			}
-			r.Take(orders...)
+			r.Create(orders...)
 			for _, key := range all {
 				r.Submit(key)
 			}
 			for range 6 {
-				r.Forward(30 * time.Second)
+				r.Advance(30 * time.Second)
 				r.Poll(payment.AMDigiPay)
 			}
 			for i, key := range all {
@@ -707,18 +707,18 @@ func TestListMovesWhileItIsRead(t *testing.T) {
 // while, with a few round trips for all of them; and one that is claimed meanwhile is due
 // when its claim ends.
 func TestLongQueue(t *testing.T) {
-	r := rig.New(t, redistest.Mini(t))
+	r := testenv.New(t, redistest.Mini(t))
 	_, orders := keys(300)
-	r.Take(orders...)
-	r.Forward(ledger.TaskGrace)
+	r.Create(orders...)
+	r.Advance(ledger.TaskGrace)
 	requeue := r.Poller.Requeue
 	r.Poller.Requeue = func(ctx context.Context, payments []*payment.Payment) error {
-		if _, verdict, err := r.Ledger.Claim(ctx, inv, ledger.Claim{Attempt: payment.Attempt{Kind: payment.KindSubmit}, Lease: time.Second, Patience: time.Second}); verdict != ledger.Claimed {
+		if _, verdict, err := r.Ledger.Claim(ctx, inv, ledger.Claim{Attempt: payment.Attempt{Kind: payment.KindSubmit}, Lease: time.Second, Timeout: time.Second}); verdict != ledger.Claimed {
 			t.Error(verdict, err)
 		}
 		return requeue(ctx, payments)
 	}
-	trips := redistest.Count(r.Redis)
+	trips := redistest.CountRoundTrips(r.Redis)
 	r.Poll(payment.AMDigiPay)
 	// Take, the records, the claim, postpone; Redis is met, and hears each script for
 	// the first time.
@@ -726,10 +726,10 @@ func TestLongQueue(t *testing.T) {
 		t.Errorf("%d requeued, %d round trips", n, trips.N())
 	}
 	r.Poller.Requeue = requeue
-	r.Forward(time.Second)
+	r.Advance(time.Second)
 	r.Poll(payment.AMDigiPay)
 	story(t, r, inv, "submit net:unknown > verify", "lookup http:200 > verify", "verifying")
-	r.Forward(ledger.TaskGrace)
+	r.Advance(ledger.TaskGrace)
 	r.Poll(payment.AMDigiPay)
 	if n := len(r.Queue()); n != 299 {
 		t.Errorf("%d requeued", n)
@@ -750,17 +750,17 @@ func (a lateAsker) Ask(ctx context.Context, wanted []*ledger.Record, prove bool)
 // TestSettleIsTheAnswers: what counts is when the gateway said "no such payment", not
 // when that was recorded.
 func TestSettleIsTheAnswers(t *testing.T) {
-	r := rig.New(t, redistest.Mini(t))
+	r := testenv.New(t, redistest.Mini(t))
 	r.SetPolicy(`gateways: {paydia: {verify: {settle: 1m, lookups: 1, then: review}}}`)
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostBefore, Operation: gatewaysim.PaydiaPayment})
-	r.Take(rig.PaydiaOrder("ORD-1"))
+	r.Create(testenv.PaydiaOrder("ORD-1"))
 	r.Submit(ord)
-	r.Forward(30 * time.Second)
+	r.Advance(30 * time.Second)
 	asker := r.Poller.Askers[payment.Paydia]
-	r.Poller.Askers[payment.Paydia] = lateAsker{asker, func() { r.Forward(time.Hour) }}
+	r.Poller.Askers[payment.Paydia] = lateAsker{asker, func() { r.Advance(time.Hour) }}
 	r.Poll(payment.Paydia)
 	story(t, r, ord, "submit net:unknown > verify", "lookup 4046401 > verify", "verifying")
-	r.Forward(time.Hour)
+	r.Advance(time.Hour)
 	r.Poll(payment.Paydia)
 	story(t, r, ord, "submit net:unknown > verify", "lookup 4046401 > verify", "lookup 4046401 > review", "needs_review")
 }
@@ -769,11 +769,11 @@ func TestSettleIsTheAnswers(t *testing.T) {
 // clock says nothing about how long ago anything was.
 func TestPrimaryChanged(t *testing.T) {
 	client := redistest.Server(t, "--enable-debug-command", "yes").Client(t)
-	r := rig.New(t, client)
+	r := testenv.New(t, client)
 	r.SetPolicy(`gateways: {paydia: {verify: {settle: 1ms, lookups: 2, then: review}, rules: [
 		{code: "net:unknown", action: verify, backoff: {type: constant, base: 1ms, jitter: 0%}, max_attempts: 100}]}}`)
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostBefore, Operation: gatewaysim.PaydiaPayment})
-	r.Take(rig.PaydiaOrder("ORD-1"))
+	r.Create(testenv.PaydiaOrder("ORD-1"))
 	r.Submit(ord)
 	lookUp := func() {
 		t.Helper()
@@ -801,15 +801,15 @@ func TestPrimaryChanged(t *testing.T) {
 
 // TestTwiceAtTheGateway goes to a person: somebody else has sent the same id.
 func TestTwiceAtTheGateway(t *testing.T) {
-	r := rig.New(t, redistest.Mini(t), func(c *gatewaysim.Config) { c.AM.Duplicates = gatewaysim.DuplicateSecond })
+	r := testenv.New(t, redistest.Mini(t), func(c *gatewaysim.Config) { c.AM.Duplicates = gatewaysim.DuplicateSecond })
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostAfter, Operation: gatewaysim.AMCreate})
-	r.Take(rig.AMOrder("INV/1"), rig.AMOrder("INV/2"))
+	r.Create(testenv.AMOrder("INV/1"), testenv.AMOrder("INV/2"))
 	r.Submit(inv)
-	other := rig.New(t, redistest.Mini(t))
+	other := testenv.New(t, redistest.Mini(t))
 	other.Submitter.Gateways[payment.AMDigiPay] = r.AM
-	other.Take(rig.AMOrder("INV/1"))
+	other.Create(testenv.AMOrder("INV/1"))
 	other.Submit(inv)
-	r.Forward(6 * time.Second)
+	r.Advance(6 * time.Second)
 	r.Poll(payment.AMDigiPay)
 	if got := r.Read(inv); got.Status != payment.NeedsReview || got.Reason == "" {
 		t.Errorf("%s: %s", got.Status, got.Reason)
@@ -818,9 +818,9 @@ func TestTwiceAtTheGateway(t *testing.T) {
 
 // TestTicker: what is due is polled, by the tick's own id; what is not, is not.
 func TestTicker(t *testing.T) {
-	r := rig.New(t, redistest.Mini(t))
-	r.Take(rig.PaydiaOrder("ORD-1"))
-	r.Forward(ledger.TaskGrace)
+	r := testenv.New(t, redistest.Mini(t))
+	r.Create(testenv.PaydiaOrder("ORD-1"))
+	r.Advance(ledger.TaskGrace)
 	polled := make(chan string)
 	ticker := &statuspoll.Ticker{
 		Ledger: r.Ledger, Gateways: payment.Gateways(), Every: 10 * time.Millisecond, Now: r.Now,
@@ -832,7 +832,7 @@ func TestTicker(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); ticker.Run(ctx) }()
-	want := "paydia " + rig.Start.Add(ledger.TaskGrace).Format(time.RFC3339)
+	want := "paydia " + testenv.Start.Add(ledger.TaskGrace).Format(time.RFC3339)
 	for range 2 {
 		if got := <-polled; got != want {
 			t.Error(got)

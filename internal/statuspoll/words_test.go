@@ -8,7 +8,7 @@ import (
 	"terbayar/internal/gatewaysim"
 	"terbayar/internal/payment"
 	"terbayar/internal/redistest"
-	"terbayar/internal/rig"
+	"terbayar/internal/testenv"
 )
 
 // A lookup that is refused because of an invalid token, in whatever words, logs in
@@ -36,19 +36,19 @@ func TestLookupLogsInAgain(t *testing.T) {
 	} {
 		t.Run(fmt.Sprint(row.operation, row.status, row.body), func(t *testing.T) {
 			t.Parallel()
-			r := rig.New(t, redistest.Mini(t))
+			r := testenv.New(t, redistest.Mini(t))
 			key, create := inv, gatewaysim.AMCreate
 			if row.operation == gatewaysim.PaydiaQuery {
 				key, create = ord, gatewaysim.PaydiaPayment
 			}
 			r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostAfter, Operation: create, Count: 1})
 			r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultRefuse, Operation: row.operation, Status: row.status, Body: row.body + " ", Count: 1})
-			r.Take(rig.AMOrder(inv.TransactionID), rig.PaydiaOrder(ord.TransactionID))
+			r.Create(testenv.AMOrder(inv.TransactionID), testenv.PaydiaOrder(ord.TransactionID))
 			r.Submit(key)
-			r.Forward(10 * time.Second)
+			r.Advance(10 * time.Second)
 			r.Poll(key.Gateway)
 			if got := r.Read(key).Status; got != payment.OnProcessing && got != payment.Paid {
-				t.Errorf("%s, want it found by the same poll: %v", got, r.Story(key))
+				t.Errorf("%s, want it found by the same poll: %v", got, r.History(key))
 			}
 		})
 	}

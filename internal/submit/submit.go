@@ -10,8 +10,8 @@ import (
 	"fmt"
 	"time"
 
+	"terbayar/internal/admission"
 	"terbayar/internal/clients"
-	"terbayar/internal/gate"
 	"terbayar/internal/ledger"
 	"terbayar/internal/order"
 	"terbayar/internal/payment"
@@ -21,11 +21,11 @@ import (
 
 // Submitter submits payments. Its fields are set once, before its first use.
 type Submitter struct {
-	Ledger   *ledger.Ledger
-	Gateways map[payment.Gateway]clients.Gateway
-	Gates    map[payment.Gateway]*gate.Gate // a gateway without one may always be asked
-	Policy   *retrypolicy.Policy
-	Sealer   *secret.Sealer
+	Ledger    *ledger.Ledger
+	Gateways  map[payment.Gateway]clients.Gateway
+	Admission map[payment.Gateway]*admission.Controller // a gateway without one may always be asked
+	Policy    *retrypolicy.Policy
+	Cipher    *secret.Cipher
 
 	Times Times
 	// PollInterval is the grid on which open payments are polled.
@@ -82,17 +82,17 @@ func (s *Submitter) Submit(ctx context.Context, key payment.Key) (Next, error) {
 	if !ok {
 		return Next{}, fmt.Errorf("submit: %s: gateway is off", key)
 	}
-	pass, err := s.Gates[key.Gateway].Enter(ctx, gateway)
+	pass, err := s.Admission[key.Gateway].Allow(ctx, gateway)
 	if err != nil {
-		return s.notNow(key.Gateway, err)
+		return s.denied(key.Gateway, err)
 	}
-	defer pass.Leave()
+	defer pass.Release()
 	s.OnLogin(key.Gateway, nil)
 	r, verdict, err := s.Ledger.Claim(ctx, key, ledger.Claim{
 		Attempt: payment.Attempt{
 			At: s.Now().UTC().Truncate(time.Millisecond), Kind: payment.KindSubmit, ExternalID: gateway.NewExternalID(),
 		},
-		Lease: s.Times.Lease, QueueTTL: s.QueueTTL[key.Gateway], Patience: s.Times.Send,
+		Lease: s.Times.Lease, QueueTTL: s.QueueTTL[key.Gateway], Timeout: s.Times.Send,
 	})
 	if later, ok := errors.AsType[*ledger.LaterError](err); ok {
 		return Next{In: max(later.Wait, soon), Reason: later.Error()}, nil
@@ -103,14 +103,14 @@ func (s *Submitter) Submit(ctx context.Context, key payment.Key) (Next, error) {
 	switch verdict {
 	case ledger.Claimed:
 		return s.send(ctx, gateway, pass, r)
-	case ledger.Lapsed:
-		return Next{}, s.Abandon(ctx, key)
-	case ledger.Expired:
-		return s.Expire(ctx, r)
+	case ledger.ClaimExpired:
+		return Next{}, s.ExpireClaim(ctx, key)
+	case ledger.TooLate:
+		return s.ExpirePayment(ctx, r)
 	case ledger.Missing:
 		return Next{}, fmt.Errorf("submit: %s: %w", key, ledger.ErrNotFound)
-	case ledger.Version: // for a worker that can read it
-		return Next{In: versionWait, Reason: ledger.ErrVersion.Error()}, nil
+	case ledger.OtherVersion: // for a worker that can read it
+		return Next{In: versionWait, Reason: ledger.ErrOtherVersion.Error()}, nil
 	default: // on its way elsewhere, or past being sent: the ledger watches it
 		return Next{}, nil
 	}
@@ -125,10 +125,10 @@ func (s *Submitter) TooLate(r *ledger.Record) bool {
 	return !end.IsZero() && !r.Now(s.Now()).Before(end)
 }
 
-// Expire ends a payment that was not sent in time. An earlier send of unknown outcome
+// ExpirePayment ends a payment that was not sent in time. An earlier send of unknown outcome
 // is still looked for. Redis' clock says that it is too late; where this worker's says
 // otherwise nobody knows, and it is neither sent nor ended.
-func (s *Submitter) Expire(ctx context.Context, r *ledger.Record) (Next, error) {
+func (s *Submitter) ExpirePayment(ctx context.Context, r *ledger.Record) (Next, error) {
 	if !r.ExpiresAt.IsZero() && s.Now().Before(r.ExpiresAt) {
 		return Next{In: LoginPause, Reason: "this worker's clock and Redis' do not agree whether it has expired"}, nil
 	}
@@ -149,8 +149,8 @@ func (s *Submitter) Expire(ctx context.Context, r *ledger.Record) (Next, error) 
 
 // notNow is what follows when the gate does not open. Only a Redis that cannot be
 // asked is an error.
-func (s *Submitter) notNow(g payment.Gateway, err error) (Next, error) {
-	if closed, ok := errors.AsType[*gate.Closed](err); ok {
+func (s *Submitter) denied(g payment.Gateway, err error) (Next, error) {
+	if closed, ok := errors.AsType[*admission.DeniedError](err); ok {
 		return Next{In: closed.Wait, Reason: err.Error()}, nil
 	}
 	if errors.As(err, new(*clients.Error)) {
@@ -163,14 +163,14 @@ func (s *Submitter) notNow(g payment.Gateway, err error) (Next, error) {
 // send sends a claimed payment once and records what came of it. From here on
 // the caller's context no longer counts: breaking off a request that may move
 // money would only make its outcome unknown. (Model steps [send] and [record].)
-func (s *Submitter) send(ctx context.Context, gateway clients.Gateway, pass *gate.Pass, r *ledger.Record) (Next, error) {
+func (s *Submitter) send(ctx context.Context, gateway clients.Gateway, pass *admission.Permit, r *ledger.Record) (Next, error) {
 	attempt := r.Attempts[len(r.Attempts)-1]
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.Times.Lease-r.SinceClaim(s.Now()))
 	defer cancel()
 
 	answer := s.attempt(ctx, gateway, r, attempt.ExternalID)
 	pass.Report(answer)
-	decision := pass.Weigh(ctx, r.Key(), answer, s.decide(r, answer))
+	decision := pass.Adjust(ctx, r.Key(), answer, s.decide(r, answer))
 	if answer.Receipt != nil && decision.Action == retrypolicy.Accept && answer.Receipt.Contradiction(&r.Payment) != "" {
 		decision.Action = retrypolicy.Review
 	}
@@ -179,7 +179,7 @@ func (s *Submitter) send(ctx context.Context, gateway clients.Gateway, pass *gat
 	attempt.DurationMS = answer.Duration.Milliseconds()
 
 	next := s.apply(gateway, r, answer, decision)
-	r.Close(attempt)
+	r.FinishAttempt(attempt)
 	err := s.Ledger.Save(ctx, r)
 	if errors.Is(err, ledger.ErrFenced) {
 		err = s.adopt(ctx, r, attempt, answer, decision)
@@ -199,19 +199,19 @@ func (s *Submitter) attempt(ctx context.Context, gateway clients.Gateway, r *led
 		return clients.Answer{Code: retrypolicy.CodeUnsent, Err: err}
 	}
 	var token secret.Text
-	if r.SealedToken != "" {
-		if token, err = s.Sealer.Open(r.SealedToken, r.Key().String()); err != nil {
+	if r.EncryptedToken != "" {
+		if token, err = s.Cipher.Decrypt(r.EncryptedToken, r.Key().String()); err != nil {
 			return clients.Answer{Code: retrypolicy.CodeUndecryptable, Err: err}
 		}
 	}
 	return gateway.Submit(ctx, clients.Submission{
-		Order: o, CustomerToken: token, ExternalID: externalID, MayLeave: func() error { return s.mayLeave(r) },
+		Order: o, CustomerToken: token, ExternalID: externalID, BeforeSend: func() error { return s.checkSendBudget(r) },
 	})
 }
 
 // mayLeave says whether a claimed payment may still be sent: the right to send is a
 // budget of time since the claim left.
-func (s *Submitter) mayLeave(r *ledger.Record) error {
+func (s *Submitter) checkSendBudget(r *ledger.Record) error {
 	if since := r.SinceClaim(s.Now()); since > s.Times.Send {
 		return fmt.Errorf("the claim was made %s ago, and had to be used within %s", since.Round(time.Millisecond), s.Times.Send)
 	}
@@ -280,7 +280,7 @@ func (s *Submitter) apply(gateway clients.Gateway, r *ledger.Record, answer clie
 		}
 		return Next{}
 	default:
-		first, _ := s.Policy.Lookup(r.Gateway, answer.Code, 0, 0)
+		first, _ := s.Policy.LookupSchedule(r.Gateway, answer.Code, 0, 0)
 		r.Unknown(answer.Code)
 		r.Due = ledger.In(first)
 		return Next{}
@@ -297,10 +297,10 @@ func (s *Submitter) adoptReceipt(r *ledger.Record, receipt *clients.Receipt) {
 	}
 }
 
-// Abandon records that whoever claimed a payment is gone: whether its request left,
+// ExpireClaim records that whoever claimed a payment is gone: whether its request left,
 // nobody knows. It does nothing when the claim has not expired, by Redis' clock, or has
 // ended meanwhile. (Model step [expire].)
-func (s *Submitter) Abandon(ctx context.Context, key payment.Key) error {
+func (s *Submitter) ExpireClaim(ctx context.Context, key payment.Key) error {
 	r, err := s.Ledger.Read(ctx, key)
 	if err != nil {
 		return fmt.Errorf("abandon: %w", err)
@@ -313,18 +313,18 @@ func (s *Submitter) Abandon(ctx context.Context, key payment.Key) error {
 	attempt.DurationMS = s.Times.Lease.Milliseconds()
 	r.Unknown(attempt.Code)
 	r.Due = ledger.In(0) // its request has ended long before the claim: there is nothing to wait for
-	r.Close(attempt)
+	r.FinishAttempt(attempt)
 	switch err := s.Ledger.SaveIfExpired(ctx, r); {
 	case errors.Is(err, ledger.ErrFenced): // it has not expired, or the holder came back
 		return nil
 	case err != nil:
 		return fmt.Errorf("abandon: %w", err)
 	}
-	s.OnAttempt(r, attempt, errExpiredClaim)
+	s.OnAttempt(r, attempt, errClaimExpired)
 	return nil
 }
 
-var errExpiredClaim = errors.New("the claim expired: its worker is gone")
+var errClaimExpired = errors.New("the claim expired: its worker is gone")
 
 // adopt is for an answer that came after the claim had expired and the payment was put
 // up for looking up. What the gateway positively said is as good as a lookup that finds
@@ -348,7 +348,7 @@ func (s *Submitter) adopt(ctx context.Context, claimed *ledger.Record, attempt p
 	default:
 		return nil
 	}
-	r.Append(attempt)
+	r.AddAttempt(attempt)
 	err = s.Ledger.Save(ctx, r)
 	if errors.Is(err, ledger.ErrFenced) {
 		return nil // the lookups will find it, too

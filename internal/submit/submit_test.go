@@ -17,8 +17,8 @@ import (
 	"terbayar/internal/ledger"
 	"terbayar/internal/payment"
 	"terbayar/internal/redistest"
-	"terbayar/internal/rig"
 	"terbayar/internal/secret"
+	"terbayar/internal/testenv"
 )
 
 var (
@@ -40,7 +40,7 @@ func TestEveryAnswer(t *testing.T) {
 		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultLostBefore}, []string{"submit net:unknown > verify", "verifying"}, 0},
 		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultLostAfter}, []string{"submit net:unknown > verify", "verifying"}, 1},
 		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultCutShort}, []string{"submit net:unknown > verify", "verifying"}, 1},
-		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultSlow, Delay: 2 * rig.Timeout}, []string{"submit net:unknown > verify", "verifying"}, 1},
+		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultSlow, Delay: 2 * testenv.Timeout}, []string{"submit net:unknown > verify", "verifying"}, 1},
 		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.Fault500Before}, []string{"submit http:500 > verify", "verifying"}, 0},
 		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.Fault500After}, []string{"submit http:500 > verify", "verifying"}, 1},
 		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultHTMLAfter}, []string{"submit http:500 > verify", "verifying"}, 1},
@@ -65,14 +65,14 @@ func TestEveryAnswer(t *testing.T) {
 	} {
 		t.Run(c.name+" "+string(c.fault.Fault)+c.fault.Code, func(t *testing.T) {
 			t.Parallel()
-			r := rig.New(t, redistest.Mini(t))
+			r := testenv.New(t, redistest.Mini(t))
 			c.fault.Reference = c.key.TransactionID
 			if c.fault.Fault != "" {
 				r.Sim.Inject(c.fault)
 			}
-			r.Take(rig.AMOrder(inv.TransactionID), rig.PaydiaOrder(ord.TransactionID))
+			r.Create(testenv.AMOrder(inv.TransactionID), testenv.PaydiaOrder(ord.TransactionID))
 			next := r.Submit(c.key)
-			if diff := cmp.Diff(c.story, r.Story(c.key)); diff != "" {
+			if diff := cmp.Diff(c.story, r.History(c.key)); diff != "" {
 				t.Error(diff)
 			}
 			if rows := r.Sim.RowsOf(gatewaysim.Gateway(c.key.Gateway), c.key.TransactionID); len(rows) != c.exists {
@@ -82,7 +82,7 @@ func TestEveryAnswer(t *testing.T) {
 			if (next.In > 0) != (record.Status == payment.Queued) {
 				t.Errorf("in %s, to come again in %s", record.Status, next.In)
 			}
-			if record.Status.Final() && record.SealedToken != "" {
+			if record.Status.Final() && record.EncryptedToken != "" {
 				t.Error("a final payment keeps its customer token")
 			}
 			if record.Status == payment.NeedsReview && record.Reason == "" {
@@ -105,12 +105,12 @@ func TestEveryAnswer(t *testing.T) {
 }
 
 func TestFreshTokenIsTakenAndTheSameReferenceSent(t *testing.T) {
-	r := rig.New(t, redistest.Mini(t))
+	r := testenv.New(t, redistest.Mini(t))
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultTokenLost, Operation: gatewaysim.PaydiaPayment, Count: 1})
-	r.Take(rig.PaydiaOrder("ORD-1"))
-	r.Forward(r.Submit(ord).In)
+	r.Create(testenv.PaydiaOrder("ORD-1"))
+	r.Advance(r.Submit(ord).In)
 	r.Submit(ord)
-	if diff := cmp.Diff([]string{"submit 4016301 > refresh_token", "submit 2006300 > accept", "paid"}, r.Story(ord)); diff != "" {
+	if diff := cmp.Diff([]string{"submit 4016301 > refresh_token", "submit 2006300 > accept", "paid"}, r.History(ord)); diff != "" {
 		t.Error(diff)
 	}
 	a := r.Read(ord).Attempts
@@ -120,15 +120,15 @@ func TestFreshTokenIsTakenAndTheSameReferenceSent(t *testing.T) {
 }
 
 func TestAttemptsRunOut(t *testing.T) {
-	r := rig.New(t, redistest.Mini(t))
+	r := testenv.New(t, redistest.Mini(t))
 	r.SetPolicy(`gateways: {amdigipay: {rules: [{code: "http:429", action: retry, max_attempts: 3}]}}`)
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultBusy, Operation: gatewaysim.AMCreate})
-	r.Take(rig.AMOrder("INV/1"))
+	r.Create(testenv.AMOrder("INV/1"))
 	for range 3 {
-		r.Forward(r.Submit(inv).In)
+		r.Advance(r.Submit(inv).In)
 	}
 	want := []string{"submit http:429 > retry", "submit http:429 > retry", "submit http:429 > review", "needs_review"}
-	if diff := cmp.Diff(want, r.Story(inv)); diff != "" {
+	if diff := cmp.Diff(want, r.History(inv)); diff != "" {
 		t.Error(diff)
 	}
 	if reason := r.Read(inv).Reason; reason == "" {
@@ -139,19 +139,19 @@ func TestAttemptsRunOut(t *testing.T) {
 // TestBackOffBindsEverybody: a payment that is to be sent again has its time. Whoever
 // comes before, by whatever task, is told how long to wait, and spends nothing.
 func TestBackOffBindsEverybody(t *testing.T) {
-	r := rig.New(t, redistest.Mini(t))
+	r := testenv.New(t, redistest.Mini(t))
 	r.SetPolicy(`gateways: {amdigipay: {rules: [{code: "http:429", action: retry, backoff: {type: constant, base: 8s, jitter: 0%}}]}}`)
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultBusy, Operation: gatewaysim.AMCreate, Count: 1})
-	r.Take(rig.AMOrder("INV/1"))
+	r.Create(testenv.AMOrder("INV/1"))
 	whole := r.Submit(inv).In
-	r.Forward(whole / 4)
+	r.Advance(whole / 4)
 	rest := r.Submit(inv).In
 	if n := r.Sim.Requests(gatewaysim.AMCreate); n != 1 || (rest-whole*3/4).Abs() > time.Millisecond {
 		t.Errorf("%d requests, %s of %s left", n, rest, whole)
 	}
-	r.Forward(rest)
+	r.Advance(rest)
 	r.Submit(inv)
-	if diff := cmp.Diff([]string{"submit http:429 > retry", "submit http:200 > accept", "on_processing"}, r.Story(inv)); diff != "" {
+	if diff := cmp.Diff([]string{"submit http:429 > retry", "submit http:200 > accept", "on_processing"}, r.History(inv)); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -159,18 +159,18 @@ func TestBackOffBindsEverybody(t *testing.T) {
 // TestExpiredClaim: whoever meets a claim whose holder is gone puts the payment up for
 // looking up.
 func TestExpiredClaim(t *testing.T) {
-	r := rig.New(t, redistest.Mini(t))
-	r.Take(rig.AMOrder("INV/1"))
+	r := testenv.New(t, redistest.Mini(t))
+	r.Create(testenv.AMOrder("INV/1"))
 	if _, verdict, err := r.Ledger.Claim(t.Context(), inv, ledger.Claim{
-		Attempt: payment.Attempt{At: r.Now(), Kind: payment.KindSubmit}, Lease: rig.Times.Lease, Patience: time.Second,
+		Attempt: payment.Attempt{At: r.Now(), Kind: payment.KindSubmit}, Lease: testenv.Times.Lease, Timeout: time.Second,
 	}); verdict != ledger.Claimed {
 		t.Fatal(verdict, err)
 	}
-	r.Forward(rig.Times.Lease - time.Second)
+	r.Advance(testenv.Times.Lease - time.Second)
 	if next := r.Submit(inv); next.In != 0 || r.Read(inv).Status != payment.Submitting {
 		t.Errorf("%+v, %s", next, r.Read(inv).Status)
 	}
-	r.Forward(time.Second)
+	r.Advance(time.Second)
 	if next := r.Submit(inv); next.In != 0 || r.Read(inv).Status != payment.Verifying {
 		t.Errorf("%+v, %s", next, r.Read(inv).Status)
 	}
@@ -196,18 +196,18 @@ func TestRightToSendIsABudget(t *testing.T) {
 		sent   int
 		story  []string
 	}{
-		{rig.Times.Send - time.Second, 1, []string{"submit http:200 > accept", "on_processing"}},
-		{rig.Times.Send + time.Second, 0, []string{"submit net:unsent > retry", "queued"}},
+		{testenv.Times.Send - time.Second, 1, []string{"submit http:200 > accept", "on_processing"}},
+		{testenv.Times.Send + time.Second, 0, []string{"submit net:unsent > retry", "queued"}},
 	} {
 		t.Run(row.frozen.String(), func(t *testing.T) {
-			r := rig.New(t, redistest.Mini(t))
-			r.Submitter.Gateways[payment.AMDigiPay] = frozen{r.AM, func() { r.Forward(row.frozen) }}
-			r.Take(rig.AMOrder("INV/1"))
+			r := testenv.New(t, redistest.Mini(t))
+			r.Submitter.Gateways[payment.AMDigiPay] = frozen{r.AM, func() { r.Advance(row.frozen) }}
+			r.Create(testenv.AMOrder("INV/1"))
 			r.Submit(inv)
 			if n := r.Sim.Requests(gatewaysim.AMCreate); n != row.sent {
 				t.Errorf("%d requests, want %d", n, row.sent)
 			}
-			if diff := cmp.Diff(row.story, r.Story(inv)); diff != "" {
+			if diff := cmp.Diff(row.story, r.History(inv)); diff != "" {
 				t.Error(diff)
 			}
 		})
@@ -217,11 +217,11 @@ func TestRightToSendIsABudget(t *testing.T) {
 // TestNotSentInTime: what has expired in the queue is not sent, and the order system
 // hears of it.
 func TestNotSentInTime(t *testing.T) {
-	r := rig.New(t, redistest.Mini(t))
-	r.Take(rig.AMOrder("INV/1"))
-	r.Forward(24 * time.Hour)
+	r := testenv.New(t, redistest.Mini(t))
+	r.Create(testenv.AMOrder("INV/1"))
+	r.Advance(24 * time.Hour)
 	r.Submit(inv)
-	if diff := cmp.Diff([]string{"expired"}, r.Story(inv)); diff != "" {
+	if diff := cmp.Diff([]string{"expired"}, r.History(inv)); diff != "" {
 		t.Error(diff)
 	}
 	if n := r.Sim.Requests(gatewaysim.AMCreate); n != 0 {
@@ -234,16 +234,16 @@ func TestNotSentInTime(t *testing.T) {
 
 // TestTimeRunsOut: a rule may also say for how long.
 func TestTimeRunsOut(t *testing.T) {
-	r := rig.New(t, redistest.Mini(t))
+	r := testenv.New(t, redistest.Mini(t))
 	r.SetPolicy(`gateways: {amdigipay: {rules: [{code: "http:429", action: retry, max_elapsed: 90s}]}}`)
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultBusy, Operation: gatewaysim.AMCreate})
-	r.Take(rig.AMOrder("INV/1"))
+	r.Create(testenv.AMOrder("INV/1"))
 	for range 4 {
 		r.Submit(inv)
-		r.Forward(30 * time.Second)
+		r.Advance(30 * time.Second)
 	}
 	want := []string{"submit http:429 > retry", "submit http:429 > retry", "submit http:429 > retry", "submit http:429 > review", "needs_review"}
-	if diff := cmp.Diff(want, r.Story(inv)); diff != "" {
+	if diff := cmp.Diff(want, r.History(inv)); diff != "" {
 		t.Error(diff)
 	}
 	if reason := r.Read(inv).Reason; reason != `http:429 (too many requests): given up after 4 submits in 1m30s: "Too Many Attempts."` {
@@ -253,35 +253,35 @@ func TestTimeRunsOut(t *testing.T) {
 
 // TestNoLoginNoAttempt: a gateway that cannot be logged in to costs nothing.
 func TestNoLoginNoAttempt(t *testing.T) {
-	r := rig.New(t, redistest.Mini(t))
+	r := testenv.New(t, redistest.Mini(t))
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.Fault500Before, Operation: gatewaysim.AMLogin, Count: 1})
-	r.Take(rig.AMOrder("INV/1"))
+	r.Create(testenv.AMOrder("INV/1"))
 	if next := r.Submit(inv); next.In <= 0 {
 		t.Error("does not ask to come again")
 	}
-	if diff := cmp.Diff([]string{"queued"}, r.Story(inv)); diff != "" {
+	if diff := cmp.Diff([]string{"queued"}, r.History(inv)); diff != "" {
 		t.Error(diff)
 	}
-	r.Forward(time.Minute)
+	r.Advance(time.Minute)
 	r.Submit(inv)
-	if diff := cmp.Diff([]string{"submit http:200 > accept", "on_processing"}, r.Story(inv)); diff != "" {
+	if diff := cmp.Diff([]string{"submit http:200 > accept", "on_processing"}, r.History(inv)); diff != "" {
 		t.Error(diff)
 	}
 }
 
 // TestContradictionGoesToAPerson: the gateway has the id, with another amount.
 func TestContradictionGoesToAPerson(t *testing.T) {
-	r := rig.New(t, redistest.Mini(t), func(c *gatewaysim.Config) { c.AM.Duplicates = gatewaysim.DuplicateSame })
-	r.Take(rig.AMOrder("INV/1"))
+	r := testenv.New(t, redistest.Mini(t), func(c *gatewaysim.Config) { c.AM.Duplicates = gatewaysim.DuplicateSame })
+	r.Create(testenv.AMOrder("INV/1"))
 	r.Submit(inv)
 	// The same id again, in a ledger that knows nothing of the first.
-	other := rig.New(t, redistest.Mini(t))
+	other := testenv.New(t, redistest.Mini(t))
 	other.Submitter.Gateways[payment.AMDigiPay] = r.AM
-	cheaper := rig.AMOrder("INV/1")
+	cheaper := testenv.AMOrder("INV/1")
 	for _, edit := range [][2]string{{`"nominal":10000`, `"nominal":20000`}, {`13000`, `23000`}, {`"item_price":10000,"item_total_price":10000`, `"item_price":20000,"item_total_price":20000`}} {
 		cheaper = []byte(replace(t, string(cheaper), edit[0], edit[1]))
 	}
-	other.Take(cheaper)
+	other.Create(cheaper)
 	other.Submit(inv)
 	record := other.Read(inv)
 	if record.Status != payment.NeedsReview || record.Reason != "ordered 23000 rupiah, the gateway has 13000" {
@@ -292,16 +292,16 @@ func TestContradictionGoesToAPerson(t *testing.T) {
 // TestLateAnswerIsAdopted: the claim lapsed while the request was under way, and
 // a poll has put the payment up for looking up; then the answer comes.
 func TestLateAnswerIsAdopted(t *testing.T) {
-	r := rig.New(t, redistest.Mini(t))
-	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultSlow, Operation: gatewaysim.AMCreate, Delay: rig.Timeout / 2})
-	r.Take(rig.AMOrder("INV/1"))
+	r := testenv.New(t, redistest.Mini(t))
+	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultSlow, Operation: gatewaysim.AMCreate, Delay: testenv.Timeout / 2})
+	r.Create(testenv.AMOrder("INV/1"))
 	var sending sync.WaitGroup
 	sending.Go(func() { r.Submit(inv) })
 	for r.Sim.Requests(gatewaysim.AMCreate) == 0 {
 		time.Sleep(time.Millisecond) // until the request has arrived
 	}
-	r.Forward(rig.Times.Lease + time.Second)
-	if err := r.Submitter.Abandon(t.Context(), inv); err != nil {
+	r.Advance(testenv.Times.Lease + time.Second)
+	if err := r.Submitter.ExpireClaim(t.Context(), inv); err != nil {
 		t.Fatal(err)
 	}
 	if s := r.Read(inv).Status; s != payment.Verifying {
@@ -317,8 +317,8 @@ func TestLateAnswerIsAdopted(t *testing.T) {
 // request leaves.
 func TestManyWorkersOneRequest(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
-		r := rig.New(t, client, func(c *gatewaysim.Config) { c.AM.Duplicates = gatewaysim.DuplicateSecond })
-		r.Take(rig.AMOrder("INV/1"))
+		r := testenv.New(t, client, func(c *gatewaysim.Config) { c.AM.Duplicates = gatewaysim.DuplicateSecond })
+		r.Create(testenv.AMOrder("INV/1"))
 		var group sync.WaitGroup
 		for range 30 {
 			group.Go(func() {
@@ -335,7 +335,7 @@ func TestManyWorkersOneRequest(t *testing.T) {
 }
 
 func TestTaskWithoutAPayment(t *testing.T) {
-	r := rig.New(t, redistest.Mini(t))
+	r := testenv.New(t, redistest.Mini(t))
 	if _, err := r.Submitter.Submit(t.Context(), inv); !errors.Is(err, ledger.ErrNotFound) {
 		t.Error(err)
 	}
@@ -352,26 +352,26 @@ func replace(t *testing.T, s, old, replacement string) string {
 // TestUndecryptable: a customer token that no key decrypts is no network fault. Nothing
 // is sent; another worker may have the key, for hours; then a person must look.
 func TestUndecryptable(t *testing.T) {
-	r := rig.New(t, redistest.Mini(t))
-	r.Take(rig.PaydiaOrder("ORD-1"))
-	other, err := secret.NewSealer(secret.NewKey())
+	r := testenv.New(t, redistest.Mini(t))
+	r.Create(testenv.PaydiaOrder("ORD-1"))
+	other, err := secret.NewCipher(secret.NewKey())
 	if err != nil {
 		t.Fatal(err)
 	}
-	right := r.Submitter.Sealer
-	r.Submitter.Sealer = other
+	right := r.Submitter.Cipher
+	r.Submitter.Cipher = other
 	next := r.Submit(ord)
 	if next.In <= 0 || next.Reason != "token:undecryptable" {
 		t.Errorf("%+v", next)
 	}
 	for next.In > 0 {
-		r.Forward(next.In)
+		r.Advance(next.In)
 		next = r.Submit(ord)
 	}
 	record := r.Read(ord)
 	want := slices.Repeat([]string{"submit token:undecryptable > retry"}, 59)
 	want = append(want, "submit token:undecryptable > review", "needs_review")
-	if diff := cmp.Diff(want, r.Story(ord)); diff != "" {
+	if diff := cmp.Diff(want, r.History(ord)); diff != "" {
 		t.Error(diff)
 	}
 	if !strings.Contains(record.Reason, "no key of PAYLOAD_KEYS decrypts the customer token") {
@@ -381,12 +381,12 @@ func TestUndecryptable(t *testing.T) {
 		t.Errorf("%d requests", n)
 	}
 
-	r.Take(rig.PaydiaOrder("ORD-2"))
+	r.Create(testenv.PaydiaOrder("ORD-2"))
 	key := payment.Key{Gateway: payment.Paydia, TransactionID: "ORD-2"}
-	r.Forward(r.Submit(key).In)
-	r.Submitter.Sealer = right
+	r.Advance(r.Submit(key).In)
+	r.Submitter.Cipher = right
 	r.Submit(key)
-	if diff := cmp.Diff([]string{"submit token:undecryptable > retry", "submit 2006300 > accept", "paid"}, r.Story(key)); diff != "" {
+	if diff := cmp.Diff([]string{"submit token:undecryptable > retry", "submit 2006300 > accept", "paid"}, r.History(key)); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -9,7 +9,7 @@ import (
 	"terbayar/internal/gatewaysim"
 	"terbayar/internal/payment"
 	"terbayar/internal/redistest"
-	"terbayar/internal/rig"
+	"terbayar/internal/testenv"
 )
 
 // What a refusal says in words decides what follows, and stands in the attempt.
@@ -43,12 +43,12 @@ func TestRefusalInWords(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("%s %d %s", c.key.Gateway, c.status, c.body), func(t *testing.T) {
 			t.Parallel()
-			r := rig.New(t, redistest.Mini(t))
+			r := testenv.New(t, redistest.Mini(t))
 			operation := map[payment.Gateway]gatewaysim.Operation{payment.AMDigiPay: gatewaysim.AMCreate, payment.Paydia: gatewaysim.PaydiaPayment}[c.key.Gateway]
 			r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultRefuse, Operation: operation, Status: c.status, Body: c.body, Count: 1})
-			r.Take(rig.AMOrder(inv.TransactionID), rig.PaydiaOrder(ord.TransactionID))
+			r.Create(testenv.AMOrder(inv.TransactionID), testenv.PaydiaOrder(ord.TransactionID))
 			next := r.Submit(c.key)
-			if diff := cmp.Diff([]string{c.story, c.became}, r.Story(c.key)); diff != "" {
+			if diff := cmp.Diff([]string{c.story, c.became}, r.History(c.key)); diff != "" {
 				t.Error(diff)
 			}
 			if got := r.Read(c.key).Attempts[0].Message; got != c.message {
@@ -58,7 +58,7 @@ func TestRefusalInWords(t *testing.T) {
 				return
 			}
 			logins := map[payment.Gateway]gatewaysim.Operation{payment.AMDigiPay: gatewaysim.AMLogin, payment.Paydia: gatewaysim.PaydiaToken}[c.key.Gateway]
-			r.Forward(next.In)
+			r.Advance(next.In)
 			r.Submit(c.key)
 			if r.Read(c.key).Status == payment.Queued || r.Sim.Requests(logins) != 2 {
 				t.Errorf("%s after %d logins, want it sent after 2", r.Read(c.key).Status, r.Sim.Requests(logins))
@@ -69,11 +69,11 @@ func TestRefusalInWords(t *testing.T) {
 
 // A new login does not help: a bounded number of times, then a person.
 func TestVoidTokenForEver(t *testing.T) {
-	r := rig.New(t, redistest.Mini(t))
+	r := testenv.New(t, redistest.Mini(t))
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultRefuse, Operation: gatewaysim.AMCreate, Status: 400, Body: `{"error":"token_expired"}`})
-	r.Take(rig.AMOrder(inv.TransactionID))
+	r.Create(testenv.AMOrder(inv.TransactionID))
 	for n := 1; n < 20 && r.Read(inv).Status == payment.Queued; n++ {
-		r.Forward(r.Submit(inv).In)
+		r.Advance(r.Submit(inv).In)
 	}
 	if got, logins := r.Read(inv), r.Sim.Requests(gatewaysim.AMLogin); got.Status != payment.NeedsReview || logins != 8 {
 		t.Errorf("%s (%s) after %d logins, want needs_review after 8", got.Status, got.Reason, logins)

@@ -106,7 +106,7 @@ func TestStandby(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		trips := redistest.Count(client)
+		trips := redistest.CountRoundTrips(client)
 		if err := enqueuer.Requeue(t.Context(), waiting); err != nil || trips.N() != 1 {
 			t.Errorf("%d round trips: %v", trips.N(), err)
 		}

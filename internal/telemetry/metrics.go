@@ -41,7 +41,7 @@ type Metrics struct {
 // cannot be read is left out of that scrape, and counted in
 // terbayar_scrape_errors_total. A scrape is answered at once, whatever Redis does.
 // Nothing is asked of Redis before the first one.
-func NewMetrics(inspector *asynq.Inspector, ledger Census, redis Redis) *Metrics {
+func NewMetrics(inspector *asynq.Inspector, ledger LedgerStats, redis Redis) *Metrics {
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),
 		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{

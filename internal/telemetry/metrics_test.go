@@ -24,13 +24,13 @@ import (
 )
 
 // census is a ledger that tells what the function says.
-type census func(g payment.Gateway) (ledger.Census, error)
+type census func(g payment.Gateway) (ledger.Stats, error)
 
-func (c census) Census(_ context.Context, g payment.Gateway) (ledger.Census, error) {
+func (c census) Stats(_ context.Context, g payment.Gateway) (ledger.Stats, error) {
 	return c(g)
 }
 
-func empty(payment.Gateway) (ledger.Census, error) { return ledger.Census{}, nil }
+func empty(payment.Gateway) (ledger.Stats, error) { return ledger.Stats{}, nil }
 
 // fit is a Redis that answers and takes writes.
 var fit = health{Up: true, Writable: true}
@@ -184,11 +184,11 @@ func TestTransport(t *testing.T) {
 }
 
 func TestCensus(t *testing.T) {
-	m := newMetrics(t, func(g payment.Gateway) (ledger.Census, error) {
+	m := newMetrics(t, func(g payment.Gateway) (ledger.Stats, error) {
 		if g == payment.Paydia {
-			return ledger.Census{}, errors.New("Redis is down")
+			return ledger.Stats{}, errors.New("Redis is down")
 		}
-		return ledger.Census{
+		return ledger.Stats{
 			Counts:        map[payment.Status]int64{payment.Verifying: 2, payment.Paid: 7},
 			OldestUnknown: 90 * time.Second, OldestQueued: -time.Hour, // a clock that was set back makes no negative age
 		}, nil
@@ -230,9 +230,9 @@ func TestRedis(t *testing.T) {
 		{health{}, "terbayar_redis_up 0\nterbayar_redis_writable 0\n", false, 3},
 	} {
 		var asked atomic.Bool
-		m := NewMetrics(inspector(t, miniredis.RunT(t).Addr()), census(func(payment.Gateway) (ledger.Census, error) {
+		m := NewMetrics(inspector(t, miniredis.RunT(t).Addr()), census(func(payment.Gateway) (ledger.Stats, error) {
 			asked.Store(true)
-			return ledger.Census{}, nil
+			return ledger.Stats{}, nil
 		}), row.redis)
 		page := scrape(t, m)
 		var got strings.Builder
@@ -254,10 +254,10 @@ func TestRedis(t *testing.T) {
 // recent one, and asks nothing twice at once.
 func TestSlowRedis(t *testing.T) {
 	var asked atomic.Int64
-	answers := make(chan ledger.Census)
-	m := newMetrics(t, func(g payment.Gateway) (ledger.Census, error) {
+	answers := make(chan ledger.Stats)
+	m := newMetrics(t, func(g payment.Gateway) (ledger.Stats, error) {
 		if g == payment.Paydia {
-			return ledger.Census{}, nil
+			return ledger.Stats{}, nil
 		}
 		asked.Add(1)
 		return <-answers, nil
@@ -278,7 +278,7 @@ func TestSlowRedis(t *testing.T) {
 	if n := asked.Load(); n != 1 {
 		t.Errorf("asked %d times", n)
 	}
-	answers <- ledger.Census{Counts: map[payment.Status]int64{payment.Paid: 7}}
+	answers <- ledger.Stats{Counts: map[payment.Status]int64{payment.Paid: 7}}
 	for asked.Load() == 1 { // the answer may not have been taken note of yet
 		show(`terbayar_payments{gateway="amdigipay",status="paid"} 7`)
 	}

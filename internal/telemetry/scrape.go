@@ -15,10 +15,10 @@ import (
 	"terbayar/internal/redishealth"
 )
 
-// Census is what the ledger tells at every scrape: how many payments of a gateway
+// LedgerStats is what the ledger tells at every scrape: how many payments of a gateway
 // are in which status, and how old the oldest queued and unknown ones are.
-type Census interface {
-	Census(ctx context.Context, g payment.Gateway) (ledger.Census, error)
+type LedgerStats interface {
+	Stats(ctx context.Context, g payment.Gateway) (ledger.Stats, error)
 }
 
 // Redis is what the background watch tells at every scrape, at once.
@@ -132,14 +132,14 @@ var (
 // a Redis that is down, is left out of that scrape.
 type ledgerCollector struct {
 	redis   Redis
-	answers map[payment.Gateway]*answer[ledger.Census]
+	answers map[payment.Gateway]*answer[ledger.Stats]
 	errors  prometheus.Counter
 }
 
-func newLedgerCollector(census Census, redis Redis, errors prometheus.Counter) *ledgerCollector {
-	c := &ledgerCollector{redis: redis, answers: map[payment.Gateway]*answer[ledger.Census]{}, errors: errors}
+func newLedgerCollector(census LedgerStats, redis Redis, errors prometheus.Counter) *ledgerCollector {
+	c := &ledgerCollector{redis: redis, answers: map[payment.Gateway]*answer[ledger.Stats]{}, errors: errors}
 	for _, g := range payment.Gateways() {
-		c.answers[g] = &answer[ledger.Census]{ask: func(ctx context.Context) (ledger.Census, error) { return census.Census(ctx, g) }}
+		c.answers[g] = &answer[ledger.Stats]{ask: func(ctx context.Context) (ledger.Stats, error) { return census.Stats(ctx, g) }}
 	}
 	return c
 }

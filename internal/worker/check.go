@@ -109,7 +109,7 @@ func (r *report) payloadKeys(cfg Config) {
 	switch {
 	case err != nil:
 		r.wrong(what, err)
-	case sealer.CanSeal():
+	case sealer.CanEncrypt():
 		r.ok(what, "seal customer tokens; enqueue needs the same PAYLOAD_KEYS")
 	case cfg.Paydia.Enabled():
 		r.fail(what, "PAYLOAD_KEYS is not set: payments with a customer token cannot be sent")

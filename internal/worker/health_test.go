@@ -34,7 +34,7 @@ func TestRedisUnfit(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = closeWrites() }()
-	w, err := worker.Build(cfg.Config, client, writes, log)
+	w, err := worker.New(cfg.Config, client, writes, log)
 	if err != nil {
 		t.Fatal(err)
 	}

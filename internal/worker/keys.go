@@ -18,16 +18,16 @@ const keySample = 50
 // decryptable tries PAYLOAD_KEYS on customer tokens that enqueue has encrypted and
 // that are still to be sent, or looked up, with. The complaint, in words, names the
 // keys that are missing; it is empty when every token can be decrypted.
-func decryptable(ctx context.Context, book *ledger.Ledger, sealer *secret.Sealer) (complaint string, err error) {
-	tokens, err := book.SealedTokens(ctx, payment.Paydia, keySample)
+func decryptable(ctx context.Context, book *ledger.Ledger, sealer *secret.Cipher) (complaint string, err error) {
+	tokens, err := book.EncryptedTokens(ctx, payment.Paydia, keySample)
 	if err != nil {
 		return "", err
 	}
 	failed, keys := 0, []string{}
 	for _, t := range tokens {
-		if _, err := sealer.Open(t.Text, t.Key.String()); err != nil {
+		if _, err := sealer.Decrypt(t.Text, t.Key.String()); err != nil {
 			failed++
-			if id := secret.SealedBy(t.Text); id != "" && !slices.Contains(keys, id) {
+			if id := secret.KeyID(t.Text); id != "" && !slices.Contains(keys, id) {
 				keys = append(keys, id)
 			}
 		}

@@ -11,8 +11,8 @@ import (
 
 	"terbayar/internal/intake"
 	"terbayar/internal/payment"
-	"terbayar/internal/rig"
 	"terbayar/internal/secret"
+	"terbayar/internal/testenv"
 	"terbayar/internal/worker"
 )
 
@@ -21,12 +21,12 @@ import (
 func TestCheckKeys(t *testing.T) {
 	s := newStage(t)
 	key := secret.NewKey()
-	sealer, err := secret.NewSealer(key)
+	sealer, err := secret.NewCipher(key)
 	if err != nil {
 		t.Fatal(err)
 	}
 	taker := &intake.Intake{
-		Ledger: rig.NewLedger(s.redis.Client(t), time.Now), Sealer: sealer,
+		Ledger: testenv.NewLedger(s.redis.Client(t), time.Now), Cipher: sealer,
 		Enqueue: func(context.Context, payment.Key, payment.Rupiah) error { return nil },
 	}
 	var lines []intake.Line

@@ -16,12 +16,12 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/sethvargo/go-retry"
 
+	"terbayar/internal/admission"
 	"terbayar/internal/clients"
 	"terbayar/internal/clients/amdigipay"
 	"terbayar/internal/clients/paydia"
 	"terbayar/internal/config"
 	"terbayar/internal/durable"
-	"terbayar/internal/gate"
 	"terbayar/internal/ledger"
 	"terbayar/internal/payment"
 	"terbayar/internal/redisconn"
@@ -49,27 +49,27 @@ type Config struct {
 	Log         config.Log         `embed:""`
 }
 
-// House is a worker, built and not yet open.
-type House struct {
-	cfg      Config
-	log      *slog.Logger
-	redis    redis.UniversalClient
-	writes   *durable.Writer
-	health   *redishealth.Watch
-	sealer   *secret.Sealer
-	ledger   *ledger.Ledger
-	listener net.Listener
-	site     *web.Site
-	gateways []payment.Gateway // those that are on
-	gates    map[payment.Gateway]*gate.Gate
-	tasks    *tasks.Server
-	ticker   *statuspoll.Ticker
+// Worker is a worker, built and not yet open.
+type Worker struct {
+	cfg       Config
+	log       *slog.Logger
+	redis     redis.UniversalClient
+	writes    *durable.Writer
+	health    *redishealth.Watch
+	cipher    *secret.Cipher
+	ledger    *ledger.Ledger
+	listener  net.Listener
+	site      *web.Site
+	gateways  []payment.Gateway // those that are on
+	admission map[payment.Gateway]*admission.Controller
+	tasks     *tasks.Server
+	ticker    *statuspoll.Ticker
 }
 
-// Build builds the house. An error is a wrong setting, or an address that is
+// New builds the house. An error is a wrong setting, or an address that is
 // taken. Nothing is sent anywhere yet. The client and what the writer writes with are
 // the caller's to close.
-func Build(cfg Config, client redis.UniversalClient, writes *durable.Writer, log *slog.Logger) (*House, error) {
+func New(cfg Config, client redis.UniversalClient, writes *durable.Writer, log *slog.Logger) (*Worker, error) {
 	policy, err := Policy(cfg.RetryPolicy, cfg.Worker.GatewayTimeout)
 	if err != nil {
 		return nil, err
@@ -93,14 +93,14 @@ func Build(cfg Config, client redis.UniversalClient, writes *durable.Writer, log
 	writes.Observe(func(s durable.Status) {
 		metrics.ClockSkew(-s.Skew)
 		metrics.ClaimsPaused(s.Paused != "")
-		metrics.PrimaryChanges(s.Changes)
+		metrics.PrimaryChanges(s.PrimaryChanges)
 	})
 	metrics.Durability(string(cfg.Redis.Durability))
 	observe := observer(log, metrics)
 	enqueuer := tasks.NewEnqueuer(client, now)
 
 	submitter := &submit.Submitter{
-		Ledger: book, Gateways: map[payment.Gateway]clients.Gateway{}, Gates: map[payment.Gateway]*gate.Gate{}, Policy: policy, Sealer: sealer,
+		Ledger: book, Gateways: map[payment.Gateway]clients.Gateway{}, Admission: map[payment.Gateway]*admission.Controller{}, Policy: policy, Cipher: sealer,
 		Times:        submit.Times{Send: cfg.Worker.SendBudget(cfg.Redis.LongestWait()), Lease: cfg.Worker.ClaimLease(cfg.Redis.LongestWait())},
 		PollInterval: cfg.Worker.StatusPollInterval,
 		QueueTTL:     map[payment.Gateway]time.Duration{payment.Paydia: time.Duration(cfg.Paydia.QueueTTL)},
@@ -120,8 +120,8 @@ func Build(cfg Config, client redis.UniversalClient, writes *durable.Writer, log
 		},
 	}
 	watch := newLoginWatch(log, now, metrics.LoginFailed)
-	newGate := func(g payment.Gateway, limit config.Rate) *gate.Gate {
-		submitter.Gates[g] = gate.New(gate.Options{
+	newGate := func(g payment.Gateway, limit config.Rate) *admission.Controller {
+		submitter.Admission[g] = admission.New(admission.Options{
 			Gateway: g, Failures: cfg.Worker.BreakerFailures, Pause: cfg.Worker.BreakerPause,
 			Requests: limit.Requests, Per: limit.Per, Redis: client,
 			Refusals: refusals.New(refusals.Options{
@@ -131,9 +131,9 @@ func Build(cfg Config, client redis.UniversalClient, writes *durable.Writer, log
 			Now: now, Log: log, OnState: func(state int) { metrics.Breaker(g, state) },
 			OnLogin: func(err error) { watch.told(g, err) },
 		})
-		return submitter.Gates[g]
+		return submitter.Admission[g]
 	}
-	h := &House{cfg: cfg, log: log, sealer: sealer, redis: client, writes: writes, health: health, ledger: book, gates: submitter.Gates}
+	h := &Worker{cfg: cfg, log: log, cipher: sealer, redis: client, writes: writes, health: health, ledger: book, admission: submitter.Admission}
 	if cfg.AMDigiPay.Enabled() {
 		client, err := amdigipayClient(cfg, metrics.Transport(payment.AMDigiPay, clients.NewTransport()))
 		if err != nil {
@@ -141,7 +141,7 @@ func Build(cfg Config, client redis.UniversalClient, writes *durable.Writer, log
 		}
 		submitter.Gateways[payment.AMDigiPay] = client
 		poller.Askers[payment.AMDigiPay] = &statuspoll.ListAsker{
-			Client: client, Gate: newGate(payment.AMDigiPay, cfg.AMDigiPay.RateLimit), Policy: policy, Limit: cfg.AMDigiPay.ListLimit,
+			Client: client, Admission: newGate(payment.AMDigiPay, cfg.AMDigiPay.RateLimit), Policy: policy, Limit: cfg.AMDigiPay.ListLimit,
 		}
 		h.gateways = append(h.gateways, payment.AMDigiPay)
 	}
@@ -152,9 +152,9 @@ func Build(cfg Config, client redis.UniversalClient, writes *durable.Writer, log
 		}
 		submitter.Gateways[payment.Paydia] = client
 		poller.Askers[payment.Paydia] = &statuspoll.QueryAsker{
-			Client: client, Gate: newGate(payment.Paydia, cfg.Paydia.RateLimit), Policy: policy, Sealer: sealer, Now: now,
+			Client: client, Admission: newGate(payment.Paydia, cfg.Paydia.RateLimit), Policy: policy, Cipher: sealer, Now: now,
 			// Half as many as submits: what a dead worker had under way takes two rounds.
-			AtOnce: (cfg.Worker.Concurrency + 1) / 2,
+			Concurrency: (cfg.Worker.Concurrency + 1) / 2,
 		}
 		h.gateways = append(h.gateways, payment.Paydia)
 	}
@@ -247,7 +247,7 @@ func paydiaClient(cfg Config, transport http.RoundTripper) (*paydia.Client, erro
 }
 
 // warn says at the start what an operator would otherwise find out late.
-func (h *House) warn(sealer *secret.Sealer, policy *retrypolicy.Policy) {
+func (h *Worker) warn(sealer *secret.Cipher, policy *retrypolicy.Policy) {
 	for _, c := range policy.VendorConfirmed() {
 		h.log.Warn("the retry policy trusts a vendor's word", "gateway", c.Gateway, "rule", c.What, "vendor_confirms", c.Words, "source", c.Source)
 	}
@@ -256,13 +256,13 @@ func (h *House) warn(sealer *secret.Sealer, policy *retrypolicy.Policy) {
 			h.log.Warn("gateway is off: no credentials; its tasks wait in the queue", "gateway", g)
 		}
 	}
-	if slices.Contains(h.gateways, payment.Paydia) && !sealer.CanSeal() {
+	if slices.Contains(h.gateways, payment.Paydia) && !sealer.CanEncrypt() {
 		h.log.Warn("PAYLOAD_KEYS is not set: payments with a customer token cannot be sent")
 	}
 }
 
 // Addr is where the HTTP side listens.
-func (h *House) Addr() net.Addr { return h.listener.Addr() }
+func (h *Worker) Addr() net.Addr { return h.listener.Addr() }
 
 // redisPause is the longest wait between two looks at a Redis that is not there.
 const redisPause = 2 * time.Second
@@ -271,9 +271,9 @@ const redisPause = 2 * time.Second
 // nothing new, lets what is under way finish and be recorded, and closes. While
 // Redis is not there yet it waits, alive but not ready. A Redis that does not answer
 // keeps nobody beyond the shutdown time-out.
-func (h *House) Run(ctx context.Context) error {
+func (h *Worker) Run(ctx context.Context) error {
 	ended := make(chan error, 1)
-	go func() { ended <- h.live(ctx) }()
+	go func() { ended <- h.run(ctx) }()
 	select {
 	case err := <-ended:
 		return err
@@ -290,7 +290,7 @@ func (h *House) Run(ctx context.Context) error {
 	}
 }
 
-func (h *House) live(ctx context.Context) error {
+func (h *Worker) run(ctx context.Context) error {
 	server := &http.Server{Handler: h.site, ReadHeaderTimeout: 5 * time.Second}
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(h.listener) }()
@@ -312,7 +312,7 @@ func (h *House) live(ctx context.Context) error {
 	go h.writes.Watch(watching)
 	if slices.Contains(h.gateways, payment.Paydia) {
 		// Where Redis does not tell right now, every payment will.
-		if complaint, err := decryptable(ctx, h.ledger, h.sealer); err == nil && complaint != "" {
+		if complaint, err := decryptable(ctx, h.ledger, h.cipher); err == nil && complaint != "" {
 			h.log.Error(complaint)
 		}
 	}
@@ -326,7 +326,7 @@ func (h *House) live(ctx context.Context) error {
 		defer close(ticked)
 		h.ticker.Run(ticking)
 	}()
-	for _, g := range h.gates {
+	for _, g := range h.admission {
 		go g.Watch(ticking)
 	}
 	h.site.SetReady(true)
@@ -340,8 +340,8 @@ func (h *House) live(ctx context.Context) error {
 	}
 	h.site.SetReady(false)
 	h.log.Info("worker stops: nothing new is taken", "timeout", h.cfg.Worker.ShutdownTimeout.String())
-	for _, g := range h.gates {
-		g.Shut()
+	for _, g := range h.admission {
+		g.Stop()
 	}
 	stopTicking()
 	<-ticked
@@ -356,7 +356,7 @@ func (h *House) live(ctx context.Context) error {
 
 // awaitRedis returns once Redis answers and is fit to keep payments, or the context
 // ends, which is no error.
-func (h *House) awaitRedis(ctx context.Context) error {
+func (h *Worker) awaitRedis(ctx context.Context) error {
 	wait := retry.WithCappedDuration(redisPause, retry.NewFibonacci(100*time.Millisecond))
 	var warnings []string
 	err := retry.Do(ctx, wait, func(ctx context.Context) (err error) {

@@ -89,7 +89,7 @@ func New(o Options) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("amdigipay: %w", err)
 	}
-	sender.Hide([]secret.Text{o.Password, o.SignatureKey}, o.Username)
+	sender.Redact([]secret.Text{o.Password, o.SignatureKey}, o.Username)
 	c := &Client{options: o, sender: sender, sign: sign}
 	c.session = clients.NewSession(sender, c.login, o.Timeout, o.TokenMargin)
 	return c, nil
@@ -130,8 +130,8 @@ func (c *Client) Submit(ctx context.Context, s clients.Submission) clients.Answe
 		return c.sender.Unsent(opCreate, "the body cannot be encoded")
 	}
 	answer, content := c.call(ctx, opCreate, clients.Request{
-		Method: http.MethodPost, Path: "/payment/transaction", Body: body, MayLeave: s.MayLeave,
-		Hide: []string{asked.CustomerName, asked.CustomerNumber, asked.CustomerEmail},
+		Method: http.MethodPost, Path: "/payment/transaction", Body: body, BeforeSend: s.BeforeSend,
+		Redact: []string{asked.CustomerName, asked.CustomerNumber, asked.CustomerEmail},
 	})
 	data := c.read(&answer, opCreate, content)
 	if data == nil {

@@ -32,11 +32,11 @@ func (c *Client) read(a *clients.Answer, operation string, content []byte) json.
 	case len(content) == 0:
 		c.sender.Unreadable(a, operation, "the answer is empty")
 	case err != nil:
-		c.sender.NoVerdict(a, operation, "the answer is not a JSON object")
+		c.sender.Inconclusive(a, operation, "the answer is not a JSON object")
 	case e.Error == clients.True:
 		c.sender.Conclude(a, operation, retrypolicy.CodeRefused, "")
 	case e.Error != clients.False && (e.Error != clients.Unsaid || e.Status != "success"), e.Status == "error":
-		c.sender.NoVerdict(a, operation, "the answer says neither success nor error:true")
+		c.sender.Inconclusive(a, operation, "the answer says neither success nor error:true")
 	case len(e.Data) == 0 || string(e.Data) == "null":
 		c.sender.Unreadable(a, operation, "success without data")
 	default:
@@ -76,7 +76,7 @@ func (r *reference) UnmarshalJSON(b []byte) error {
 	_, _ = number.UnmarshalJSON(b), name.UnmarshalJSON(b) // neither ever fails
 	id, fits := number.Int()
 	switch digits := number.Digits(); {
-	case !number.Told():
+	case !number.Present():
 		*r = reference{}
 	case digits != "" && digits != "0":
 		*r = reference{text: digits}
@@ -116,7 +116,7 @@ func (c *Client) row(raw json.RawMessage) Row {
 		return unreadable(row, "the transaction_id cannot be read")
 	case t.ID.unreadable:
 		return unreadable(row, "the id cannot be read")
-	case !t.StatusID.Told():
+	case !t.StatusID.Present():
 		return unreadable(row, "there is no status_id")
 	case !ok:
 		return unreadable(row, "the status_id cannot be read")

@@ -49,7 +49,7 @@ func (c *Client) read(a *clients.Answer, operation, service string, content []by
 	success := a.HTTPStatus/100 == 2
 	switch {
 	case !wellFormed && success:
-		c.sender.NoVerdict(a, operation, "the answer has no responseCode")
+		c.sender.Inconclusive(a, operation, "the answer has no responseCode")
 	case !wellFormed: // the HTTP status is all there is
 	case retrypolicy.HTTPCode(a.HTTPStatus) != "http:"+code[:3]:
 		c.sender.Conclude(a, operation, a.Code, "the responseCode is of another HTTP status")

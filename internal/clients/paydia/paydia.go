@@ -90,7 +90,7 @@ func New(o Options) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("paydia: PAYDIA_PRIVATE_KEY %w", err)
 	}
-	sender.Hide([]secret.Text{o.ClientSecret, o.PrivateKey, secret.NewText(o.ClientID)})
+	sender.Redact([]secret.Text{o.ClientSecret, o.PrivateKey, secret.NewText(o.ClientID)})
 	c := &Client{options: o, sender: sender, key: key}
 	c.session = clients.NewSession(sender, c.login, o.Timeout, o.TokenMargin)
 	return c, nil
@@ -130,7 +130,7 @@ func (c *Client) Submit(ctx context.Context, s clients.Submission) clients.Answe
 	if err != nil {
 		return c.sender.Unsent(opSubmit, "the body cannot be encoded")
 	}
-	answer, content := c.call(ctx, opSubmit, clients.Request{Path: "/auth/payment", Body: body, MayLeave: s.MayLeave}, s.CustomerToken, s.ExternalID)
+	answer, content := c.call(ctx, opSubmit, clients.Request{Path: "/auth/payment", Body: body, BeforeSend: s.BeforeSend}, s.CustomerToken, s.ExternalID)
 	var paid struct {
 		ReferenceNo        clients.Identifier `json:"referenceNo"`
 		PartnerReferenceNo clients.Identifier `json:"partnerReferenceNo"`

@@ -34,7 +34,7 @@ func (c *Client) login(ctx context.Context) (clients.Grant, clients.Answer) {
 		ExpiresIn    clients.Number `json:"expiresIn"`
 	}
 	if answer.HTTPStatus/100 == 2 && json.Unmarshal(content, &granted) == nil && granted.AccessToken != "" &&
-		(!granted.ResponseCode.Told() || granted.ResponseCode.Digits() == "200"+serviceToken+"00") {
+		(!granted.ResponseCode.Present() || granted.ResponseCode.Digits() == "200"+serviceToken+"00") {
 		return clients.NewGrant(granted.AccessToken, granted.ExpiresIn, c.sender.Now()), answer
 	}
 	c.read(&answer, opToken, serviceToken, content, &granted)

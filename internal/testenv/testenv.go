@@ -1,7 +1,7 @@
-// Package rig wires, for tests, everything between the queue and the gateways:
+// Package testenv wires, for tests, everything between the queue and the gateways:
 // ledger, submitter, poller, both clients, and both simulated gateways behind
 // real sockets, all on one clock that only the test moves. No program imports it.
-package rig
+package testenv
 
 import (
 	"context"
@@ -14,11 +14,11 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"terbayar/internal/admission"
 	"terbayar/internal/clients"
 	"terbayar/internal/clients/amdigipay"
 	"terbayar/internal/clients/paydia"
 	"terbayar/internal/durable"
-	"terbayar/internal/gate"
 	"terbayar/internal/gatewaysim"
 	"terbayar/internal/intake"
 	"terbayar/internal/ledger"
@@ -41,8 +41,8 @@ const Timeout = 2 * time.Second
 // Times are the timeouts around a rig's submits.
 var Times = submit.Times{Send: 10 * time.Second, Lease: 20 * time.Second}
 
-// Rig is the wiring. Replace parts before using it.
-type Rig struct {
+// Env is the wiring. Replace parts before using it.
+type Env struct {
 	t         testing.TB
 	clock     *clock
 	Redis     redis.UniversalClient
@@ -72,9 +72,9 @@ func (c *clock) now() time.Time {
 }
 
 // New builds a rig on the given Redis. The edits change how the gateways behave.
-func New(t testing.TB, client redis.UniversalClient, edits ...func(*gatewaysim.Config)) *Rig {
+func New(t testing.TB, client redis.UniversalClient, edits ...func(*gatewaysim.Config)) *Env {
 	t.Helper()
-	r := &Rig{t: t, clock: &clock{t: Start}, Redis: client, Policy: retrypolicy.Builtin()}
+	r := &Env{t: t, clock: &clock{t: Start}, Redis: client, Policy: retrypolicy.Builtin()}
 	redistest.SetTime(client, Start)
 	private, public, err := gatewaysim.NewKeyPair()
 	if err != nil {
@@ -105,14 +105,14 @@ func New(t testing.TB, client redis.UniversalClient, edits ...func(*gatewaysim.C
 	if err != nil {
 		t.Fatal(err)
 	}
-	sealer, err := secret.NewSealer(secret.NewKey())
+	sealer, err := secret.NewCipher(secret.NewKey())
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.Ledger = NewLedger(client, r.Now)
-	r.Intake = &intake.Intake{Ledger: r.Ledger, Sealer: sealer, Enqueue: r.enqueue, Now: r.Now}
+	r.Intake = &intake.Intake{Ledger: r.Ledger, Cipher: sealer, Enqueue: r.enqueue, Now: r.Now}
 	r.Submitter = &submit.Submitter{
-		Ledger: r.Ledger, Policy: r.Policy, Sealer: sealer, Times: Times, PollInterval: 30 * time.Second, Now: r.Now,
+		Ledger: r.Ledger, Policy: r.Policy, Cipher: sealer, Times: Times, PollInterval: 30 * time.Second, Now: r.Now,
 		Gateways:  map[payment.Gateway]clients.Gateway{payment.AMDigiPay: r.AM, payment.Paydia: r.Paydia},
 		OnLogin:   func(payment.Gateway, error) {},
 		OnExpired: func(*ledger.Record) {},
@@ -122,7 +122,7 @@ func New(t testing.TB, client redis.UniversalClient, edits ...func(*gatewaysim.C
 		Ledger: r.Ledger, Submitter: r.Submitter, Policy: r.Policy, Requeue: r.requeue,
 		Askers: map[payment.Gateway]statuspoll.Asker{
 			payment.AMDigiPay: &statuspoll.ListAsker{Client: r.AM, Policy: r.Policy, Limit: 100},
-			payment.Paydia:    &statuspoll.QueryAsker{Client: r.Paydia, Policy: r.Policy, Sealer: sealer, AtOnce: 16, Now: r.Now},
+			payment.Paydia:    &statuspoll.QueryAsker{Client: r.Paydia, Policy: r.Policy, Cipher: sealer, Concurrency: 16, Now: r.Now},
 		},
 		Interval: 30 * time.Second, FullScan: time.Hour, ExpiryGrace: time.Minute, LateWindow: 7 * 24 * time.Hour,
 		Now: r.Now, OnAttempt: r.onAttempt, OnUnreadable: func(payment.Gateway, []string, error) {},
@@ -139,28 +139,28 @@ func NewLedger(client redis.UniversalClient, now func() time.Time) *ledger.Ledge
 	})
 }
 
-// Guard puts a gate before each gateway, as the worker does; without it both may
+// UseAdmission puts a gate before each gateway, as the worker does; without it both may
 // always be asked. What the options leave out is the rig's.
-func (r *Rig) Guard(o gate.Options) {
+func (r *Env) UseAdmission(o admission.Options) {
 	o.Redis, o.Now, o.Log, o.OnState = r.Redis, r.Now, slog.New(slog.DiscardHandler), func(int) {}
-	r.Submitter.Gates = make(map[payment.Gateway]*gate.Gate)
+	r.Submitter.Admission = make(map[payment.Gateway]*admission.Controller)
 	for _, g := range payment.Gateways() {
 		o.Gateway = g
 		o.Refusals = refusals.New(refusals.Options{
 			Gateway: g, Limit: 10, Probe: time.Millisecond, Redis: r.Redis, Accepted: r.Ledger.Accepted, Now: r.Now, Log: o.Log,
 		})
-		r.Submitter.Gates[g] = gate.New(o)
+		r.Submitter.Admission[g] = admission.New(o)
 		switch asker := r.Poller.Askers[g].(type) {
 		case *statuspoll.ListAsker:
-			asker.Gate = r.Submitter.Gates[g]
+			asker.Admission = r.Submitter.Admission[g]
 		case *statuspoll.QueryAsker:
-			asker.Gate = r.Submitter.Gates[g]
+			asker.Admission = r.Submitter.Admission[g]
 		}
 	}
 }
 
 // SetPolicy puts another policy in force everywhere.
-func (r *Rig) SetPolicy(yaml string) {
+func (r *Env) SetPolicy(yaml string) {
 	r.t.Helper()
 	policy, err := retrypolicy.Parse("policy.yaml", []byte(yaml))
 	if err != nil {
@@ -170,30 +170,30 @@ func (r *Rig) SetPolicy(yaml string) {
 }
 
 // Now is the rig's clock.
-func (r *Rig) Now() time.Time { return r.clock.now() }
+func (r *Env) Now() time.Time { return r.clock.now() }
 
-// Forward moves the clock.
-func (r *Rig) Forward(d time.Duration) {
+// Advance moves the clock.
+func (r *Env) Advance(d time.Duration) {
 	r.clock.mu.Lock()
 	defer r.clock.mu.Unlock()
 	r.clock.t = r.clock.t.Add(d)
 	redistest.SetTime(r.Redis, r.clock.t)
 }
 
-func (r *Rig) enqueue(_ context.Context, key payment.Key, _ payment.Rupiah) error {
+func (r *Env) enqueue(_ context.Context, key payment.Key, _ payment.Rupiah) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.queue = append(r.queue, key)
 	return nil
 }
 
-func (r *Rig) onAttempt(_ *ledger.Record, a payment.Attempt, _ error) {
+func (r *Env) onAttempt(_ *ledger.Record, a payment.Attempt, _ error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.Attempts = append(r.Attempts, a)
 }
 
-func (r *Rig) requeue(ctx context.Context, payments []*payment.Payment) error {
+func (r *Env) requeue(ctx context.Context, payments []*payment.Payment) error {
 	for _, p := range payments {
 		_ = r.enqueue(ctx, p.Key(), p.Amount) // it cannot fail
 	}
@@ -201,7 +201,7 @@ func (r *Rig) requeue(ctx context.Context, payments []*payment.Payment) error {
 }
 
 // Queue returns what was enqueued since it was last asked.
-func (r *Rig) Queue() []payment.Key {
+func (r *Env) Queue() []payment.Key {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	queue := r.queue
@@ -224,8 +224,8 @@ func PaydiaOrder(id string) []byte {
 		`"merchantId":"240327001000000","amount":{"value":"10000.00","currency":"IDR"},"title":"a/b & <c> é \"q\" 支付"}}`, id, id)
 }
 
-// Take hands payments in and empties the queue of them.
-func (r *Rig) Take(orders ...[]byte) {
+// Create hands payments in and empties the queue of them.
+func (r *Env) Create(orders ...[]byte) {
 	r.t.Helper()
 	lines := make([]intake.Line, len(orders))
 	for i, o := range orders {
@@ -240,7 +240,7 @@ func (r *Rig) Take(orders ...[]byte) {
 }
 
 // Submit submits a payment once.
-func (r *Rig) Submit(key payment.Key) submit.Next {
+func (r *Env) Submit(key payment.Key) submit.Next {
 	r.t.Helper()
 	next, err := r.Submitter.Submit(r.t.Context(), key)
 	if err != nil {
@@ -250,7 +250,7 @@ func (r *Rig) Submit(key payment.Key) submit.Next {
 }
 
 // Poll polls a gateway once.
-func (r *Rig) Poll(g payment.Gateway) {
+func (r *Env) Poll(g payment.Gateway) {
 	r.t.Helper()
 	if err := r.Poller.Poll(r.t.Context(), g); err != nil {
 		r.t.Fatalf("poll %s: %v", g, err)
@@ -258,7 +258,7 @@ func (r *Rig) Poll(g payment.Gateway) {
 }
 
 // Read reads a payment.
-func (r *Rig) Read(key payment.Key) *ledger.Record {
+func (r *Env) Read(key payment.Key) *ledger.Record {
 	r.t.Helper()
 	record, err := r.Ledger.Read(r.t.Context(), key)
 	if err != nil {
@@ -267,8 +267,8 @@ func (r *Rig) Read(key payment.Key) *ledger.Record {
 	return record
 }
 
-// Story tells a payment's attempts, "kind code > action" each, and its status.
-func (r *Rig) Story(key payment.Key) []string {
+// History tells a payment's attempts, "kind code > action" each, and its status.
+func (r *Env) History(key payment.Key) []string {
 	r.t.Helper()
 	record := r.Read(key)
 	var story []string

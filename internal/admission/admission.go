@@ -1,10 +1,10 @@
-// Package gate says whether a gateway may be asked right now. A gate has four
+// Package admission says whether a gateway may be asked right now. A gate has four
 // doors: the gateway's own request to be left alone (Retry-After), a circuit
 // breaker, for submits a pause when the gateway refuses us (package refusals),
 // and a rate limit that all workers share. Whoever is turned away has
 // claimed, sent and asked nothing, spends no attempt, and is told when to come
 // back.
-package gate
+package admission
 
 import (
 	"context"
@@ -50,27 +50,27 @@ type Options struct {
 	OnLogin func(err error)
 }
 
-// Gate stands before one gateway in one worker. A nil Gate is always open.
-type Gate struct {
-	options Options
-	breaker *gobreaker.TwoStepCircuitBreaker[any]
-	limiter *redis_rate.Limiter
-	limit   redis_rate.Limit
-	shut    chan struct{} // closed: the worker ends
-	once    sync.Once     // to close it
+// Controller stands before one gateway in one worker. A nil Gate is always open.
+type Controller struct {
+	options  Options
+	breaker  *gobreaker.TwoStepCircuitBreaker[any]
+	limiter  *redis_rate.Limiter
+	limit    redis_rate.Limit
+	stopping chan struct{} // closed: the worker ends
+	once     sync.Once     // to close it
 
-	mu       sync.Mutex
-	rest     time.Time               // until when the gateway asked to be left alone
-	reopens  time.Time               // when the open breaker lets a request try; real clock
-	lastTurn time.Time               // the latest turn given to those who found no room
-	failure  string                  // the code of the latest failure
-	login    error                   // the latest failure of a login, as it was counted
-	token    clients.TokenGeneration // the one in use when the gateway last failed
+	mu         sync.Mutex
+	retryAfter time.Time               // until when the gateway asked to be left alone
+	reopens    time.Time               // when the open breaker lets a request try; real clock
+	lastSlot   time.Time               // the latest turn given to those who found no room
+	failure    string                  // the code of the latest failure
+	login      error                   // the latest failure of a login, as it was counted
+	token      clients.TokenGeneration // the one in use when the gateway last failed
 }
 
 // New makes a gate: open, with its breaker closed.
-func New(o Options) *Gate {
-	g := &Gate{options: o, shut: make(chan struct{})}
+func New(o Options) *Controller {
+	g := &Controller{options: o, stopping: make(chan struct{})}
 	g.breaker = gobreaker.NewTwoStepCircuitBreaker[any](gobreaker.Settings{
 		Timeout:       o.Pause,
 		ReadyToTrip:   func(c gobreaker.Counts) bool { return int64(c.ConsecutiveFailures) >= int64(o.Failures) },
@@ -88,24 +88,24 @@ func New(o Options) *Gate {
 	return g
 }
 
-// Shut closes the gate for good, since the worker ends: requests under way go on, and
+// Stop closes the gate for good, since the worker ends: requests under way go on, and
 // no other begins.
-func (g *Gate) Shut() { g.once.Do(func() { close(g.shut) }) }
+func (g *Controller) Stop() { g.once.Do(func() { close(g.stopping) }) }
 
-// Closed says that the gateway may not be asked right now.
-type Closed struct {
+// DeniedError says that the gateway may not be asked right now.
+type DeniedError struct {
 	Gateway payment.Gateway
 	Reason  string        // in words, safe to show anywhere
 	Wait    time.Duration // when to come back; differs from caller to caller, so that not all do at once
 }
 
-func (c *Closed) Error() string { return fmt.Sprintf("%s is not asked: %s", c.Gateway, c.Reason) }
+func (c *DeniedError) Error() string { return fmt.Sprintf("%s is not asked: %s", c.Gateway, c.Reason) }
 
 // spread is the answer to those who are turned away for a time that is the same
 // for all of them.
-func (g *Gate) spread(reason string, d time.Duration) *Closed {
+func (g *Controller) deny(reason string, d time.Duration) *DeniedError {
 	d = max(d, 0)
-	return &Closed{g.options.Gateway, reason, d + jitter(d/4+time.Second)}
+	return &DeniedError{g.options.Gateway, reason, d + jitter(d/4+time.Second)}
 }
 
 // jitter is some time shorter than d.
@@ -113,14 +113,14 @@ func jitter(d time.Duration) time.Duration {
 	return rand.N(d) //nolint:gosec // G404: it spreads load and keeps no secret
 }
 
-// Enter asks to make one submit, and logs in if need be. The error is a *Closed, a
+// Allow asks to make one submit, and logs in if need be. The error is a *Closed, a
 // *clients.Error when the gateway cannot be logged in to, or that of a Redis
 // without which nobody knows whether the limit has room. The pass must be left,
 // whatever happens.
-func (g *Gate) Enter(ctx context.Context, gateway clients.Gateway) (*Pass, error) {
-	pass, wait, err := g.knock(ctx, true)
+func (g *Controller) Allow(ctx context.Context, gateway clients.Gateway) (*Permit, error) {
+	pass, wait, err := g.admit(ctx, true)
 	if wait > 0 {
-		err = &Closed{g.options.Gateway, limited, g.turn(wait)}
+		err = &DeniedError{g.options.Gateway, reasonRateLimit, g.nextSlot(wait)}
 	}
 	if err == nil {
 		err = pass.logIn(ctx, gateway)
@@ -133,37 +133,37 @@ func (g *Gate) Enter(ctx context.Context, gateway clients.Gateway) (*Pass, error
 
 // Ready reports whether a lookup would be let through now, as far as can be told without
 // making one, and logs in if need be. The errors are those of Enter.
-func (g *Gate) Ready(ctx context.Context, gateway clients.Gateway) error {
+func (g *Controller) Ready(ctx context.Context, gateway clients.Gateway) error {
 	if g == nil {
 		return gateway.Authenticate(ctx)
 	}
-	if closed := g.closed(); closed != nil {
+	if closed := g.denied(); closed != nil {
 		return closed
 	}
 	if g.breaker.State() == gobreaker.StateOpen {
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		return g.spread(open, time.Until(g.reopens))
+		return g.deny(reasonOpen, time.Until(g.reopens))
 	}
-	return (&Pass{gate: g}).logIn(ctx, gateway)
+	return (&Permit{controller: g}).logIn(ctx, gateway)
 }
 
-// Ask makes one look-up, logging in if need be, and reports its answer. For room
+// Lookup makes one look-up, logging in if need be, and reports its answer. For room
 // within the rate limit it waits, unless the context would end first. The errors
 // are those of Enter; nothing was asked then.
-func (g *Gate) Ask(ctx context.Context, gateway clients.Gateway, lookUp func() clients.Answer) (clients.Answer, error) {
-	pass, wait, err := g.knock(ctx, false)
+func (g *Controller) Lookup(ctx context.Context, gateway clients.Gateway, lookUp func() clients.Answer) (clients.Answer, error) {
+	pass, wait, err := g.admit(ctx, false)
 	for wait > 0 {
 		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < wait {
-			return clients.Answer{}, &Closed{g.options.Gateway, limited, wait}
+			return clients.Answer{}, &DeniedError{g.options.Gateway, reasonRateLimit, wait}
 		}
 		select {
 		case <-ctx.Done():
-			return clients.Answer{}, &Closed{g.options.Gateway, limited, wait}
-		case <-g.shut: // which the next knock is told
+			return clients.Answer{}, &DeniedError{g.options.Gateway, reasonRateLimit, wait}
+		case <-g.stopping: // which the next knock is told
 		case <-time.After(wait):
 		}
-		pass, wait, err = g.knock(ctx, false)
+		pass, wait, err = g.admit(ctx, false)
 	}
 	if err == nil {
 		err = pass.logIn(ctx, gateway)
@@ -171,7 +171,7 @@ func (g *Gate) Ask(ctx context.Context, gateway clients.Gateway, lookUp func() c
 	if err != nil {
 		return clients.Answer{}, err
 	}
-	defer pass.Leave()
+	defer pass.Release()
 	answer := lookUp()
 	if ctx.Err() == nil { // else it was broken off by us
 		pass.Report(answer)
@@ -181,19 +181,19 @@ func (g *Gate) Ask(ctx context.Context, gateway clients.Gateway, lookUp func() c
 
 // The reasons of a Closed.
 const (
-	resting = "it asked to be left alone for a while"
-	open    = "circuit breaker is open"
-	trying  = "circuit breaker is half-open"
-	limited = "rate limit has no room"
-	ending  = "the worker ends"
+	reasonRetryAfter = "it asked to be left alone for a while"
+	reasonOpen       = "circuit breaker is open"
+	reasonHalfOpen   = "circuit breaker is half-open"
+	reasonRateLimit  = "rate limit has no room"
+	reasonStopping   = "the worker ends"
 )
 
 // knock tries the doors. A positive wait: the rate limit has no room until then.
-func (g *Gate) knock(ctx context.Context, submit bool) (pass *Pass, wait time.Duration, err error) {
+func (g *Controller) admit(ctx context.Context, submit bool) (pass *Permit, wait time.Duration, err error) {
 	if g == nil {
-		return &Pass{}, 0, nil
+		return &Permit{}, 0, nil
 	}
-	if closed := g.closed(); closed != nil {
+	if closed := g.denied(); closed != nil {
 		return nil, 0, closed
 	}
 	done, err := g.breaker.Allow()
@@ -201,18 +201,18 @@ func (g *Gate) knock(ctx context.Context, submit bool) (pass *Pass, wait time.Du
 	case errors.Is(err, gobreaker.ErrOpenState):
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		return nil, 0, g.spread(open, time.Until(g.reopens))
+		return nil, 0, g.deny(reasonOpen, time.Until(g.reopens))
 	case err != nil:
-		return nil, 0, g.spread(trying, g.options.Pause/4) // the answer to the one that tries is near
+		return nil, 0, g.deny(reasonHalfOpen, g.options.Pause/4) // the answer to the one that tries is near
 	}
-	pass = &Pass{gate: g, done: done}
+	pass = &Permit{controller: g, done: done}
 	if submit && g.options.Refusals != nil {
 		admission, err := g.options.Refusals.Admit(ctx)
 		if err == nil && admission.Wait > 0 {
-			err = g.spread(admission.Reason, admission.Wait)
+			err = g.deny(admission.Reason, admission.Wait)
 		}
 		if err != nil {
-			pass.Leave()
+			pass.Release()
 			return nil, 0, err
 		}
 		pass.probe = admission.Probe
@@ -223,26 +223,26 @@ func (g *Gate) knock(ctx context.Context, submit bool) (pass *Pass, wait time.Du
 	result, err := g.limiter.Allow(ctx, rateKey(g.options.Gateway), g.limit)
 	switch {
 	case err != nil:
-		pass.Leave()
-		return nil, 0, fmt.Errorf("gate: rate limit of %s: %w", g.options.Gateway, err)
+		pass.Release()
+		return nil, 0, fmt.Errorf("admission: rate limit of %s: %w", g.options.Gateway, err)
 	case result.Allowed == 0:
-		pass.Leave()
+		pass.Release()
 		return nil, max(result.RetryAfter, time.Millisecond), nil
 	}
 	return pass, 0, nil
 }
 
 // closed says why nobody may ask whatever the breaker and the limit say; nil: they may.
-func (g *Gate) closed() error {
+func (g *Controller) denied() error {
 	select {
-	case <-g.shut:
-		return g.spread(ending, 0)
+	case <-g.stopping:
+		return g.deny(reasonStopping, 0)
 	default:
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if rest := g.rest.Sub(g.options.Now()); rest > 0 {
-		return g.spread(resting, rest)
+	if rest := g.retryAfter.Sub(g.options.Now()); rest > 0 {
+		return g.deny(reasonRetryAfter, rest)
 	}
 	return nil
 }
@@ -254,28 +254,28 @@ func rateKey(g payment.Gateway) string { return "{" + ledger.DefaultStream + "}:
 
 // farthestTurn is the longest that a submit is told to wait for its turn. The
 // rate limit is shared, so a turn farther away is only a guess.
-const farthestTurn = 5 * time.Minute
+const farthestSlot = 5 * time.Minute
 
 // turn is when a submit that found no room for at least so long comes back: each
 // at a turn of its own, one behind the other at the limit's pace. Ten thousand
 // that came back together would only be turned away again.
-func (g *Gate) turn(wait time.Duration) time.Duration {
+func (g *Controller) nextSlot(wait time.Duration) time.Duration {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := g.options.Now()
-	turn := g.lastTurn.Add(g.options.Per / time.Duration(g.options.Requests))
+	turn := g.lastSlot.Add(g.options.Per / time.Duration(g.options.Requests))
 	if soonest := now.Add(wait); turn.Before(soonest) {
 		turn = soonest
 	}
-	if turn.Sub(now) > farthestTurn {
-		return farthestTurn/2 + jitter(farthestTurn/2)
+	if turn.Sub(now) > farthestSlot {
+		return farthestSlot/2 + jitter(farthestSlot/2)
 	}
-	g.lastTurn = turn
+	g.lastSlot = turn
 	return turn.Sub(now)
 }
 
 // changed hears of the breaker's states, under the breaker's own lock.
-func (g *Gate) changed(_ string, from, to gobreaker.State) {
+func (g *Controller) changed(_ string, from, to gobreaker.State) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	log := g.options.Log.With("gateway", g.options.Gateway)
@@ -293,17 +293,17 @@ func (g *Gate) changed(_ string, from, to gobreaker.State) {
 }
 
 // Watch keeps what the gate knows about a pause up to date until the context ends.
-func (g *Gate) Watch(ctx context.Context) {
+func (g *Controller) Watch(ctx context.Context) {
 	if g != nil && g.options.Refusals != nil {
 		g.options.Refusals.Watch(ctx)
 	}
 }
 
-// Pass is the permission to make one request. It is for one goroutine.
-type Pass struct {
-	gate  *Gate
-	done  func(error) // nil once the breaker was told
-	probe string      // not empty: the request is the probe of a paused gateway, not weighed yet
+// Permit is the permission to make one request. It is for one goroutine.
+type Permit struct {
+	controller *Controller
+	done       func(error) // nil once the breaker was told
+	probe      string      // not empty: the request is the probe of a paused gateway, not weighed yet
 }
 
 // What the breaker is told of a request: success is nil.
@@ -313,15 +313,15 @@ var (
 )
 
 // Report tells the gate what the request came to.
-func (p *Pass) Report(a clients.Answer) {
-	g := p.gate
+func (p *Permit) Report(a clients.Answer) {
+	g := p.controller
 	if g == nil || a.At.IsZero() { // nothing was sent, for a reason of our own
 		return
 	}
 	var outcome error
 	g.mu.Lock()
-	if rest := g.options.Now().Add(a.RetryAfter); a.RetryAfter > 0 && rest.After(g.rest) {
-		g.rest = rest
+	if rest := g.options.Now().Add(a.RetryAfter); a.RetryAfter > 0 && rest.After(g.retryAfter) {
+		g.retryAfter = rest
 	}
 	if failing(a) {
 		outcome = errFailed
@@ -331,11 +331,11 @@ func (p *Pass) Report(a clients.Answer) {
 	p.tell(outcome)
 }
 
-// Weigh is told of the answer to a submit and what the policy makes of it, and
+// Adjust is told of the answer to a submit and what the policy makes of it, and
 // returns what follows: the same, or a review where the policy would reject and
 // other payments were refused alike. See package refusals.
-func (p *Pass) Weigh(ctx context.Context, key payment.Key, a clients.Answer, d retrypolicy.Decision) retrypolicy.Decision {
-	if p.gate == nil || p.gate.options.Refusals == nil {
+func (p *Permit) Adjust(ctx context.Context, key payment.Key, a clients.Answer, d retrypolicy.Decision) retrypolicy.Decision {
+	if p.controller == nil || p.controller.options.Refusals == nil {
 		return d
 	}
 	if a.At.IsZero() { // nothing was sent, for a reason of our own: another may be the probe
@@ -343,21 +343,21 @@ func (p *Pass) Weigh(ctx context.Context, key payment.Key, a clients.Answer, d r
 	}
 	probe := p.probe
 	p.probe = ""
-	return p.gate.options.Refusals.Weigh(ctx, probe, key, a, d)
+	return p.controller.options.Refusals.Adjust(ctx, probe, key, a, d)
 }
 
-// Leave gives the pass back. Of a request that was not reported nothing is
+// Release gives the pass back. Of a request that was not reported nothing is
 // learnt: were it the one that tries a half-open breaker, or the probe of a paused
 // gateway, another may try.
-func (p *Pass) Leave() {
+func (p *Permit) Release() {
 	p.tell(errNoEvidence)
 	if p.probe != "" {
-		p.gate.options.Refusals.Release(context.Background(), p.probe)
+		p.controller.options.Refusals.Release(context.Background(), p.probe)
 		p.probe = ""
 	}
 }
 
-func (p *Pass) tell(outcome error) {
+func (p *Permit) tell(outcome error) {
 	if p.done != nil {
 		p.done(outcome)
 		p.done = nil
@@ -369,21 +369,21 @@ func (p *Pass) tell(outcome error) {
 //
 // The request that tries a half-open breaker begins with a new login: while that
 // fails, no payment is claimed, and an outage costs no attempt at all.
-func (p *Pass) logIn(ctx context.Context, gateway clients.Gateway) error {
+func (p *Permit) logIn(ctx context.Context, gateway clients.Gateway) error {
 	loggedIn := false
 	defer func() {
 		if !loggedIn { // by an error or by a panic
-			p.Leave()
+			p.Release()
 		}
 	}()
-	if g := p.gate; g != nil && g.breaker.State() == gobreaker.StateHalfOpen {
+	if g := p.controller; g != nil && g.breaker.State() == gobreaker.StateHalfOpen {
 		g.mu.Lock()
 		token := g.token
 		g.mu.Unlock()
 		gateway.RenewToken(token)
 	}
 	err := gateway.Authenticate(ctx)
-	if g := p.gate; g != nil && g.options.OnLogin != nil && ctx.Err() == nil {
+	if g := p.controller; g != nil && g.options.OnLogin != nil && ctx.Err() == nil {
 		g.options.OnLogin(err)
 	}
 	if err == nil {
@@ -391,7 +391,7 @@ func (p *Pass) logIn(ctx context.Context, gateway clients.Gateway) error {
 		return nil
 	}
 	var failure *clients.Error
-	if ctx.Err() == nil && errors.As(err, &failure) && p.gate.firstHeard(err) {
+	if ctx.Err() == nil && errors.As(err, &failure) && p.controller.firstHeard(err) {
 		p.Report(clients.Answer{
 			Code: failure.Code, HTTPStatus: failure.HTTPStatus, RetryAfter: failure.RetryAfter, At: time.Now(),
 		})
@@ -402,7 +402,7 @@ func (p *Pass) logIn(ctx context.Context, gateway clients.Gateway) error {
 // firstHeard reports whether the failure of a login is a new one. A client makes
 // one login for all who ask and gives all of them the same error: that is one
 // failure, not fifty.
-func (g *Gate) firstHeard(err error) bool {
+func (g *Controller) firstHeard(err error) bool {
 	if g == nil {
 		return false
 	}

@@ -18,13 +18,13 @@ import (
 	"terbayar/internal/ledger"
 	"terbayar/internal/payment"
 	"terbayar/internal/redistest"
-	"terbayar/internal/rig"
 	"terbayar/internal/tasks"
 	"terbayar/internal/telemetry"
+	"terbayar/internal/testenv"
 )
 
 // What asynq does to a payment's task, and what becomes of the payment: the table
-// in docs/asynq-holes.md names these tests.
+// in docs/asynq.md names these tests.
 
 var (
 	one     = payment.Key{Gateway: payment.AMDigiPay, TransactionID: "INV/1"}
@@ -53,7 +53,7 @@ func (g *heldGateway) Submit(ctx context.Context, s clients.Submission) clients.
 // desk is a rig with asynq before it.
 type desk struct {
 	*testing.T
-	*rig.Rig
+	*testenv.Env
 
 	client    redis.UniversalClient
 	inspector *asynq.Inspector
@@ -66,12 +66,12 @@ func newDesk(t *testing.T, client redis.UniversalClient) *desk {
 	d := &desk{
 		T: t, client: client, inspector: asynq.NewInspectorFromRedisClient(client),
 		// A second request would be a second payment.
-		Rig: rig.New(t, client, func(c *gatewaysim.Config) { c.AM.Duplicates = gatewaysim.DuplicateSecond }),
+		Env: testenv.New(t, client, func(c *gatewaysim.Config) { c.AM.Duplicates = gatewaysim.DuplicateSecond }),
 	}
 	d.gateway = &heldGateway{Gateway: d.AM, letGo: make(chan struct{})}
 	d.Submitter.Gateways[payment.AMDigiPay] = d.gateway
 	d.Poller.Requeue = tasks.NewEnqueuer(client, func() time.Time { return time.Unix(0, 0) }).Requeue
-	d.Take(rig.AMOrder(one.TransactionID))
+	d.Create(testenv.AMOrder(one.TransactionID))
 	return d
 }
 
@@ -188,7 +188,7 @@ func TestRunTwiceAtOnce(t *testing.T) {
 				if n := d.gateway.requests.Load(); n != 1 {
 					t.Errorf("%d requests", n)
 				}
-				if diff := cmp.Diff([]string{"submit http:200 > accept", "on_processing"}, d.Story(one)); diff != "" {
+				if diff := cmp.Diff([]string{"submit http:200 > accept", "on_processing"}, d.History(one)); diff != "" {
 					t.Error(diff)
 				}
 				if rows := d.Sim.RowsOf(gatewaysim.AM, one.TransactionID); len(rows) != 1 {
@@ -284,7 +284,7 @@ func TestLostTask(t *testing.T) {
 // taskIsLate lets the time pass at which a queued payment's task is taken for lost; a
 // real Redis' clock cannot be moved, so the time is.
 func (d *desk) taskIsLate() {
-	d.Forward(ledger.TaskGrace)
+	d.Advance(ledger.TaskGrace)
 	if err := d.client.ZAddXX(d.Context(), "{terbayar:events}:sending:amdigipay", redis.Z{Score: 1, Member: one.TransactionID}).Err(); err != nil {
 		d.Fatal(err)
 	}

@@ -8,10 +8,10 @@ import (
 	"sync"
 )
 
-// Front is the address by which others know a Redis: a proxy before it. What goes to
+// Proxy is the address by which others know a Redis: a proxy before it. What goes to
 // its replicas can be held back there, so that they lag though they are connected; or
 // everything can be cut off, as by a network that fails.
-type Front struct {
+type Proxy struct {
 	Addr string
 
 	target string
@@ -23,7 +23,7 @@ type Front struct {
 }
 
 // newFront puts a front before the Redis that listens, or will, at the target.
-func newFront(t TB, target string) *Front {
+func newFront(t TB, target string) *Proxy {
 	t.Helper()
 	// Not a port of the system's choice: a client that keeps dialling one that is
 	// closed might be given that very port for its own end.
@@ -32,7 +32,7 @@ func newFront(t TB, target string) *Front {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &Front{Addr: addr, target: target, held: map[string]bool{}, relays: map[*relay]bool{}}
+	f := &Proxy{Addr: addr, target: target, held: map[string]bool{}, relays: map[*relay]bool{}}
 	f.change = sync.NewCond(&f.mu)
 	t.Cleanup(func() {
 		_ = l.Close()
@@ -53,7 +53,7 @@ func newFront(t TB, target string) *Front {
 // Hold keeps what the Redis writes from now on away from the replica of that address.
 // The connection stands, and what the replica says still passes: it tells again and
 // again how little it has.
-func (f *Front) Hold(replica *Front) {
+func (f *Proxy) Hold(replica *Proxy) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.held[replica.Addr] = true
@@ -61,7 +61,7 @@ func (f *Front) Hold(replica *Front) {
 
 // Release lets the replica have what was held back, unless it has left meanwhile: then
 // that is gone, as with a primary that dies.
-func (f *Front) Release(replica *Front) {
+func (f *Proxy) Release(replica *Proxy) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.held, replica.Addr)
@@ -70,7 +70,7 @@ func (f *Front) Release(replica *Front) {
 
 // Drop ends the replication to a held replica for good: what was held back is gone.
 // The replica may connect again, and is no longer held then.
-func (f *Front) Drop(replica *Front) {
+func (f *Proxy) Drop(replica *Proxy) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.held, replica.Addr)
@@ -85,20 +85,20 @@ func (f *Front) Drop(replica *Front) {
 // Cut closes every connection through the front and lets none pass until Mend, but for
 // the replication to replicas that are named. Connections that were made to the Redis
 // itself stay.
-func (f *Front) Cut(but ...*Front) {
+func (f *Proxy) Cut(but ...*Proxy) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.cut = true
 	for r := range f.relays {
-		if !slices.ContainsFunc(but, func(b *Front) bool { return b.Addr == r.replica }) {
+		if !slices.ContainsFunc(but, func(b *Proxy) bool { return b.Addr == r.replica }) {
 			r.close()
 		}
 	}
 	f.change.Broadcast()
 }
 
-// Mend ends a Cut.
-func (f *Front) Mend() {
+// Restore ends a Cut.
+func (f *Proxy) Restore() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.cut = false
@@ -118,7 +118,7 @@ func (r *relay) close() {
 	_ = r.inside.Close()
 }
 
-func (f *Front) serve(outside net.Conn) {
+func (f *Proxy) serve(outside net.Conn) {
 	inside, err := net.Dial("tcp", f.target)
 	if err != nil {
 		_ = outside.Close()
@@ -149,7 +149,7 @@ func (f *Front) serve(outside net.Conn) {
 
 // inward carries what comes from outside, and looks at its beginning: a replica says
 // where it listens before it asks for anything.
-func (f *Front) inward(r *relay) {
+func (f *Proxy) inward(r *relay) {
 	buf := make([]byte, 64<<10)
 	for beginning := 0; ; {
 		n, err := r.outside.Read(buf)
@@ -185,7 +185,7 @@ func listeningPort(sent []byte) string {
 }
 
 // outward carries what the Redis writes, unless it is for a replica that is held.
-func (f *Front) outward(r *relay) {
+func (f *Proxy) outward(r *relay) {
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := r.inside.Read(buf)

@@ -1,4 +1,4 @@
-package gate_test
+package admission_test
 
 import (
 	"fmt"
@@ -8,10 +8,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"terbayar/internal/gate"
+	"terbayar/internal/admission"
 	"terbayar/internal/gatewaysim"
 	"terbayar/internal/payment"
-	"terbayar/internal/rig"
+	"terbayar/internal/testenv"
 )
 
 // TestRefusalsOfOurselves: a gateway refuses everything, as it does when a setting
@@ -30,10 +30,10 @@ func TestRefusalsOfOurselves(t *testing.T) {
 		{payment.Paydia, gatewaysim.FaultRule{Fault: gatewaysim.FaultRefuse, Operation: gatewaysim.PaydiaPayment, Code: "4016300"}, 0, 10},
 	} {
 		t.Run(string(row.gateway)+row.fault.Code, func(t *testing.T) {
-			q := newQueue(t, gate.Options{Failures: 5, Pause: time.Second})
-			order := map[payment.Gateway]func(string) []byte{payment.AMDigiPay: rig.AMOrder, payment.Paydia: rig.PaydiaOrder}[row.gateway]
+			q := newQueue(t, admission.Options{Failures: 5, Pause: time.Second})
+			order := map[payment.Gateway]func(string) []byte{payment.AMDigiPay: testenv.AMOrder, payment.Paydia: testenv.PaydiaOrder}[row.gateway]
 			take := func(id string) payment.Key {
-				q.Take(order(id))
+				q.Create(order(id))
 				return payment.Key{Gateway: row.gateway, TransactionID: id}
 			}
 			first := take("FIRST")
@@ -54,7 +54,7 @@ func TestRefusalsOfOurselves(t *testing.T) {
 			for _, key := range keys {
 				next := q.Submit(key)
 				for strings.Contains(next.Reason, "login") { // tokens that are refused slow the logins down
-					q.Forward(next.In)
+					q.Advance(next.In)
 					next = q.Submit(key)
 				}
 				if r := q.Read(key); r.Status == payment.Queued && (next.In <= 0 || !strings.Contains(next.Reason, "paused") || len(r.Attempts) > 0) {
@@ -74,7 +74,7 @@ func TestRefusalsOfOurselves(t *testing.T) {
 			if r := q.Read(keys[9]); r.Reason == "" {
 				t.Error("a review without a reason")
 			}
-			q.Forward(time.Hour)
+			q.Advance(time.Hour)
 			q.Poll(row.gateway)
 			if s := q.Read(first).Status; row.gateway == payment.AMDigiPay && s != payment.OnProcessing {
 				t.Errorf("the first one: %s", s)
@@ -82,7 +82,7 @@ func TestRefusalsOfOurselves(t *testing.T) {
 
 			// A probe is refused in the same words: nothing is rejected, and it goes on.
 			q.until("a probe was sent", func() bool {
-				q.Forward(time.Minute)
+				q.Advance(time.Minute)
 				q.Submit(keys[10])
 				return q.Sim.Requests(row.fault.Operation)-requests > 10
 			})
@@ -93,7 +93,7 @@ func TestRefusalsOfOurselves(t *testing.T) {
 			q.Sim.ClearFaults()
 			for _, key := range keys[11:] {
 				q.until("the rest is sent", func() bool {
-					q.Forward(time.Minute)
+					q.Advance(time.Minute)
 					q.Submit(key)
 					return q.Read(key).Status != payment.Queued
 				})

@@ -32,9 +32,9 @@ func keyID(raw []byte) string {
 	return hex.EncodeToString(hash[:8])
 }
 
-// SealedBy is the id of the key that encrypted a text; "" where the text does not
+// KeyID is the id of the key that encrypted a text; "" where the text does not
 // name it.
-func SealedBy(sealed string) string {
+func KeyID(sealed string) string {
 	rest, ok := strings.CutPrefix(sealed, sealVersion)
 	if !ok {
 		return ""
@@ -43,20 +43,20 @@ func SealedBy(sealed string) string {
 	return id
 }
 
-// Sealer seals secrets at rest with AES-256-GCM and a random nonce. The first
+// Cipher seals secrets at rest with AES-256-GCM and a random nonce. The first
 // key seals, any key opens, so keys are rotated by putting the new one in front.
-type Sealer struct {
+type Cipher struct {
 	keys []cipher.AEAD
 	ids  []string // of the keys
 }
 
 // KeyIDs are the ids of the keys, the one that encrypts first.
-func (s *Sealer) KeyIDs() []string { return slices.Clone(s.ids) }
+func (s *Cipher) KeyIDs() []string { return slices.Clone(s.ids) }
 
-// NewSealer takes PAYLOAD_KEYS: base64 of 32 random bytes, several separated by
+// NewCipher takes PAYLOAD_KEYS: base64 of 32 random bytes, several separated by
 // commas. An empty text makes a sealer without keys: it refuses to seal and open.
-func NewSealer(keys Text) (*Sealer, error) {
-	s := &Sealer{}
+func NewCipher(keys Text) (*Cipher, error) {
+	s := &Cipher{}
 	if strings.TrimSpace(keys.Reveal()) == "" {
 		return s, nil
 	}
@@ -86,23 +86,23 @@ func NewKey() Text {
 	return NewText(base64.StdEncoding.EncodeToString(key))
 }
 
-// CanSeal reports whether there is a key to seal with.
-func (s *Sealer) CanSeal() bool { return len(s.keys) > 0 }
+// CanEncrypt reports whether there is a key to seal with.
+func (s *Cipher) CanEncrypt() bool { return len(s.keys) > 0 }
 
-// Seal encrypts the secret for one owner (e.g. the payment's key). The owner is
+// Encrypt encrypts the secret for one owner (e.g. the payment's key). The owner is
 // authenticated with it: a sealed text copied to another record does not open.
-func (s *Sealer) Seal(t Text, owner string) (string, error) {
-	if !s.CanSeal() {
+func (s *Cipher) Encrypt(t Text, owner string) (string, error) {
+	if !s.CanEncrypt() {
 		return "", fmt.Errorf("seal for %s: %w", owner, ErrNoKey)
 	}
 	sealed := s.keys[0].Seal(nil, nil, []byte(t.Reveal()), []byte(owner)) //nolint:gosec // G407: the AEAD draws the nonce itself
 	return sealVersion + s.ids[0] + "." + base64.RawStdEncoding.EncodeToString(sealed), nil
 }
 
-// Open decrypts what Seal made for the same owner, with whichever key fits.
-func (s *Sealer) Open(sealed, owner string) (Text, error) {
+// Decrypt decrypts what Seal made for the same owner, with whichever key fits.
+func (s *Cipher) Decrypt(sealed, owner string) (Text, error) {
 	body, ok := strings.CutPrefix(sealed, sealNameless)
-	id := SealedBy(sealed)
+	id := KeyID(sealed)
 	if id != "" {
 		body, ok = strings.CutPrefix(sealed, sealVersion+id+".")
 	}

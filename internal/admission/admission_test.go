@@ -1,4 +1,4 @@
-package gate_test
+package admission_test
 
 import (
 	"bytes"
@@ -14,8 +14,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/redis/go-redis/v9"
 
+	"terbayar/internal/admission"
 	"terbayar/internal/clients"
-	"terbayar/internal/gate"
 	"terbayar/internal/ledger"
 	"terbayar/internal/payment"
 	"terbayar/internal/redistest"
@@ -40,7 +40,7 @@ func (a *account) RenewToken(g clients.TokenGeneration) { a.dropped = append(a.d
 
 // watched is a gate whose states and log lines are kept.
 type watched struct {
-	*gate.Gate
+	*admission.Controller
 	account
 
 	t      *testing.T
@@ -48,29 +48,29 @@ type watched struct {
 	log    bytes.Buffer
 }
 
-func newGate(t *testing.T, edit func(o *gate.Options)) *watched {
+func newGate(t *testing.T, edit func(o *admission.Options)) *watched {
 	t.Helper()
 	w := &watched{t: t}
-	o := gate.Options{
+	o := admission.Options{
 		Gateway: payment.Paydia, Failures: 5, Pause: 15 * time.Second, Now: time.Now,
 		Log:     slog.New(slog.NewTextHandler(&w.log, nil)),
 		OnState: func(state int) { w.states = append(w.states, state) },
 	}
 	edit(&o)
-	w.Gate = gate.New(o)
+	w.Controller = admission.New(o)
 	return w
 }
 
-func unchanged(*gate.Options) {}
+func unchanged(*admission.Options) {}
 
-func after(failures int) func(o *gate.Options) {
-	return func(o *gate.Options) { o.Failures = failures }
+func after(failures int) func(o *admission.Options) {
+	return func(o *admission.Options) { o.Failures = failures }
 }
 
 // enter enters, and fails the test where it may not.
-func (w *watched) enter() *gate.Pass {
+func (w *watched) enter() *admission.Permit {
 	w.t.Helper()
-	pass, err := w.Enter(w.t.Context(), &w.account)
+	pass, err := w.Allow(w.t.Context(), &w.account)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -81,7 +81,7 @@ func (w *watched) enter() *gate.Pass {
 func (w *watched) submit(code string) {
 	w.t.Helper()
 	pass := w.enter()
-	defer pass.Leave()
+	defer pass.Release()
 	pass.Report(answer(code))
 }
 
@@ -89,8 +89,8 @@ func (w *watched) submit(code string) {
 // it may enter.
 func (w *watched) turnedAway(reason string) time.Duration {
 	w.t.Helper()
-	pass, err := w.Enter(w.t.Context(), &w.account)
-	var closed *gate.Closed
+	pass, err := w.Allow(w.t.Context(), &w.account)
+	var closed *admission.DeniedError
 	if !errors.As(err, &closed) || pass != nil {
 		w.t.Fatalf("let in: %v", err)
 	}
@@ -142,11 +142,11 @@ func TestWhatCounts(t *testing.T) {
 			g := newGate(t, after(1))
 			pass := g.enter()
 			pass.Report(clients.Answer{Code: row.code, HTTPStatus: row.status, At: time.Now()})
-			pass.Leave()
+			pass.Release()
 			if row.counts {
 				g.turnedAway("circuit breaker is open")
 			} else {
-				g.enter().Leave()
+				g.enter().Release()
 			}
 		})
 	}
@@ -162,10 +162,10 @@ func TestBreaker(t *testing.T) {
 		for range 4 {
 			g.submit("net:unknown")
 		}
-		inFlight := []*gate.Pass{g.enter(), g.enter()}
+		inFlight := []*admission.Permit{g.enter(), g.enter()}
 		pass := g.enter()
 		pass.Report(clients.Answer{Code: "5006301", At: time.Now(), Token: 7})
-		pass.Leave()
+		pass.Release()
 
 		wait := g.turnedAway("circuit breaker is open")
 		if wait < 15*time.Second || wait > 20*time.Second {
@@ -190,7 +190,7 @@ func TestBreaker(t *testing.T) {
 		inFlight[0].Report(answer("2006300")) // sent before it opened: no proof that the gateway is back
 		g.turnedAway("half-open")
 		first.Report(answer("net:unsent"))
-		first.Leave()
+		first.Release()
 		g.turnedAway("open")
 
 		time.Sleep(16 * time.Second)
@@ -199,7 +199,7 @@ func TestBreaker(t *testing.T) {
 		for range 4 {
 			g.submit("net:unknown") // the late one of before does not count as the fifth
 		}
-		g.enter().Leave()
+		g.enter().Release()
 
 		if diff := cmp.Diff([]int{2, 1, 2, 1, 0}, g.states); diff != "" {
 			t.Errorf("states: %s", diff)
@@ -216,29 +216,29 @@ func TestBreaker(t *testing.T) {
 // without an answer leaves it to the next.
 func TestProbeThatTellsNothing(t *testing.T) {
 	for name, probe := range map[string]func(g *watched){
-		"left without a word": func(g *watched) { g.enter().Leave() },
+		"left without a word": func(g *watched) { g.enter().Release() },
 		"nothing was sent for a reason of our own": func(g *watched) {
 			pass := g.enter()
-			defer pass.Leave()
+			defer pass.Release()
 			pass.Report(clients.Answer{Code: "net:unsent"})
 		},
 		"panic after the gate": func(g *watched) {
 			defer func() { _ = recover() }()
-			defer g.enter().Leave()
+			defer g.enter().Release()
 			panic("oh")
 		},
 		"panic at the login": func(g *watched) {
 			defer func() { g.login = nil; _ = recover() }()
 			g.login = func() error { panic("oh") }
-			g.enter().Leave()
+			g.enter().Release()
 		},
 		"panic in a look-up": func(g *watched) {
 			defer func() { _ = recover() }()
-			_, _ = g.Ask(g.t.Context(), &g.account, func() clients.Answer { panic("oh") })
+			_, _ = g.Lookup(g.t.Context(), &g.account, func() clients.Answer { panic("oh") })
 		},
 		"look-up broken off by us": func(g *watched) {
 			ctx, cancel := context.WithCancel(g.t.Context())
-			_, err := g.Ask(ctx, &g.account, func() clients.Answer { cancel(); return answer("net:unknown") })
+			_, err := g.Lookup(ctx, &g.account, func() clients.Answer { cancel(); return answer("net:unknown") })
 			if err != nil {
 				g.t.Error(err)
 			}
@@ -246,7 +246,7 @@ func TestProbeThatTellsNothing(t *testing.T) {
 		"login broken off by us": func(g *watched) {
 			ctx, cancel := context.WithCancel(g.t.Context())
 			g.login = func() error { cancel(); return &clients.Error{Code: "net:unsent"} }
-			if _, err := g.Enter(ctx, &g.account); err == nil {
+			if _, err := g.Allow(ctx, &g.account); err == nil {
 				g.t.Error("entered")
 			}
 			g.login = nil
@@ -269,7 +269,7 @@ func TestProbeThatTellsNothing(t *testing.T) {
 
 func TestLogin(t *testing.T) {
 	fail := func(g *watched) error {
-		_, err := g.Enter(g.t.Context(), &g.account)
+		_, err := g.Allow(g.t.Context(), &g.account)
 		return err
 	}
 	t.Run("one failure told to fifty is one", func(t *testing.T) {
@@ -299,7 +299,7 @@ func TestLogin(t *testing.T) {
 	t.Run("no look-up without one", func(t *testing.T) {
 		g := newGate(t, after(1))
 		g.login = func() error { return &clients.Error{Code: "net:unsent"} }
-		_, err := g.Ask(t.Context(), &g.account, func() clients.Answer { t.Error("asked"); return clients.Answer{} })
+		_, err := g.Lookup(t.Context(), &g.account, func() clients.Answer { t.Error("asked"); return clients.Answer{} })
 		if !errors.As(err, new(*clients.Error)) {
 			t.Error(err)
 		}
@@ -312,7 +312,7 @@ func TestOneRequestCountsOnce(t *testing.T) {
 	pass := g.enter()
 	pass.Report(answer("net:unknown"))
 	pass.Report(answer("net:unknown"))
-	g.enter().Leave()
+	g.enter().Release()
 }
 
 // TestManyAtOnce: of many who come to a half-open breaker one gets through.
@@ -322,11 +322,11 @@ func TestManyAtOnce(t *testing.T) {
 		g.submit("net:unknown")
 		time.Sleep(16 * time.Second)
 		var mu sync.Mutex
-		var in []*gate.Pass
+		var in []*admission.Permit
 		var group sync.WaitGroup
 		for range 50 {
 			group.Go(func() {
-				pass, err := g.Enter(t.Context(), &account{})
+				pass, err := g.Allow(t.Context(), &account{})
 				if err == nil {
 					mu.Lock()
 					defer mu.Unlock()
@@ -346,7 +346,7 @@ func TestRetryAfter(t *testing.T) {
 		g := newGate(t, unchanged)
 		rest := func(d time.Duration) {
 			pass := g.enter()
-			defer pass.Leave()
+			defer pass.Release()
 			pass.Report(clients.Answer{Code: "4296300", At: time.Now(), RetryAfter: d})
 		}
 		late := g.enter()
@@ -355,7 +355,7 @@ func TestRetryAfter(t *testing.T) {
 			t.Errorf("wait %s", wait)
 		}
 		late.Report(clients.Answer{Code: "http:503", At: time.Now(), RetryAfter: 10 * time.Second}) // asks for less
-		late.Leave()
+		late.Release()
 		time.Sleep(59 * time.Second)
 		waits := make(map[time.Duration]bool)
 		for range 10 {
@@ -364,12 +364,12 @@ func TestRetryAfter(t *testing.T) {
 		if len(waits) < 2 {
 			t.Error("everybody is told to come back at the same moment")
 		}
-		_, err := g.Ask(t.Context(), &g.account, func() clients.Answer { t.Error("asked"); return clients.Answer{} })
-		if !errors.As(err, new(*gate.Closed)) {
+		_, err := g.Lookup(t.Context(), &g.account, func() clients.Answer { t.Error("asked"); return clients.Answer{} })
+		if !errors.As(err, new(*admission.DeniedError)) {
 			t.Error(err)
 		}
 		time.Sleep(time.Second)
-		g.enter().Leave()
+		g.enter().Release()
 		if len(g.states) != 0 {
 			t.Errorf("the breaker took part: %v", g.states)
 		}
@@ -377,39 +377,39 @@ func TestRetryAfter(t *testing.T) {
 }
 
 func TestNilGateIsOpen(t *testing.T) {
-	var g *gate.Gate
+	var g *admission.Controller
 	failure := &clients.Error{Code: "http:500"}
 	for range 10 {
-		pass, err := g.Enter(t.Context(), &account{})
+		pass, err := g.Allow(t.Context(), &account{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		pass.Report(clients.Answer{Code: "http:500", At: time.Now(), RetryAfter: time.Hour})
-		pass.Leave()
-		if a, err := g.Ask(t.Context(), &account{}, func() clients.Answer { return answer("http:500") }); err != nil || a.Code != "http:500" {
+		pass.Release()
+		if a, err := g.Lookup(t.Context(), &account{}, func() clients.Answer { return answer("http:500") }); err != nil || a.Code != "http:500" {
 			t.Fatal(a, err)
 		}
-		if _, err := g.Enter(t.Context(), &account{login: func() error { return failure }}); !errors.Is(err, failure) {
+		if _, err := g.Allow(t.Context(), &account{login: func() error { return failure }}); !errors.Is(err, failure) {
 			t.Fatal(err)
 		}
 	}
 }
 
-func limited(client redis.UniversalClient, g payment.Gateway, requests int, per time.Duration) func(*gate.Options) {
-	return func(o *gate.Options) { o.Gateway, o.Redis, o.Requests, o.Per = g, client, requests, per }
+func reasonRateLimit(client redis.UniversalClient, g payment.Gateway, requests int, per time.Duration) func(*admission.Options) {
+	return func(o *admission.Options) { o.Gateway, o.Redis, o.Requests, o.Per = g, client, requests, per }
 }
 
 // TestOneLimitForAll: two workers share a gateway's limit, look-ups take part in
 // it, and the other gateway has its own.
 func TestOneLimitForAll(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
-		one := newGate(t, limited(client, payment.Paydia, 1, time.Hour))
-		two := newGate(t, limited(client, payment.Paydia, 1, time.Hour))
-		if a, err := one.Ask(t.Context(), &one.account, func() clients.Answer { return answer("2006400") }); err != nil || a.Code != "2006400" {
+		one := newGate(t, reasonRateLimit(client, payment.Paydia, 1, time.Hour))
+		two := newGate(t, reasonRateLimit(client, payment.Paydia, 1, time.Hour))
+		if a, err := one.Lookup(t.Context(), &one.account, func() clients.Answer { return answer("2006400") }); err != nil || a.Code != "2006400" {
 			t.Fatal(a, err)
 		}
 		two.turnedAway("rate limit")
-		other := newGate(t, limited(client, payment.AMDigiPay, 1, time.Hour))
+		other := newGate(t, reasonRateLimit(client, payment.AMDigiPay, 1, time.Hour))
 		other.submit("http:200")
 		other.turnedAway("rate limit")
 
@@ -428,8 +428,8 @@ func TestOneLimitForAll(t *testing.T) {
 // TestTurns: those who find no room come back one behind the other.
 func TestTurns(t *testing.T) {
 	client, now := redistest.Mini(t), time.Now()
-	g := newGate(t, func(o *gate.Options) {
-		limited(client, payment.Paydia, 6, time.Minute)(o)
+	g := newGate(t, func(o *admission.Options) {
+		reasonRateLimit(client, payment.Paydia, 6, time.Minute)(o)
 		o.Now = func() time.Time { return now }
 	})
 	g.submit("2006300")
@@ -441,7 +441,7 @@ func TestTurns(t *testing.T) {
 		}
 		last = wait
 	}
-	far := newGate(t, limited(client, payment.AMDigiPay, 2, time.Hour))
+	far := newGate(t, reasonRateLimit(client, payment.AMDigiPay, 2, time.Hour))
 	far.submit("http:200")
 	if wait := far.turnedAway("rate limit"); wait < 2*time.Minute || wait > 5*time.Minute {
 		t.Errorf("a turn half an hour away: wait %s", wait)
@@ -451,31 +451,31 @@ func TestTurns(t *testing.T) {
 // TestLookUpWaitsForItsTurn: and does not where its context would end before.
 func TestLookUpWaitsForItsTurn(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
-		quick := newGate(t, limited(client, payment.Paydia, 600, time.Minute)) // ten at once
+		quick := newGate(t, reasonRateLimit(client, payment.Paydia, 600, time.Minute)) // ten at once
 		for {
-			pass, err := quick.Enter(t.Context(), &quick.account)
+			pass, err := quick.Allow(t.Context(), &quick.account)
 			if err != nil {
 				break
 			}
-			pass.Leave()
+			pass.Release()
 		}
 		asked := false
-		if _, err := quick.Ask(t.Context(), &quick.account, func() clients.Answer { asked = true; return answer("2006400") }); err != nil || !asked {
+		if _, err := quick.Lookup(t.Context(), &quick.account, func() clients.Answer { asked = true; return answer("2006400") }); err != nil || !asked {
 			t.Error(asked, err)
 		}
 
-		slow := newGate(t, limited(client, payment.AMDigiPay, 1, time.Hour))
+		slow := newGate(t, reasonRateLimit(client, payment.AMDigiPay, 1, time.Hour))
 		slow.submit("http:200")
 		never := func() clients.Answer { t.Error("asked"); return clients.Answer{} }
 		soon, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		var closed *gate.Closed
-		if _, err := slow.Ask(soon, &slow.account, never); !errors.As(err, &closed) || closed.Wait < time.Minute {
+		var closed *admission.DeniedError
+		if _, err := slow.Lookup(soon, &slow.account, never); !errors.As(err, &closed) || closed.Wait < time.Minute {
 			t.Error(err)
 		}
 		waiting, stop := context.WithCancel(t.Context())
 		time.AfterFunc(10*time.Millisecond, stop)
-		if _, err := slow.Ask(waiting, &slow.account, never); err == nil {
+		if _, err := slow.Lookup(waiting, &slow.account, never); err == nil {
 			t.Error("no error")
 		}
 	})
@@ -484,29 +484,29 @@ func TestLookUpWaitsForItsTurn(t *testing.T) {
 // TestShut: when the worker ends no request begins, not even one that has been waiting
 // for its turn; one that is under way goes on.
 func TestShut(t *testing.T) {
-	g := newGate(t, limited(redistest.Mini(t), payment.AMDigiPay, 1, time.Hour))
+	g := newGate(t, reasonRateLimit(redistest.Mini(t), payment.AMDigiPay, 1, time.Hour))
 	turnedAway := func(err error) {
 		t.Helper()
-		if c, ok := errors.AsType[*gate.Closed](err); !ok || c.Wait > time.Second {
+		if c, ok := errors.AsType[*admission.DeniedError](err); !ok || c.Wait > time.Second {
 			t.Error(err)
 		}
 	}
-	pass, err := g.Enter(t.Context(), &g.account)
+	pass, err := g.Allow(t.Context(), &g.account)
 	if err != nil {
 		t.Fatal(err)
 	}
 	waited := make(chan error)
 	go func() {
-		_, err := g.Ask(t.Context(), &g.account, func() clients.Answer { t.Error("asked"); return answer("http:200") })
+		_, err := g.Lookup(t.Context(), &g.account, func() clients.Answer { t.Error("asked"); return answer("http:200") })
 		waited <- err
 	}()
-	g.Shut()
-	g.Shut()
+	g.Stop()
+	g.Stop()
 	turnedAway(<-waited)
-	_, err = g.Enter(t.Context(), &g.account)
+	_, err = g.Allow(t.Context(), &g.account)
 	turnedAway(err)
 	pass.Report(answer("http:200"))
-	pass.Leave()
+	pass.Release()
 }
 
 // TestRedisAway: without Redis nobody knows whether there is room, so there is
@@ -514,13 +514,13 @@ func TestShut(t *testing.T) {
 func TestRedisAway(t *testing.T) {
 	client := redistest.Mini(t)
 	client.Close()
-	g := newGate(t, limited(client, payment.Paydia, 1, time.Second))
+	g := newGate(t, reasonRateLimit(client, payment.Paydia, 1, time.Second))
 	for range 10 {
-		pass, err := g.Enter(t.Context(), &g.account)
-		if err == nil || pass != nil || errors.As(err, new(*gate.Closed)) {
+		pass, err := g.Allow(t.Context(), &g.account)
+		if err == nil || pass != nil || errors.As(err, new(*admission.DeniedError)) {
 			t.Errorf("%v, %v", pass, err)
 		}
-		if _, err := g.Ask(t.Context(), &g.account, func() clients.Answer { t.Error("asked"); return clients.Answer{} }); err == nil {
+		if _, err := g.Lookup(t.Context(), &g.account, func() clients.Answer { t.Error("asked"); return clients.Answer{} }); err == nil {
 			t.Error("no error")
 		}
 	}

@@ -18,7 +18,7 @@ import (
 type Node struct {
 	*Process
 
-	Front *Front
+	Proxy *Proxy
 }
 
 // newNode prepares a node, which is not started yet.
@@ -27,15 +27,15 @@ func newNode(t TB, args ...string) *Node {
 	need(t, "redis-server")
 	addr := freeAddr(t)
 	front := newFront(t, addr)
-	n := &Node{Front: front, Process: &Process{Addr: addr, program: "redis-server", args: serverArgs(t, addr, append([]string{
+	n := &Node{Proxy: front, Process: &Process{Addr: addr, program: "redis-server", args: serverArgs(t, addr, append([]string{
 		"--repl-diskless-sync-delay", "0", "--replica-announce-ip", "127.0.0.1", "--replica-announce-port", port(t, front.Addr),
 	}, args...))}}
 	t.Cleanup(n.Kill)
 	return n
 }
 
-// Ahead lets the node's clock, once it is started, be ahead of everybody's.
-func (n *Node) Ahead(t TB, by time.Duration) {
+// SetClockAhead lets the node's clock, once it is started, be ahead of everybody's.
+func (n *Node) SetClockAhead(t TB, by time.Duration) {
 	t.Helper()
 	// What the program faketime would preload; itself it would stand before the server.
 	found, err := filepath.Glob("/usr/lib/*/faketime/libfaketime.so.1")
@@ -51,7 +51,7 @@ func (n *Node) Ahead(t TB, by time.Duration) {
 func (n *Node) replicate(t TB, primary *Node) {
 	t.Helper()
 	args := n.args
-	n.args = append(slices.Clone(args), "--replicaof", "127.0.0.1 "+port(t, primary.Front.Addr))
+	n.args = append(slices.Clone(args), "--replicaof", "127.0.0.1 "+port(t, primary.Proxy.Addr))
 	n.Start(t)
 	n.args = args
 }
@@ -89,19 +89,19 @@ func (n *Node) Prefer(t TB, preferred bool) {
 // SentinelMaster is the name by which a Group is known to its Sentinel.
 const SentinelMaster = "terbayar"
 
-// Group is a primary with its replicas, whose Sentinel makes one of them the primary
+// Replicated is a primary with its replicas, whose Sentinel makes one of them the primary
 // when that has been silent for a second.
-type Group struct {
+type Replicated struct {
 	Nodes    []*Node // the first one is the primary at the start
 	Sentinel *Process
 }
 
-// NewGroup starts a primary with so many replicas and their Sentinel, and waits until
+// NewReplicated starts a primary with so many replicas and their Sentinel, and waits until
 // all know one another. A clock of the last replica's may be ahead.
-func NewGroup(t TB, replicas int, edits ...func(nodes []*Node)) *Group {
+func NewReplicated(t TB, replicas int, edits ...func(nodes []*Node)) *Replicated {
 	t.Helper()
 	need(t, "redis-sentinel")
-	g := &Group{}
+	g := &Replicated{}
 	for range 1 + replicas {
 		g.Nodes = append(g.Nodes, newNode(t))
 	}
@@ -122,7 +122,7 @@ port %[1]s
 sentinel monitor %[2]s 127.0.0.1 %[3]s 1
 sentinel down-after-milliseconds %[2]s 1000
 sentinel failover-timeout %[2]s 3000
-`, port(t, addr), SentinelMaster, port(t, g.Nodes[0].Front.Addr))
+`, port(t, addr), SentinelMaster, port(t, g.Nodes[0].Proxy.Addr))
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -140,13 +140,13 @@ sentinel failover-timeout %[2]s 3000
 
 // AwaitReplicas waits until the Sentinel and the primary have so many replicas that
 // are in step with the primary.
-func (g *Group) AwaitReplicas(t TB, n int) {
+func (g *Replicated) AwaitReplicas(t TB, n int) {
 	t.Helper()
 	await(t, fmt.Sprintf("%d replicas", n), func(ctx context.Context) bool { return g.replicas(ctx) == n })
 }
 
 // replicas counts what AwaitReplicas waits for.
-func (g *Group) replicas(ctx context.Context) int {
+func (g *Replicated) replicas(ctx context.Context) int {
 	sentinel := g.sentinel()
 	defer sentinel.Close()
 	known, err := sentinel.Replicas(ctx, SentinelMaster).Result()
@@ -166,25 +166,25 @@ func (g *Group) replicas(ctx context.Context) int {
 	return up
 }
 
-func (g *Group) sentinel() *redis.SentinelClient {
+func (g *Replicated) sentinel() *redis.SentinelClient {
 	return redis.NewSentinelClient(&redis.Options{Addr: g.Sentinel.Addr, DialTimeout: time.Second})
 }
 
 // URL is the REDIS_URL of whichever node is the primary.
-func (g *Group) URL() string {
+func (g *Replicated) URL() string {
 	return fmt.Sprintf("redis-sentinel://%s/0?master=%s", g.Sentinel.Addr, SentinelMaster)
 }
 
 // Primary is the node that the Sentinel tells clients to use; nil while it does not
 // answer.
-func (g *Group) Primary(ctx context.Context) *Node {
+func (g *Replicated) Primary(ctx context.Context) *Node {
 	sentinel := g.sentinel()
 	defer sentinel.Close()
 	addr, err := sentinel.GetMasterAddrByName(ctx, SentinelMaster).Result()
 	if err != nil || len(addr) != 2 {
 		return nil
 	}
-	i := slices.IndexFunc(g.Nodes, func(n *Node) bool { return n.Front.Addr == addr[0]+":"+addr[1] })
+	i := slices.IndexFunc(g.Nodes, func(n *Node) bool { return n.Proxy.Addr == addr[0]+":"+addr[1] })
 	if i < 0 {
 		return nil
 	}
@@ -192,7 +192,7 @@ func (g *Group) Primary(ctx context.Context) *Node {
 }
 
 // Failover tells the Sentinel to promote a replica now, though the primary is well.
-func (g *Group) Failover(ctx context.Context) error {
+func (g *Replicated) Failover(ctx context.Context) error {
 	sentinel := g.sentinel()
 	defer sentinel.Close()
 	return sentinel.Failover(ctx, SentinelMaster).Err()
@@ -200,7 +200,7 @@ func (g *Group) Failover(ctx context.Context) error {
 
 // AwaitPromotion waits until the Sentinel tells clients to use another node, and that
 // says of itself that it is a primary.
-func (g *Group) AwaitPromotion(t TB, former *Node) *Node {
+func (g *Replicated) AwaitPromotion(t TB, former *Node) *Node {
 	t.Helper()
 	var now *Node
 	await(t, "another node is the primary", func(ctx context.Context) bool {
@@ -211,24 +211,24 @@ func (g *Group) AwaitPromotion(t TB, former *Node) *Node {
 }
 
 // Rejoin starts a node that was killed as a replica of the present primary.
-func (g *Group) Rejoin(t TB, n *Node) {
+func (g *Replicated) Rejoin(t TB, n *Node) {
 	t.Helper()
 	n.replicate(t, g.Primary(t.Context()))
 }
 
-// Shards is a Redis Cluster of three primaries with a replica each.
-type Shards struct{ Nodes []*Node }
+// ReplicatedCluster is a Redis Cluster of three primaries with a replica each.
+type ReplicatedCluster struct{ Nodes []*Node }
 
-// NewShards starts a Cluster and waits until all its nodes know one another and every
+// NewReplicatedCluster starts a Cluster and waits until all its nodes know one another and every
 // replica has caught up.
-func NewShards(t TB) *Shards {
+func NewReplicatedCluster(t TB) *ReplicatedCluster {
 	t.Helper()
 	need(t, "redis-cli")
-	c := &Shards{}
+	c := &ReplicatedCluster{}
 	create := []string{"--cluster", "create"}
 	for range 6 {
 		n := newNode(t, "--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-replica-validity-factor", "0")
-		n.args = append(n.args, "--cluster-announce-ip", "127.0.0.1", "--cluster-announce-port", port(t, n.Front.Addr))
+		n.args = append(n.args, "--cluster-announce-ip", "127.0.0.1", "--cluster-announce-port", port(t, n.Proxy.Addr))
 		n.Start(t)
 		c.Nodes = append(c.Nodes, n)
 		create = append(create, n.Addr)
@@ -250,13 +250,13 @@ func NewShards(t TB) *Shards {
 }
 
 // URL is the REDIS_URL of the Cluster.
-func (c *Shards) URL() string {
-	return "redis-cluster://" + c.Nodes[0].Front.Addr + "," + c.Nodes[1].Front.Addr + "," + c.Nodes[2].Front.Addr
+func (c *ReplicatedCluster) URL() string {
+	return "redis-cluster://" + c.Nodes[0].Proxy.Addr + "," + c.Nodes[1].Proxy.Addr + "," + c.Nodes[2].Proxy.Addr
 }
 
 // Holder is the primary of a key's slot, by the word of the nodes that live, and its
 // replicas; nil while they do not agree.
-func (c *Shards) Holder(ctx context.Context, key string) (primary *Node, replicas []*Node) {
+func (c *ReplicatedCluster) Holder(ctx context.Context, key string) (primary *Node, replicas []*Node) {
 	var said []string
 	for _, n := range c.Nodes {
 		client := redis.NewClient(&redis.Options{Addr: n.Addr, MaxRetries: -1, ReadTimeout: time.Second})
@@ -294,8 +294,8 @@ func (c *Shards) Holder(ctx context.Context, key string) (primary *Node, replica
 	return primary, replicas
 }
 
-func (c *Shards) at(addr string) *Node {
-	i := slices.IndexFunc(c.Nodes, func(n *Node) bool { return n.Front.Addr == addr })
+func (c *ReplicatedCluster) at(addr string) *Node {
+	i := slices.IndexFunc(c.Nodes, func(n *Node) bool { return n.Proxy.Addr == addr })
 	if i < 0 {
 		return nil
 	}
@@ -303,7 +303,7 @@ func (c *Shards) at(addr string) *Node {
 }
 
 // Pair waits until all nodes agree who holds a key, and who its one replica is.
-func (c *Shards) Pair(t TB, key string) (primary, replica *Node) {
+func (c *ReplicatedCluster) Pair(t TB, key string) (primary, replica *Node) {
 	t.Helper()
 	await(t, "all nodes know the holder and its replica", func(ctx context.Context) bool {
 		holder, replicas := c.Holder(ctx, key)
@@ -317,16 +317,16 @@ func (c *Shards) Pair(t TB, key string) (primary, replica *Node) {
 }
 
 // TakeOver makes a replica the primary of its slots, whatever its primary thinks.
-func (c *Shards) TakeOver(ctx context.Context, replica *Node) error {
+func (c *ReplicatedCluster) TakeOver(ctx context.Context, replica *Node) error {
 	client := redis.NewClient(&redis.Options{Addr: replica.Addr, MaxRetries: -1})
 	defer client.Close()
 	return client.Do(ctx, "CLUSTER", "FAILOVER", "TAKEOVER").Err()
 }
 
 // AwaitHolder waits until all nodes that live say that a node holds a key.
-func (c *Shards) AwaitHolder(t TB, key string, want *Node) {
+func (c *ReplicatedCluster) AwaitHolder(t TB, key string, want *Node) {
 	t.Helper()
-	await(t, "the slot is held by "+want.Front.Addr, func(ctx context.Context) bool {
+	await(t, "the slot is held by "+want.Proxy.Addr, func(ctx context.Context) bool {
 		now, _ := c.Holder(ctx, key)
 		return now == want
 	})

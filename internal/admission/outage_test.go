@@ -1,4 +1,4 @@
-package gate_test
+package admission_test
 
 import (
 	"context"
@@ -10,26 +10,26 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"terbayar/internal/admission"
 	"terbayar/internal/clients"
-	"terbayar/internal/gate"
 	"terbayar/internal/gatewaysim"
 	"terbayar/internal/payment"
 	"terbayar/internal/redistest"
-	"terbayar/internal/rig"
+	"terbayar/internal/testenv"
 )
 
 // queue runs the tasks of payments by the rig's clock, as asynq would.
 type queue struct {
-	*rig.Rig
+	*testenv.Env
 	t     *testing.T
 	again map[payment.Key]time.Time // when each task is next run; gone once it is done
 }
 
-func newQueue(t *testing.T, o gate.Options, orders ...[]byte) *queue {
+func newQueue(t *testing.T, o admission.Options, orders ...[]byte) *queue {
 	t.Helper()
-	q := &queue{Rig: rig.New(t, redistest.Mini(t)), t: t, again: make(map[payment.Key]time.Time)}
-	q.Guard(o)
-	q.Take(orders...)
+	q := &queue{Env: testenv.New(t, redistest.Mini(t)), t: t, again: make(map[payment.Key]time.Time)}
+	q.UseAdmission(o)
+	q.Create(orders...)
 	return q
 }
 
@@ -52,7 +52,7 @@ func (q *queue) step() {
 			q.t.Fatal(err)
 		}
 	}
-	q.Forward(time.Second)
+	q.Advance(time.Second)
 }
 
 // until steps until the condition holds. The breaker's pause is real time.
@@ -84,7 +84,7 @@ func TestOutage(t *testing.T) {
 	} {
 		t.Run(string(fault), func(t *testing.T) {
 			t.Parallel()
-			q := newQueue(t, gate.Options{Failures: failures, Pause: 20 * time.Millisecond})
+			q := newQueue(t, admission.Options{Failures: failures, Pause: 20 * time.Millisecond})
 			if err := q.AM.Authenticate(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -94,7 +94,7 @@ func TestOutage(t *testing.T) {
 				id := fmt.Sprintf("INV-%d", i)
 				am = append(am, payment.Key{Gateway: payment.AMDigiPay, TransactionID: id})
 				paydia = append(paydia, payment.Key{Gateway: payment.Paydia, TransactionID: id})
-				q.Take(rig.AMOrder(id), rig.PaydiaOrder(id))
+				q.Create(testenv.AMOrder(id), testenv.PaydiaOrder(id))
 			}
 			for _, key := range slices.Concat(am, paydia) {
 				q.again[key] = q.Now()
@@ -105,7 +105,7 @@ func TestOutage(t *testing.T) {
 				t.Errorf("%d requests until the breaker opened, want %d", n, failures)
 			}
 			for _, key := range paydia {
-				if diff := cmp.Diff([]string{"submit 2006300 > accept", "paid"}, q.Story(key)); diff != "" {
+				if diff := cmp.Diff([]string{"submit 2006300 > accept", "paid"}, q.History(key)); diff != "" {
 					t.Errorf("the other gateway: %s", diff)
 				}
 			}
@@ -136,7 +136,7 @@ func TestOutage(t *testing.T) {
 					lost++
 				}
 				if (status == payment.OnProcessing) != (rows == 1) || rows > 1 {
-					t.Errorf("%s: %s, and %d times at the gateway: %q", key, status, rows, q.Story(key))
+					t.Errorf("%s: %s, and %d times at the gateway: %q", key, status, rows, q.History(key))
 				}
 			}
 			if want := map[bool]int{true: failures}[fault == gatewaysim.FaultLostBefore || fault == gatewaysim.Fault500Before]; lost != want {
@@ -152,18 +152,18 @@ func TestOutage(t *testing.T) {
 // TestClosedInTheMiddleOfAPoll: what was found before the gate closed stands, and
 // what was not asked about any more counts as no look-up.
 func TestClosedInTheMiddleOfAPoll(t *testing.T) {
-	q := newQueue(t, gate.Options{Failures: 2, Pause: time.Hour})
+	q := newQueue(t, admission.Options{Failures: 2, Pause: time.Hour})
 	q.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultPending, Operation: gatewaysim.PaydiaPayment})
 	var keys []payment.Key
 	for i := range 30 {
 		id := fmt.Sprintf("ORD-%d", i)
 		keys = append(keys, payment.Key{Gateway: payment.Paydia, TransactionID: id})
-		q.Take(rig.PaydiaOrder(id))
+		q.Create(testenv.PaydiaOrder(id))
 		q.Submit(keys[i])
 	}
 	q.Sim.ClearFaults()
 	q.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.Fault500Before, Operation: gatewaysim.PaydiaQuery})
-	q.Forward(10 * time.Second)
+	q.Advance(10 * time.Second)
 	q.Poll(payment.Paydia)
 	asked := q.Sim.Requests(gatewaysim.PaydiaQuery)
 	if asked < 2 || asked > 2+16 { // those already past the gate finish
@@ -172,7 +172,7 @@ func TestClosedInTheMiddleOfAPoll(t *testing.T) {
 	if n := q.attempts(keys) - len(keys); n != asked {
 		t.Errorf("%d look-ups recorded of %d", n, asked)
 	}
-	q.Forward(time.Minute)
+	q.Advance(time.Minute)
 	q.Poll(payment.Paydia) // those who were asked about are due again
 	if n := q.Sim.Requests(gatewaysim.PaydiaQuery); n != asked {
 		t.Errorf("%d queries with the breaker open", n-asked)
@@ -194,18 +194,18 @@ func (q *queue) stillDue(g payment.Gateway) {
 
 // TestPauseOfALookUp: polls heed what an earlier one was told.
 func TestPauseOfALookUp(t *testing.T) {
-	q := newQueue(t, gate.Options{Failures: 5, Pause: time.Second}, rig.AMOrder("INV-1"))
+	q := newQueue(t, admission.Options{Failures: 5, Pause: time.Second}, testenv.AMOrder("INV-1"))
 	q.Submit(payment.Key{Gateway: payment.AMDigiPay, TransactionID: "INV-1"})
 	q.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultBusy, Operation: gatewaysim.AMList, Delay: 10 * time.Minute, Count: 1})
 	for range 2 {
-		q.Forward(30 * time.Second)
+		q.Advance(30 * time.Second)
 		q.Poll(payment.AMDigiPay)
 	}
 	if n := q.Sim.Requests(gatewaysim.AMList); n != 1 {
 		t.Errorf("%d requests", n)
 	}
 	q.stillDue(payment.AMDigiPay)
-	q.Forward(14 * time.Minute)
+	q.Advance(14 * time.Minute)
 	q.Poll(payment.AMDigiPay)
 	if n := q.Sim.Requests(gatewaysim.AMList); n != 2 {
 		t.Errorf("%d requests after the pause", n)
@@ -214,7 +214,7 @@ func TestPauseOfALookUp(t *testing.T) {
 
 // TestRetryAfterStopsEverybody: who asks for a pause is not asked by others.
 func TestRetryAfterStopsEverybody(t *testing.T) {
-	q := newQueue(t, gate.Options{Failures: 5, Pause: time.Second}, rig.AMOrder("INV-1"), rig.AMOrder("INV-2"), rig.PaydiaOrder("INV-1"))
+	q := newQueue(t, admission.Options{Failures: 5, Pause: time.Second}, testenv.AMOrder("INV-1"), testenv.AMOrder("INV-2"), testenv.PaydiaOrder("INV-1"))
 	one := payment.Key{Gateway: payment.AMDigiPay, TransactionID: "INV-1"}
 	two := payment.Key{Gateway: payment.AMDigiPay, TransactionID: "INV-2"}
 	q.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultBusy, Operation: gatewaysim.AMCreate, Delay: time.Minute, Count: 1})
@@ -224,16 +224,16 @@ func TestRetryAfterStopsEverybody(t *testing.T) {
 	if next.In < time.Minute || q.Sim.Requests(gatewaysim.AMCreate) != before {
 		t.Errorf("told to come in %s", next.In)
 	}
-	if diff := cmp.Diff([]string{"queued"}, q.Story(two)); diff != "" {
+	if diff := cmp.Diff([]string{"queued"}, q.History(two)); diff != "" {
 		t.Error(diff)
 	}
 	q.Submit(payment.Key{Gateway: payment.Paydia, TransactionID: "INV-1"})
 	if n := q.Sim.Requests(gatewaysim.PaydiaPayment); n != 1 {
 		t.Errorf("%d requests to the other gateway", n)
 	}
-	q.Forward(next.In)
+	q.Advance(next.In)
 	q.Submit(two)
-	if diff := cmp.Diff([]string{"submit http:200 > accept", "on_processing"}, q.Story(two)); diff != "" {
+	if diff := cmp.Diff([]string{"submit http:200 > accept", "on_processing"}, q.History(two)); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -246,11 +246,11 @@ func TestPauseOfALogin(t *testing.T) {
 		order []byte
 		login gatewaysim.Operation
 	}{
-		{payment.Key{Gateway: payment.AMDigiPay, TransactionID: "INV-1"}, rig.AMOrder("INV-1"), gatewaysim.AMLogin},
-		{payment.Key{Gateway: payment.Paydia, TransactionID: "ORD-1"}, rig.PaydiaOrder("ORD-1"), gatewaysim.PaydiaToken},
+		{payment.Key{Gateway: payment.AMDigiPay, TransactionID: "INV-1"}, testenv.AMOrder("INV-1"), gatewaysim.AMLogin},
+		{payment.Key{Gateway: payment.Paydia, TransactionID: "ORD-1"}, testenv.PaydiaOrder("ORD-1"), gatewaysim.PaydiaToken},
 	} {
 		t.Run(string(row.key.Gateway), func(t *testing.T) {
-			q := newQueue(t, gate.Options{Failures: 5, Pause: time.Second}, row.order)
+			q := newQueue(t, admission.Options{Failures: 5, Pause: time.Second}, row.order)
 			q.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultBusy, Operation: row.login, Delay: 10 * time.Minute, Count: 1})
 			told := q.Now()
 			q.again[row.key] = told
@@ -260,7 +260,7 @@ func TestPauseOfALogin(t *testing.T) {
 			if n := len(q.Sim.Journal()); n != 1 {
 				t.Errorf("%d requests before the pause was over, want the login that was told to wait", n)
 			}
-			if diff := cmp.Diff([]string{"queued"}, q.Story(row.key)); diff != "" {
+			if diff := cmp.Diff([]string{"queued"}, q.History(row.key)); diff != "" {
 				t.Error(diff)
 			}
 			for q.Now().Before(told.Add(15 * time.Minute)) {
@@ -276,16 +276,16 @@ func TestPauseOfALogin(t *testing.T) {
 // TestNoRoomNoClaim: a submit beyond the rate limit is not claimed. A look-up
 // beyond it, whose poll would end before its turn, is not made and not counted.
 func TestNoRoomNoClaim(t *testing.T) {
-	q := newQueue(t, gate.Options{Failures: 5, Pause: time.Second, Requests: 1, Per: time.Hour}, rig.AMOrder("INV-1"), rig.AMOrder("INV-2"))
+	q := newQueue(t, admission.Options{Failures: 5, Pause: time.Second, Requests: 1, Per: time.Hour}, testenv.AMOrder("INV-1"), testenv.AMOrder("INV-2"))
 	q.Submit(payment.Key{Gateway: payment.AMDigiPay, TransactionID: "INV-1"})
 	two := payment.Key{Gateway: payment.AMDigiPay, TransactionID: "INV-2"}
 	if next := q.Submit(two); next.In <= 0 {
 		t.Error("not told to come again")
 	}
-	if diff := cmp.Diff([]string{"queued"}, q.Story(two)); diff != "" {
+	if diff := cmp.Diff([]string{"queued"}, q.History(two)); diff != "" {
 		t.Error(diff)
 	}
-	q.Forward(30 * time.Second)
+	q.Advance(30 * time.Second)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	if err := q.Poller.Poll(ctx, payment.AMDigiPay); err != nil {

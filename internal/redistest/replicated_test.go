@@ -13,7 +13,7 @@ import (
 // without what was held back.
 func TestGroup(t *testing.T) {
 	t.Parallel()
-	g := NewGroup(t, 2)
+	g := NewReplicated(t, 2)
 	primary, held, other := g.Nodes[0], g.Nodes[1], g.Nodes[2]
 	held.Prefer(t, true)
 	client := primary.Client(t)
@@ -28,7 +28,7 @@ func TestGroup(t *testing.T) {
 	await(t, "both have it", func(ctx context.Context) bool {
 		return held.Client(t).Exists(ctx, "before").Val()+other.Client(t).Exists(ctx, "before").Val() == 2
 	})
-	primary.Front.Hold(held.Front)
+	primary.Proxy.Hold(held.Proxy)
 	set("held back")
 	await(t, "the other replica has it", func(ctx context.Context) bool {
 		return other.Client(t).Exists(ctx, "held back").Val() == 1
@@ -45,26 +45,26 @@ func TestGroup(t *testing.T) {
 	if n := held.Client(t).Exists(ctx, "before", "held back").Val(); n != 1 {
 		t.Errorf("%d of 2 keys are there", n)
 	}
-	primary.Front.Drop(held.Front)
+	primary.Proxy.Drop(held.Proxy)
 	g.AwaitReplicas(t, 2)
 
 	// Cut off, a primary is replaced, and goes on for whoever reaches it past its front.
-	held.Front.Cut()
+	held.Proxy.Cut()
 	g.AwaitPromotion(t, held)
 	if err := held.Client(t).Set(ctx, "alone", "v", 0).Err(); err != nil {
 		t.Error(err)
 	}
-	held.Front.Mend()
+	held.Proxy.Restore()
 	g.AwaitReplicas(t, 2)
 }
 
 // TestShards: the same in a Cluster.
 func TestShards(t *testing.T) {
 	t.Parallel()
-	c := NewShards(t)
+	c := NewReplicatedCluster(t)
 	ctx := t.Context()
 	primary, replica := c.Pair(t, "k")
-	primary.Front.Hold(replica.Front)
+	primary.Proxy.Hold(replica.Proxy)
 	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: strings.Split(strings.TrimPrefix(c.URL(), "redis-cluster://"), ",")})
 	defer client.Close()
 	if err := client.Set(ctx, "k", "v", 0).Err(); err != nil {
@@ -74,7 +74,7 @@ func TestShards(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.AwaitHolder(t, "k", replica)
-	primary.Front.Drop(replica.Front)
+	primary.Proxy.Drop(replica.Proxy)
 	await(t, "the key is gone", func(ctx context.Context) bool {
 		n, err := client.Exists(ctx, "k").Result()
 		return err == nil && n == 0
@@ -84,7 +84,7 @@ func TestShards(t *testing.T) {
 // TestAhead: a node's clock can be wrong, and its own TIME says so.
 func TestAhead(t *testing.T) {
 	t.Parallel()
-	g := NewGroup(t, 1, func(nodes []*Node) { nodes[1].Ahead(t, 10*time.Minute) })
+	g := NewReplicated(t, 1, func(nodes []*Node) { nodes[1].SetClockAhead(t, 10*time.Minute) })
 	at, err := g.Nodes[1].Client(t).Time(t.Context()).Result()
 	if ahead := time.Until(at); err != nil || ahead < 9*time.Minute || ahead > 11*time.Minute {
 		t.Errorf("%s ahead, %v", ahead, err)
