@@ -9,9 +9,9 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// TestGroup: a replica that is held lags though it is connected, and is promoted
-// without what was held back.
-func TestGroup(t *testing.T) {
+// TestReplicated: a replica that is held lags although it is connected, and is promoted
+// without the writes that were held back.
+func TestReplicated(t *testing.T) {
 	t.Parallel()
 	g := NewReplicated(t, 2)
 	primary, held, other := g.Nodes[0], g.Nodes[1], g.Nodes[2]
@@ -43,12 +43,12 @@ func TestGroup(t *testing.T) {
 		t.Fatalf("%s was promoted", now.Addr)
 	}
 	if n := held.Client(t).Exists(ctx, "before", "held back").Val(); n != 1 {
-		t.Errorf("%d of 2 keys are there", n)
+		t.Errorf("%d of 2 keys exist", n)
 	}
 	primary.Proxy.Drop(held.Proxy)
 	g.AwaitReplicas(t, 2)
 
-	// Cut off, a primary is replaced, and goes on for whoever reaches it past its front.
+	// A primary that is cut off is replaced, and still accepts writes past its proxy.
 	held.Proxy.Cut()
 	g.AwaitPromotion(t, held)
 	if err := held.Client(t).Set(ctx, "alone", "v", 0).Err(); err != nil {
@@ -58,8 +58,8 @@ func TestGroup(t *testing.T) {
 	g.AwaitReplicas(t, 2)
 }
 
-// TestShards: the same in a Cluster.
-func TestShards(t *testing.T) {
+// TestReplicatedCluster: the same in a Cluster.
+func TestReplicatedCluster(t *testing.T) {
 	t.Parallel()
 	c := NewReplicatedCluster(t)
 	ctx := t.Context()
@@ -75,14 +75,14 @@ func TestShards(t *testing.T) {
 	}
 	c.AwaitHolder(t, "k", replica)
 	primary.Proxy.Drop(replica.Proxy)
-	await(t, "the key is gone", func(ctx context.Context) bool {
+	await(t, "the key is lost", func(ctx context.Context) bool {
 		n, err := client.Exists(ctx, "k").Result()
 		return err == nil && n == 0
 	})
 }
 
-// TestAhead: a node's clock can be wrong, and its own TIME says so.
-func TestAhead(t *testing.T) {
+// TestClockAhead: a node's TIME can be ahead.
+func TestClockAhead(t *testing.T) {
 	t.Parallel()
 	g := NewReplicated(t, 1, func(nodes []*Node) { nodes[1].SetClockAhead(t, 10*time.Minute) })
 	at, err := g.Nodes[1].Client(t).Time(t.Context()).Result()
