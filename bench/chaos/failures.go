@@ -15,10 +15,10 @@ import (
 // submitWhileFailing submits the payments while workers, Redis and gateways fail. When it
 // returns, every payment is acknowledged, Redis is up, and as many workers run as at first.
 func (r *chaosRun) submitWhileFailing() {
-	group, ctx := errgroup.WithContext(r.t.ctx)
+	group, ctx := errgroup.WithContext(r.t.Context())
 	failing, cancel := context.WithTimeout(ctx, r.f.Duration)
 	defer cancel()
-	start := func(f func()) { group.Go(func() error { return r.t.try(f) }) }
+	start := func(f func()) { group.Go(func() error { return r.t.Try(f) }) }
 	start(func() { r.submit(ctx) })
 	if r.f.KillEvery > 0 {
 		start(func() { r.killWorkers(failing) })
@@ -119,7 +119,7 @@ func (r *chaosRun) failRedis(failing context.Context) {
 				return
 			}
 			r.sameMoment++
-			go func() { killed <- r.t.try(func() { r.killWorker(victims) }) }()
+			go func() { killed <- r.t.Try(func() { r.killWorker(victims) }) }()
 		})
 		outage.to = time.Now()
 		r.outages = append(r.outages, outage)

@@ -23,6 +23,7 @@ import (
 	"github.com/redis/go-redis/v9/logging"
 
 	"terbayar/internal/payment"
+	"terbayar/internal/testenv"
 	"terbayar/internal/testenv/programs"
 )
 
@@ -78,12 +79,12 @@ func main() {
 
 // run is one run. It keeps the logs unless nothing was found.
 func run(ctx context.Context, f flags, out io.Writer) (clean bool, err error) {
-	t, err := newTB(ctx, f.Quiet)
+	t, err := testenv.NewProgramTB(ctx, f.Quiet)
 	if err != nil {
 		return false, err
 	}
-	defer func() { err = errors.Join(err, t.close(clean && err == nil)) }()
-	err = t.try(func() {
+	defer func() { err = errors.Join(err, t.Close(!clean || err != nil)) }()
+	err = t.Try(func() {
 		r := newRun(t, f)
 		r.submitWhileFailing()
 		r.Sim.ClearFaults()

@@ -7,6 +7,7 @@ import (
 
 	"terbayar/internal/ledger"
 	"terbayar/internal/redistest"
+	"terbayar/internal/testenv"
 )
 
 // deployment is the Redis of a run.
@@ -18,7 +19,7 @@ type deployment struct {
 }
 
 // deploy starts the Redis that the flags name.
-func deploy(t *tb, f flags) *deployment {
+func deploy(t *testenv.ProgramTB, f flags) *deployment {
 	switch f.Redis {
 	case "sentinel1":
 		return sentinel(t, 1)
@@ -32,7 +33,7 @@ func deploy(t *tb, f flags) *deployment {
 }
 
 // standalone is one Redis that is killed and comes back with its append-only file.
-func standalone(t *tb, away time.Duration) *deployment {
+func standalone(t *testenv.ProgramTB, away time.Duration) *deployment {
 	server := redistest.Server(t)
 	return &deployment{url: server.URL(), fail: func(random *rand.Rand, moment func(string)) bool {
 		down := away
@@ -41,7 +42,7 @@ func standalone(t *tb, away time.Duration) *deployment {
 		}
 		moment(fmt.Sprintf("kill -9 redis-server, down for %s", down.Round(time.Millisecond)))
 		server.Kill()
-		sleep(t.ctx, down)
+		sleep(t.Context(), down)
 		server.Start(t)
 		return false
 	}}
@@ -55,10 +56,10 @@ func lag(random *rand.Rand) time.Duration {
 
 // sentinel is a primary with replicas and a Sentinel. One replica lags and is promoted, with
 // the primary killed, frozen for a while, or alive.
-func sentinel(t *tb, replicas int) *deployment {
+func sentinel(t *testenv.ProgramTB, replicas int) *deployment {
 	g := redistest.NewReplicated(t, replicas)
 	return &deployment{url: g.URL(), fail: func(random *rand.Rand, moment func(string)) bool {
-		primary := g.Primary(t.ctx)
+		primary := g.Primary(t.Context())
 		if primary == nil {
 			t.Fatal("the Sentinel knows no primary")
 		}
@@ -72,9 +73,9 @@ func sentinel(t *tb, replicas int) *deployment {
 		for _, n := range g.Nodes {
 			n.Prefer(t, n == late)
 		}
-		sleep(t.ctx, 700*time.Millisecond) // until the Sentinel knows the preferred replica
+		sleep(t.Context(), 700*time.Millisecond) // until the Sentinel knows the preferred replica
 		primary.Proxy.Hold(late.Proxy)
-		sleep(t.ctx, lag(random))
+		sleep(t.Context(), lag(random))
 		const killed, frozen = 0, 1
 		how := random.IntN(3)
 		switch how {
@@ -86,7 +87,7 @@ func sentinel(t *tb, replicas int) *deployment {
 			primary.Pause(t)
 		default:
 			moment("the primary is alive, the replica that lags is promoted")
-			if err := g.Failover(t.ctx); err != nil {
+			if err := g.Failover(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -94,10 +95,10 @@ func sentinel(t *tb, replicas int) *deployment {
 		primary.Proxy.Drop(late.Proxy)
 		switch how {
 		case killed:
-			sleep(t.ctx, lag(random))
+			sleep(t.Context(), lag(random))
 			g.Rejoin(t, primary)
 		case frozen:
-			sleep(t.ctx, 2*lag(random))
+			sleep(t.Context(), 2*lag(random))
 			primary.Resume(t)
 		}
 		g.AwaitReplicas(t, replicas)
@@ -106,22 +107,22 @@ func sentinel(t *tb, replicas int) *deployment {
 }
 
 // cluster is a Cluster. The replica of the ledger's primary lags and takes over.
-func cluster(t *tb) *deployment {
+func cluster(t *testenv.ProgramTB) *deployment {
 	c := redistest.NewReplicatedCluster(t)
 	return &deployment{url: c.URL(), fail: func(random *rand.Rand, moment func(string)) bool {
 		primary, late := c.Pair(t, ledger.DefaultStream)
 		primary.Proxy.Hold(late.Proxy)
-		sleep(t.ctx, lag(random))
+		sleep(t.Context(), lag(random))
 		moment("the replica that lags takes over")
 		kill := random.IntN(2) == 0
 		if kill {
 			primary.Kill()
 		}
-		if err := c.TakeOver(t.ctx, late); err != nil {
+		if err := c.TakeOver(t.Context(), late); err != nil {
 			t.Fatal(err)
 		}
 		if kill {
-			sleep(t.ctx, lag(random))
+			sleep(t.Context(), lag(random))
 			primary.Start(t) // it learns from the others that it is a replica now
 		}
 		c.AwaitHolder(t, ledger.DefaultStream, late)

@@ -31,7 +31,7 @@ type chaosRun struct {
 	*programs.Env
 	f flags
 
-	t        *tb
+	t        *testenv.ProgramTB
 	redis    *deployment
 	payments []programs.Payment
 	orders   *programs.OrderSystem
@@ -67,11 +67,11 @@ func (s span) overlap(o span) time.Duration {
 }
 
 // newRun starts Redis, the simulators and the workers.
-func newRun(t *tb, f flags) *chaosRun {
+func newRun(t *testenv.ProgramTB, f flags) *chaosRun {
 	r := &chaosRun{t: t, f: f, redis: deploy(t, f)}
 	r.Env = programs.New(t, r.redis.url, programs.Options{
 		Simulators: []func(*gatewaysim.Config){programs.UseKinds, f.gateways},
-		Middleware: distant, Settle: settleTime, LogDir: t.dir,
+		Middleware: distant, Settle: settleTime, LogDir: t.Dir(),
 	})
 	for name, value := range map[string]string{
 		"WORKER_SHUTDOWN_TIMEOUT": shutdownTimeout.String(), "GATEWAY_TIMEOUT": gatewayTimeout.String(), "GATEWAY_BREAKER_PAUSE": "1s",
