@@ -45,7 +45,11 @@ func (e *Env) AwaitEnd(payments []verify.Payment, within time.Duration) (open in
 		done := len(left) == 0 || took > within || time.Since(lastSeen) > missingFor || e.Context().Err() != nil
 		if done || took > logAfter {
 			logAfter += 5 * time.Second
-			e.Logf("%d payments have not ended after %s", len(left), took.Round(100*time.Millisecond))
+			var some []string
+			for _, p := range left[:min(3, len(left))] {
+				some = append(some, p.Key.String())
+			}
+			e.Logf("%d payments have not ended after %s %v", len(left), took.Round(100*time.Millisecond), some)
 		}
 		if done {
 			return len(left)
