@@ -304,5 +304,5 @@ func isTransient(err error) bool {
 			return true
 		}
 	}
-	return redisconn.ReadOnly(text)
+	return redisconn.IsReadOnly(text)
 }

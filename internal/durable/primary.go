@@ -39,7 +39,7 @@ const shrinkAfter = 35 * time.Second
 //	result[2] role: "master" or "slave"; "" if INFO does not show it
 //	result[3] replication id: changes with the primary, and when it restarts; "" if INFO does not show it
 //	result[4] connected replicas
-//	result[5] highest number of connected replicas within shrinkAfter
+//	result[5] replicas to wait for: result[4], or a higher former number for shrinkAfter
 //	result[6] "1" if any process has ever seen a replica
 var inspectScript = redis.NewScript(`
 local t = redis.call('TIME')
@@ -73,7 +73,7 @@ type primaryState struct {
 	skew           time.Duration
 	replid         string // replication id: changes with the primary, and when it restarts
 	replicas       int    // connected replicas
-	recentReplicas int    // highest number of connected replicas within shrinkAfter
+	recentReplicas int    // replicas, or a higher former number for shrinkAfter
 	replicaSeen    bool   // any process has ever seen a replica
 	waitAOF        bool   // a write has to wait for an fsync
 	unfit          error  // ErrUnfit and the reason, or nil

@@ -113,10 +113,10 @@ func (w *Writer) Paused() string {
 	return w.paused
 }
 
-// Clocks returns, by node, how far Redis' clocks are ahead of this process' clock. The nodes
+// ClockSkews returns, by node, how far Redis' clocks are ahead of this process' clock. The nodes
 // are those of the Cluster, or the primary and its replicas. It leaves out nodes that it
 // cannot reach at the addresses that Redis reports.
-func (w *Writer) Clocks(ctx context.Context) map[string]time.Duration {
+func (w *Writer) ClockSkews(ctx context.Context) map[string]time.Duration {
 	var mu sync.Mutex
 	skews := map[string]time.Duration{}
 	read := func(ctx context.Context, node *redis.Client, name string) {

@@ -113,9 +113,9 @@ func (l *Ledger) TakeDue(ctx context.Context, list DueList, g payment.Gateway, h
 	return b, nil
 }
 
-// Unknown returns all payments of the batch's gateway whose outcome is unknown, oldest
+// UnknownOutcomes returns all payments of the batch's gateway whose outcome is unknown, oldest
 // first, without their orders and attempts. It leaves out unreadable records.
-func (l *Ledger) Unknown(ctx context.Context, b *Batch) ([]*Record, error) {
+func (l *Ledger) UnknownOutcomes(ctx context.Context, b *Batch) ([]*Record, error) {
 	ids, err := l.redis.ZRange(ctx, unknownKey(b.gateway), 0, -1).Result()
 	if err != nil {
 		return nil, fmt.Errorf("ledger: unknown outcomes at %s: %w", b.gateway, err)

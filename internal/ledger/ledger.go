@@ -7,11 +7,13 @@
 // # Claim and lease
 //
 // A worker claims a payment before it sends it. The claim sets the status to submitting,
-// adds an attempt, and starts a lease. Until the lease ends, other claims get Busy. The
-// claim is durable before the request leaves, so the ledger knows of every request that a
-// gateway may have received. A claim that outlives its lease is never handed to another
-// worker: its worker may have sent the request. Other claims then get ClaimExpired, the
-// outcome counts as unknown, and the payment is looked up at the gateway.
+// adds an attempt, and starts a lease. Until the lease ends, other claims return Busy. The
+// claim is durable before the request leaves, so every request that a gateway may have
+// received is in the ledger.
+//
+// If the lease ends before the worker saves a result, the payment is not claimed again,
+// because the worker may have sent the request. Other claims return ClaimExpired: the
+// outcome is unknown, and the payment is looked up at the gateway.
 //
 // # Fencing token
 //

@@ -204,7 +204,7 @@ func TestLateWorkerIsFenced(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		tooEarly.Unknown("net:unknown")
+		tooEarly.MarkUnknown("net:unknown")
 		if redistest.SetTime(client, c.t) { // on a real Redis the lease may have ended
 			if err := l.SaveIfExpired(t.Context(), tooEarly); !errors.Is(err, ledger.ErrFenced) {
 				t.Errorf("SaveIfExpired during the lease: %v", err)
@@ -212,7 +212,7 @@ func TestLateWorkerIsFenced(t *testing.T) {
 		}
 		expire(t, c, l)
 		second := claim(t, l, ledger.ClaimExpired)
-		second.Unknown("net:unknown")
+		second.MarkUnknown("net:unknown")
 		if err := l.SaveIfExpired(t.Context(), second); err != nil {
 			t.Fatal(err)
 		}
@@ -477,11 +477,11 @@ func TestDue(t *testing.T) {
 	}
 
 	r := claim(t, l, ledger.Claimed)
-	r.Unknown("net:unknown")
+	r.MarkUnknown("net:unknown")
 	save(t, l, r, payment.Verifying, ledger.In(5*time.Second))
 	c.forward(t, 5*time.Second)
 	taken = take(ledger.Open, 1)
-	unknown, err := l.Unknown(ctx, taken)
+	unknown, err := l.UnknownOutcomes(ctx, taken)
 	if err != nil || len(unknown) != 1 || unknown[0].UnknownCode != "net:unknown" || unknown[0].Amount != 13000 {
 		t.Errorf("unknown: %+v, %v", unknown, err)
 	}

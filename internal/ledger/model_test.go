@@ -107,7 +107,7 @@ func checkModel(t *rapid.T, client redis.UniversalClient) {
 			read.record.Status = rapid.SampledFrom(payment.Statuses()).Draw(t, "to")
 			read.record.Due = ledger.In(time.Second)
 			if read.record.Status == payment.Verifying {
-				read.record.Unknown("net:unknown")
+				read.record.MarkUnknown("net:unknown")
 			}
 			read.record.AddAttempt(payment.Attempt{At: c.now(), Kind: payment.KindLookup})
 			err := l.Save(ctx, read.record)

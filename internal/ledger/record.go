@@ -37,7 +37,7 @@ type Record struct {
 	Unknowns     int       // submits whose outcome was unknown
 	UnknownCode  string    // the code of the submit whose outcome is being looked up
 	UnknownSince time.Time // when the outcome became unknown, or when the primary last changed since
-	Lookups      int       // lookups so far; Unknown resets it
+	Lookups      int       // lookups so far; MarkUnknown resets it
 	NotFound     int       // of these, answered "no such payment" since the primary last changed
 	BadToken     bool      // no worker could decrypt the customer token; set it before Save, it is not read back
 	Contradicted bool      // it is in needs_review because the gateway's answer contradicts the order
@@ -87,9 +87,9 @@ func (r *Record) FinishAttempt(a payment.Attempt) { r.attempt, r.attemptNumber =
 // AddAttempt adds an attempt, such as a lookup, with the next Save.
 func (r *Record) AddAttempt(a payment.Attempt) { r.attempt, r.attemptNumber = &a, r.attempts+1 }
 
-// Unknown sets the status to verifying: the outcome of the submit that ended with the code
+// MarkUnknown sets the status to verifying: the outcome of the submit that ended with the code
 // is unknown.
-func (r *Record) Unknown(code string) {
+func (r *Record) MarkUnknown(code string) {
 	r.Status = payment.Verifying
 	r.Unknowns++
 	r.UnknownCode, r.Lookups, r.NotFound, r.restartUnknown = code, 0, 0, true

@@ -97,16 +97,16 @@ func hasReadOnlyError(replies []byte) bool {
 		return false
 	}
 	for line := range bytes.Lines(replies) {
-		if line[0] == '-' && ReadOnly(string(line)) {
+		if line[0] == '-' && IsReadOnly(string(line)) {
 			return true
 		}
 	}
 	return false
 }
 
-// ReadOnly reports whether an error text from Redis says that the node is a replica. A
+// IsReadOnly reports whether an error text from Redis says that the node is a replica. A
 // demoted primary says READONLY; proxies of managed services have words of their own.
-func ReadOnly(message string) bool {
+func IsReadOnly(message string) bool {
 	text := strings.ToLower(message)
 	return strings.Contains(text, "readonly") || strings.Contains(text, "read only") || strings.Contains(text, "read-only")
 }

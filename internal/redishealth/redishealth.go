@@ -62,8 +62,8 @@ func (s State) Err() error {
 	return errors.New("redis " + s.Problem)
 }
 
-// Look checks Redis once. The context bounds it.
-func Look(ctx context.Context, client redis.UniversalClient) State {
+// Check checks Redis once. The context bounds it.
+func Check(ctx context.Context, client redis.UniversalClient) State {
 	s := State{Up: true, Writable: true}
 	err := writeProbe(ctx, client, &s)
 	switch message, returned := redisError(err); {
@@ -163,9 +163,9 @@ func redisError(err error) (message string, returned bool) {
 	return strings.TrimPrefix(redisErr.Error(), "ERR "), true
 }
 
-// Watch checks Redis in the background, so that its state can be read without waiting for
+// Monitor checks Redis in the background, so that its state can be read without waiting for
 // Redis. It is safe for concurrent use.
-type Watch struct {
+type Monitor struct {
 	check func(context.Context) State
 	now   func() time.Time
 	log   *slog.Logger
@@ -178,20 +178,20 @@ type Watch struct {
 	loggedAt     time.Time // of the latest log line about the problem
 }
 
-// New returns a Watch. Until its first check, Redis counts as down.
-func New(client redis.UniversalClient, now func() time.Time, log *slog.Logger) *Watch {
-	return &Watch{
-		check: func(ctx context.Context) State { return Look(ctx, client) }, now: now, log: log,
+// New returns a Monitor. Until its first check, Redis counts as down.
+func New(client redis.UniversalClient, now func() time.Time, log *slog.Logger) *Monitor {
+	return &Monitor{
+		check: func(ctx context.Context) State { return Check(ctx, client) }, now: now, log: log,
 		state: State{Problem: "has not been checked yet"},
 	}
 }
 
 // Run checks Redis every second until the context ends.
-func (w *Watch) Run(ctx context.Context) {
+func (m *Monitor) Run(ctx context.Context) {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	for {
-		w.checkOnce(ctx)
+		m.checkOnce(ctx)
 		select {
 		case <-ctx.Done():
 			return
@@ -201,59 +201,59 @@ func (w *Watch) Run(ctx context.Context) {
 }
 
 // checkOnce checks Redis once, and logs a change.
-func (w *Watch) checkOnce(ctx context.Context) {
+func (m *Monitor) checkOnce(ctx context.Context) {
 	checkCtx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	state := w.check(checkCtx)
+	state := m.check(checkCtx)
 	if ctx.Err() != nil { // the check failed because Run ends
 		return
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.checkedAt = w.now()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.checkedAt = m.now()
 	if state.Up {
-		w.failures = 0
-	} else if w.failures++; w.failures < failuresUntilDown && w.state.Up {
+		m.failures = 0
+	} else if m.failures++; m.failures < failuresUntilDown && m.state.Up {
 		return
 	}
-	w.state = state
-	w.logState()
+	m.state = state
+	m.logState()
 }
 
 // logState logs a problem when it begins, every logInterval, and when it ends. The caller
 // holds mu.
-func (w *Watch) logState() {
-	if w.state.Problem == "" {
-		if !w.problemSince.IsZero() {
-			w.log.Info("redis is back", "after", w.checkedAt.Sub(w.problemSince).Round(time.Second).String())
-			w.problemSince, w.loggedAt = time.Time{}, time.Time{}
+func (m *Monitor) logState() {
+	if m.state.Problem == "" {
+		if !m.problemSince.IsZero() {
+			m.log.Info("redis is back", "after", m.checkedAt.Sub(m.problemSince).Round(time.Second).String())
+			m.problemSince, m.loggedAt = time.Time{}, time.Time{}
 		}
 		return
 	}
-	if w.problemSince.IsZero() {
-		w.problemSince = w.checkedAt
+	if m.problemSince.IsZero() {
+		m.problemSince = m.checkedAt
 	}
-	if !w.loggedAt.IsZero() && w.checkedAt.Sub(w.loggedAt) < logInterval {
+	if !m.loggedAt.IsZero() && m.checkedAt.Sub(m.loggedAt) < logInterval {
 		return
 	}
-	w.loggedAt = w.checkedAt
+	m.loggedAt = m.checkedAt
 	message := "redis refuses writes: no payment is recorded or sent"
-	if !w.state.Up {
+	if !m.state.Up {
 		message = "redis is down: no payment is recorded or sent"
 	}
-	w.log.Error(message, "problem", w.state.Problem, "since", w.problemSince.UTC().Format(time.RFC3339),
-		"used_memory", w.state.UsedMemory, "maxmemory", w.state.MaxMemory)
+	m.log.Error(message, "problem", m.state.Problem, "since", m.problemSince.UTC().Format(time.RFC3339),
+		"used_memory", m.state.UsedMemory, "maxmemory", m.state.MaxMemory)
 }
 
 // State returns the result of the latest check. It does not wait for Redis.
-func (w *Watch) State() State {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if !w.checkedAt.IsZero() && w.now().Sub(w.checkedAt) > maxStateAge {
+func (m *Monitor) State() State {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.checkedAt.IsZero() && m.now().Sub(m.checkedAt) > maxStateAge {
 		return State{Problem: "has not answered for a while"}
 	}
-	return w.state
+	return m.state
 }
 
 // Err returns the problem of the latest check, or nil. It does not wait for Redis.
-func (w *Watch) Err() error { return w.State().Err() }
+func (m *Monitor) Err() error { return m.State().Err() }

@@ -26,7 +26,7 @@ func checkWithin(t *testing.T, timeout time.Duration, client redis.UniversalClie
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
-	return Look(ctx, client)
+	return Check(ctx, client)
 }
 
 func TestCheck(t *testing.T) {
@@ -150,9 +150,9 @@ func TestMemory(t *testing.T) {
 	}
 }
 
-// TestWatch: Redis counts as down after two checks without an answer, but at once after an
+// TestMonitor: Redis counts as down after two checks without an answer, but at once after an
 // error that it returns. A problem is logged once a minute. An old state does not count.
-func TestWatch(t *testing.T) {
+func TestMonitor(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
