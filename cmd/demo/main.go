@@ -126,7 +126,7 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 	}
 	summary := sim.Summary()
 	fmt.Fprintf(out, "\n%d of %d payments ended as they should, in %s. The gateways saw %d doubles and %d malformed requests.\n",
-		told, len(stories), time.Since(start).Round(100*time.Millisecond), len(summary.Doubles), summary.Violations)
+		told, len(stories), time.Since(start).Round(100*time.Millisecond), len(summary.Duplicates), summary.Violations)
 	if c.Serve {
 		fmt.Fprintf(out, "\nhttp://%[1]s/monitoring/  http://%[1]s/metrics  (end with Ctrl-C)\n", house.Addr())
 		select {
@@ -136,7 +136,7 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 			return err
 		}
 	}
-	if told != len(stories) || len(summary.Doubles) > 0 || summary.Violations > 0 {
+	if told != len(stories) || len(summary.Duplicates) > 0 || summary.Violations > 0 {
 		return errors.New("something did not end as it should")
 	}
 	return nil
