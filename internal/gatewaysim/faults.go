@@ -108,7 +108,7 @@ var faultSpecs = []faultSpec{
 		deliver: func(_ answer, op Operation, r FaultRule) delivery { return delivery{answer: tooBusy(op, r.Delay)} },
 	},
 	{
-		fault: FaultRefuse, help: "answered with a refusal (code at Paydia, error:true at AM; message, body and status change it); nothing is processed",
+		fault: FaultRefuse, help: "answered with a refusal (code, message, status, body); nothing is processed",
 		deliver: func(_ answer, op Operation, r FaultRule) delivery { return delivery{answer: refusal(op, r)} },
 	},
 	{
