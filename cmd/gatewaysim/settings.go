@@ -120,12 +120,12 @@ A refusal refuses payments for a business reason, by amount or by id:
 
 While it runs:
   GET    /admin/summary, /admin/journal, /admin/violations, /admin/rows, /admin/faults
-  POST   /admin/faults         a fault rule
-  DELETE /admin/faults         removes all fault rules
-  POST   /admin/customers      {"gateway":"amdigipay","reference":"INV-1","behaviour":"pays"}
-  POST   /admin/strangers      {"count":1000,"span":"24h","behaviour":"pays"}
-  POST   /admin/list-motion    {"new_rows":1,"paid_rows":1,"requests":10}
-  POST   /admin/spelling       {"gateway":"amdigipay","reference":"INV-1","fields":{"transaction_total":13000.0}}`
+  POST   /admin/faults              a fault rule
+  DELETE /admin/faults              removes all fault rules
+  POST   /admin/customers           {"gateway":"amdigipay","reference":"INV-1","behaviour":"pays"}
+  POST   /admin/other-transactions  {"count":1000,"span":"24h","behaviour":"pays"}
+  POST   /admin/list-motion         {"new_rows":1,"paid_rows":1,"requests":10}
+  POST   /admin/spelling            {"gateway":"amdigipay","reference":"INV-1","fields":{"transaction_total":13000.0}}`
 }
 
 // config returns the configuration of the simulators.

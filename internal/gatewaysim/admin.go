@@ -73,7 +73,7 @@ func (s *Sim) routeAdmin() {
 		s.SetCustomer(c.Gateway, c.Reference, c.Customer)
 		return nil
 	}))
-	s.mux.HandleFunc("POST /admin/strangers", post(func(c struct {
+	s.mux.HandleFunc("POST /admin/other-transactions", post(func(c struct {
 		Count    int           `json:"count"`
 		Span     time.Duration `json:"span"`
 		Customer `json:",inline"`

@@ -210,7 +210,7 @@ func TestAdmin(t *testing.T) {
 	post("faults", `{"fault":"slow","unknown":true}`, 400)
 	post("customers", `{"gateway":"amdigipay","reference":"Y","behaviour":"cancels","after":"1m"}`, 204)
 	post("customers", `{"gateway":"x","reference":"Y","behaviour":"cancels"}`, 400)
-	post("strangers", `{"count":3,"span":"1h","behaviour":"pays"}`, 204)
+	post("other-transactions", `{"count":3,"span":"1h","behaviour":"pays"}`, 204)
 	post("list-motion", `{"new_rows":1}`, 204)
 	want := []FaultRule{{Fault: FaultLostAfter, Operation: PaydiaPayment, Reference: "X", Count: 1, Delay: 2 * time.Second}}
 	if diff := cmp.Diff(want, c.sim.ActiveFaults()); diff != "" {
