@@ -70,10 +70,7 @@ func sentinel(t *testenv.ProgramTB, replicas int) *deployment {
 			}
 		}
 		late := others[random.IntN(len(others))]
-		for _, n := range g.Nodes {
-			n.Prefer(t, n == late)
-		}
-		sleep(t.Context(), 700*time.Millisecond) // until the Sentinel knows the preferred replica
+		g.Prefer(t, late)
 		primary.Proxy.Hold(late.Proxy)
 		sleep(t.Context(), lag(random))
 		const killed, frozen = 0, 1

@@ -133,6 +133,7 @@ func (e *env) misbehave(share float64) {
 			rule.Delay = 3 * time.Second // longer than the gateway timeout
 		case gatewaysim.FaultBusy:
 			rule.Delay = time.Second
+		default:
 		}
 		e.Sim.Inject(rule)
 	}

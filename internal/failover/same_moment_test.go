@@ -25,7 +25,7 @@ func laggingReplica(t *testing.T, replicas int, kill bool) *lagging {
 	g := redistest.NewReplicated(t, replicas)
 	primary, late := g.Nodes[0], g.Nodes[replicas]
 	if replicas > 1 {
-		late.Prefer(t, true)
+		g.Prefer(t, late)
 	}
 	return &lagging{
 		url:  g.URL(),

@@ -72,21 +72,6 @@ func (n *Node) inStep(t TB) {
 	})
 }
 
-// Prefer makes a replica the first choice for promotion, or ends that. A Sentinel learns of
-// it within a second.
-func (n *Node) Prefer(t TB, preferred bool) {
-	t.Helper()
-	client := redis.NewClient(&redis.Options{Addr: n.Addr})
-	defer client.Close()
-	priority := "100"
-	if preferred {
-		priority = "1"
-	}
-	if err := client.ConfigSet(t.Context(), "replica-priority", priority).Err(); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // SentinelMaster is the name of the primary at the Sentinel.
 const SentinelMaster = "terbayar"
 
@@ -143,6 +128,40 @@ sentinel failover-timeout %[2]s 3000
 func (g *Replicated) AwaitReplicas(t TB, n int) {
 	t.Helper()
 	await(t, fmt.Sprintf("%d replicas", n), func(ctx context.Context) bool { return g.replicas(ctx) == n })
+}
+
+// Prefer makes a replica the first choice for promotion, and waits until the Sentinel knows.
+func (g *Replicated) Prefer(t TB, preferred *Node) {
+	t.Helper()
+	priority := func(n *Node) string {
+		if n == preferred {
+			return "1"
+		}
+		return "100"
+	}
+	for _, n := range g.Nodes {
+		client := redis.NewClient(&redis.Options{Addr: n.Addr})
+		err := client.ConfigSet(t.Context(), "replica-priority", priority(n)).Err()
+		_ = client.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	await(t, "the Sentinel knows the preferred replica", func(ctx context.Context) bool {
+		sentinel := g.sentinel()
+		defer sentinel.Close()
+		known, err := sentinel.Replicas(ctx, SentinelMaster).Result()
+		if err != nil {
+			return false
+		}
+		for _, r := range known {
+			i := slices.IndexFunc(g.Nodes, func(n *Node) bool { return n.Proxy.Addr == r["ip"]+":"+r["port"] })
+			if i < 0 || r["slave-priority"] != priority(g.Nodes[i]) {
+				return false
+			}
+		}
+		return len(known) > 0
+	})
 }
 
 // replicas returns the number of replicas that have caught up; -1 while Sentinel and primary

@@ -9,13 +9,22 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
+// slow skips a test in short mode, and lets it run beside others.
+func slow(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("starts several Redis servers; scripts/test --all runs it")
+	}
+	t.Parallel()
+}
+
 // TestReplicated: a replica that is held lags although it is connected, and is promoted
 // without the writes that were held back.
 func TestReplicated(t *testing.T) {
-	t.Parallel()
+	slow(t)
 	g := NewReplicated(t, 2)
 	primary, held, other := g.Nodes[0], g.Nodes[1], g.Nodes[2]
-	held.Prefer(t, true)
+	g.Prefer(t, held)
 	client := primary.Client(t)
 	ctx := t.Context()
 	set := func(key string) {
@@ -60,7 +69,7 @@ func TestReplicated(t *testing.T) {
 
 // TestReplicatedCluster: the same in a Cluster.
 func TestReplicatedCluster(t *testing.T) {
-	t.Parallel()
+	slow(t)
 	c := NewReplicatedCluster(t)
 	ctx := t.Context()
 	primary, replica := c.Pair(t, "k")
@@ -83,7 +92,7 @@ func TestReplicatedCluster(t *testing.T) {
 
 // TestClockAhead: a node's TIME can be ahead.
 func TestClockAhead(t *testing.T) {
-	t.Parallel()
+	slow(t)
 	g := NewReplicated(t, 1, func(nodes []*Node) { nodes[1].SetClockAhead(t, 10*time.Minute) })
 	at, err := g.Nodes[1].Client(t).Time(t.Context()).Result()
 	if ahead := time.Until(at); err != nil || ahead < 9*time.Minute || ahead > 11*time.Minute {

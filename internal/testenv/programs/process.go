@@ -76,7 +76,7 @@ func (e *Env) Start(program string, args []string, edits ...string) *Process {
 	p := &Process{Name: fmt.Sprintf("%s-%d", filepath.Base(program), len(e.processes)+1), env: e, ended: make(chan struct{})}
 	e.processes = append(e.processes, p)
 	e.mu.Unlock()
-	p.cmd = exec.Command(path, args...) //nolint:noctx // it ends by Kill or a signal
+	p.cmd = exec.Command(path, args...)
 	p.cmd.Env, p.cmd.Stdout, p.cmd.Stderr = e.environ(edits), &p.Stdout, &p.Stderr
 	if e.LogDir != "" {
 		file, err := os.Create(filepath.Join(e.LogDir, p.Name+".log"))
