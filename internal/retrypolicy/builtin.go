@@ -48,7 +48,7 @@ var transport = slices.Concat([]row{
 	{CodeUnknown, "", Verify, lookups, "timeout or reset after the first byte was sent"},
 	{CodeUnreadable, "", Verify, lookups, "malformed answer"},
 	{"http:3xx", "", Verify, lookups, "redirect, not followed"},
-	{"http:401", "", RefreshToken, newToken, "unauthorized: access token void"},
+	{"http:401", "", RefreshToken, newToken, "unauthorized: access token expired or invalid"},
 	{"http:403", "", Review, none, "forbidden: access rights or a firewall"},
 	{"http:404", "", Review, none, "no such URL: check the base URL"},
 	{"http:405", "", Review, none, "method not allowed: check the base URL"},

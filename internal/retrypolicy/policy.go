@@ -103,8 +103,9 @@ type Decision struct {
 // the first submit. When the rule's attempts are used up, the action is Review.
 func (p *Policy) Decide(g payment.Gateway, code, message string, attempt int, age time.Duration) Decision {
 	r := p.rule(g, code, message)
-	d := Decision{Action: r.Action, Rule: r, NewLogin: r.Action == RefreshToken || refusesLogin(g, code) ||
-		r.Action != Accept && strings.Contains(code, ":") && InvalidToken(message)} // a SNAP code has no colon, and is exact: its message adds nothing
+	// A SNAP code is exact, so its message is not checked. It is the only code without a colon.
+	tokenByMessage := r.Action != Accept && strings.Contains(code, ":") && InvalidToken(message)
+	d := Decision{Action: r.Action, Rule: r, NewLogin: r.Action == RefreshToken || refusesLogin(g, code) || tokenByMessage}
 	switch r.Action {
 	case Verify:
 		d.Delay = r.Backoff.Delay(1)
@@ -207,14 +208,14 @@ func (p *Policy) Check(gatewayTimeout time.Duration) error {
 // Confirmation is a setting of a policy file that is safe only because the vendor
 // confirmed it.
 type Confirmation struct {
-	Gateway   payment.Gateway
-	Setting   string // e.g. `4036304: accept`, `verify, then: retry`
-	Statement string // who confirmed it, when, in which words
-	Source    string // file:line
+	Gateway payment.Gateway
+	What    string // the setting, e.g. `4036304: accept`, `verify, then: retry`
+	Words   string // vendor_confirms: who confirmed it, when, what they said
+	Source  string // file:line
 }
 
 func (c Confirmation) String() string {
-	return fmt.Sprintf("%s %s (%s), the vendor confirms: %s", c.Gateway, c.Setting, c.Source, c.Statement)
+	return fmt.Sprintf("%s %s (%s), the vendor confirms: %s", c.Gateway, c.What, c.Source, c.Words)
 }
 
 // VendorConfirmed returns every setting in force that relies on a vendor's confirmation,
@@ -238,8 +239,7 @@ func (p *Policy) VendorConfirmed() []Confirmation {
 	return all
 }
 
-// matches reports whether a code matches a pattern, in which x is any digit. An answer's
-// code that contains an x matches no x.
+// matches reports whether a code matches a pattern. An x in the pattern matches any digit.
 func matches(pattern, code string) bool {
 	if len(pattern) != len(code) {
 		return false
@@ -253,9 +253,8 @@ func matches(pattern, code string) bool {
 	return true
 }
 
-// covers reports whether every code that matches other also matches pattern. Two codes of
-// other decide it, as they differ at every x: pattern matches both only if it has an x at
-// each of these places.
+// covers reports whether every code that matches other also matches pattern. It tries two
+// codes that differ at every x of other: pattern matches both only if it has an x there too.
 func covers(pattern, other string) bool {
 	return matches(pattern, strings.ReplaceAll(other, "x", "0")) && matches(pattern, strings.ReplaceAll(other, "x", "1"))
 }

@@ -119,10 +119,10 @@ func (p *Poller) notFound(r *ledger.Record, f Finding) retrypolicy.Action {
 		r.Status = payment.Queued
 		return retrypolicy.Retry
 	case absent:
-		r.Reason = fmt.Sprintf("the outcome of the submit is unknown (%s), and the gateway had no such payment in %d lookups over %s",
+		r.Reason = fmt.Sprintf("the outcome of the submit is unknown (%s), and the gateway knew no such payment in %d lookups over %s",
 			r.UnknownCode, r.NotFound, age.Round(time.Second))
 	case exhausted:
-		r.Reason = fmt.Sprintf("the outcome of the submit is still unknown (%s) after %d lookups over %s",
+		r.Reason = fmt.Sprintf("the outcome of the submit is unknown (%s), and %d lookups over %s did not settle it",
 			r.UnknownCode, r.Lookups, age.Round(time.Second))
 	default:
 		r.Due = ledger.In(delay)
