@@ -151,11 +151,15 @@ func (s Subject) redaction(t *testing.T) {
 	check := func(name string, call func(context.Context, clients.Gateway) clients.Answer, status int, body string, repeated func(http.Header) string, mayContain bool) {
 		t.Helper()
 		var text string
+		called := false
 		script = func(r Received) Reply {
-			text = repeated(r.Header)
+			called, text = true, repeated(r.Header)
 			return JSON(status, strings.Replace(body, "%q", `"What is \u200b`+quote(text)+`?"`, 1))
 		}
 		answer := call(t.Context(), g)
+		if !called {
+			t.Fatalf("%s: no request: %v", name, answer.Err)
+		}
 		if text == "" { // the client does not send this header
 			return
 		}
