@@ -62,7 +62,7 @@ func TestBatchStaysHiddenDuringLookup(t *testing.T) {
 		if err != nil || result != ledger.Claimed {
 			t.Fatal(result, err)
 		}
-		r.Unknown(retrypolicy.CodeUnknown)
+		r.MarkUnknown(retrypolicy.CodeUnknown)
 		r.Due = ledger.In(0)
 		if err := book.Save(t.Context(), r); err != nil {
 			t.Fatal(err)

@@ -179,7 +179,7 @@ func (p *Poller) pollOpen(ctx context.Context, g payment.Gateway) error {
 func (p *Poller) gather(ctx context.Context, g payment.Gateway, batch *ledger.Batch) ([]*ledger.Record, error) {
 	wanted := batch.Records
 	if p.Askers[g].Shared() && len(wanted) > 0 {
-		unknown, err := p.Ledger.Unknown(ctx, batch)
+		unknown, err := p.Ledger.UnknownOutcomes(ctx, batch)
 		if err != nil {
 			return nil, err
 		}
