@@ -35,7 +35,7 @@ func newPollEnv(t testenv.TB) pollEnv {
 	t.Helper()
 	e := testenv.New(t, redistest.Mini(t))
 	e.Poller.FullScan = fullScan
-	e.Sim.AddStrangers(others, 24*time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
+	e.Sim.AddOtherTransactions(others, 24*time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
 	return pollEnv{e}
 }
 
