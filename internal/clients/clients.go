@@ -91,7 +91,7 @@ func (r *Receipt) Apply(p *payment.Payment) (contradiction string) {
 	if contradiction != "" {
 		told = payment.NeedsReview
 	}
-	p.Status, p.Reason = payment.Next(p.Status, told), contradiction
+	p.Status, p.Reason = payment.NextStatus(p.Status, told), contradiction
 	if r.ofAnother(p) {
 		return contradiction
 	}

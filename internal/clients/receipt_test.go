@@ -103,10 +103,10 @@ func TestApply(t *testing.T) {
 // payment that is looked up can go there, or stays on purpose.
 func TestEveryAnswerLeadsSomewhere(t *testing.T) {
 	for _, told := range slices.Concat(amdigipay.Meanings(), paydia.Meanings()) {
-		if !slices.Contains(payment.Meanings(), told) {
+		if !slices.Contains(payment.GatewayStatuses(), told) {
 			t.Errorf("a client can name %s, which payment.Meanings does not list", told)
 		}
-		for _, from := range payment.LookedUp() {
+		for _, from := range payment.LookupStatuses() {
 			p := ordered(from, "6")
 			receipt := clients.Receipt{Status: told, GatewayStatus: "x"}
 			why := receipt.Apply(&p)

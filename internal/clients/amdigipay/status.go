@@ -27,7 +27,7 @@ var defaultStatusMap = func() StatusMap {
 }()
 
 // Meanings lists what a status map can name.
-func Meanings() []payment.Status { return payment.Meanings() }
+func Meanings() []payment.Status { return payment.GatewayStatuses() }
 
 // ParseStatusMap reads pairs of a status id and a status, such as
 // "2=on_processing,3=paid".
