@@ -1,7 +1,7 @@
 // Package admission decides whether a request may be made to a gateway now. A Controller
 // checks, in this order: the gateway's last Retry-After, a circuit breaker, for submits the
 // pause of package refusals, and a rate limit that all workers share. A caller that is denied
-// has sent and claimed nothing, spends no attempt, and is told how long to wait.
+// has sent and claimed nothing, spends no attempt, and gets the time to wait.
 package admission
 
 import (

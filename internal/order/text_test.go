@@ -128,7 +128,7 @@ func TestTexts(t *testing.T) {
 		{"non-joiner in a Latin word", "Si\u200cti", false},
 		{"joiner at the beginning", "\u200dSiti", false},
 		{"two joiners", "ශ්\u200d\u200dරී", false},
-		{"joiner behind the last emoji", "😀\u200d", false},
+		{"joiner after the last emoji", "😀\u200d", false},
 		{"selector on a letter", "S\ufe0fiti", false},
 		{"ideographic selector", "葛\U000e0100", false},
 		{"tag flag", "🏴\U000e0067\U000e007f", false},

@@ -112,7 +112,7 @@ func TestEveryAnswer(t *testing.T) {
 func checkNextAt(t *testing.T, r *testenv.Env, record *ledger.Record, next submit.Next) {
 	t.Helper()
 	wait := record.NextAt.Sub(r.Now())
-	ok := false
+	var ok bool
 	switch record.Status {
 	case payment.Queued:
 		ok = (wait - next.In).Abs() <= time.Millisecond // Redis has milliseconds
