@@ -290,7 +290,7 @@ func (s *Submitter) apply(gateway clients.Gateway, r *ledger.Record, answer clie
 		return Next{}
 	default: // Verify: the outcome is unknown
 		first, _ := s.Policy.LookupSchedule(r.Gateway, answer.Code, 0, 0)
-		r.Unknown(answer.Code)
+		r.MarkUnknown(answer.Code)
 		r.Due = ledger.In(first)
 		return Next{}
 	}
@@ -321,7 +321,7 @@ func (s *Submitter) ExpireClaim(ctx context.Context, key payment.Key) error {
 	attempt := r.Attempts[len(r.Attempts)-1]
 	attempt.Code, attempt.Action = retrypolicy.CodeUnknown, string(retrypolicy.Verify)
 	attempt.DurationMS = s.Times.Lease.Milliseconds()
-	r.Unknown(attempt.Code)
+	r.MarkUnknown(attempt.Code)
 	r.Due = ledger.In(0) // the request ended before the claim did, see Times: look it up now
 	r.FinishAttempt(attempt)
 	switch err := s.Ledger.SaveIfExpired(ctx, r); {
