@@ -89,7 +89,7 @@ const LoginPause = 5 * time.Second
 func (s *Submitter) Submit(ctx context.Context, key payment.Key) (Next, error) {
 	gateway, ok := s.Gateways[key.Gateway]
 	if !ok {
-		return Next{}, fmt.Errorf("submit: %s: gateway is not configured", key)
+		return Next{}, fmt.Errorf("submit: %s: gateway is off", key)
 	}
 	permit, err := s.Admission[key.Gateway].Allow(ctx, gateway)
 	if err != nil {
