@@ -181,16 +181,16 @@ func TestConclusiveAbsence(t *testing.T) {
 		{"a count below the rows", 25, func(r *testenv.Env) { spell(r, "", "total_found", `1`) }, false},
 		{"too few pages", 25, func(r *testenv.Env) { spell(r, "", "total_page", `1`) }, false},
 		{"total_page is no number", 25, func(r *testenv.Env) { spell(r, "", "total_page", `"?"`) }, true}, // read until an empty page
-		{"a malformed amount", 25, func(r *testenv.Env) { spell(r, "STRANGER-9", "transaction_total", `"Rp 1"`) }, false},
-		{"a malformed status", 25, func(r *testenv.Env) { spell(r, "STRANGER-9", "status_id", `{}`) }, false},
-		{"a malformed id", 25, func(r *testenv.Env) { spell(r, "STRANGER-9", "id", `false`) }, false},
-		{"a malformed transaction_id", 25, func(r *testenv.Env) { spell(r, "STRANGER-9", "transaction_id", `1e3`) }, false},
-		{"no transaction_id", 25, func(r *testenv.Env) { spell(r, "STRANGER-9", "transaction_id", `null`) }, false},
-		{"a number of another payment", 25, func(r *testenv.Env) { spell(r, "STRANGER-9", "transaction_id", `124`) }, true},
-		{"a number that may be ours", 25, func(r *testenv.Env) { spell(r, "STRANGER-9", "transaction_id", `123`) }, false},
+		{"a malformed amount", 25, func(r *testenv.Env) { spell(r, "OTHER-9", "transaction_total", `"Rp 1"`) }, false},
+		{"a malformed status", 25, func(r *testenv.Env) { spell(r, "OTHER-9", "status_id", `{}`) }, false},
+		{"a malformed id", 25, func(r *testenv.Env) { spell(r, "OTHER-9", "id", `false`) }, false},
+		{"a malformed transaction_id", 25, func(r *testenv.Env) { spell(r, "OTHER-9", "transaction_id", `1e3`) }, false},
+		{"no transaction_id", 25, func(r *testenv.Env) { spell(r, "OTHER-9", "transaction_id", `null`) }, false},
+		{"a number of another payment", 25, func(r *testenv.Env) { spell(r, "OTHER-9", "transaction_id", `124`) }, true},
+		{"a number that may be ours", 25, func(r *testenv.Env) { spell(r, "OTHER-9", "transaction_id", `123`) }, false},
 		{"its own row, malformed", 25, func(r *testenv.Env) {
-			spell(r, "STRANGER-9", "transaction_id", `"0123"`)
-			spell(r, "STRANGER-9", "status_id", `{}`)
+			spell(r, "OTHER-9", "transaction_id", `"0123"`)
+			spell(r, "OTHER-9", "status_id", `{}`)
 		}, false},
 		{"new rows after every request", 25, func(r *testenv.Env) { r.Sim.SetListMotion(gatewaysim.ListMotion{NewRows: 1}) }, false},
 	} {
@@ -198,7 +198,7 @@ func TestConclusiveAbsence(t *testing.T) {
 			t.Parallel()
 			r := testenv.New(t, redistest.Mini(t), func(c *gatewaysim.Config) { c.AM.MaxLimit = 10 })
 			if row.rows > 0 {
-				r.Sim.AddStrangers(row.rows, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
+				r.Sim.AddOtherTransactions(row.rows, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
 			}
 			row.edit(r)
 			f := ask(t, r, unknown("0123"))[0]
@@ -218,7 +218,7 @@ func TestRowsAddedDuringScan(t *testing.T) {
 	for _, order := range []gatewaysim.ListOrder{gatewaysim.OrderDesc, gatewaysim.OrderAsc, gatewaysim.OrderScrambled} {
 		t.Run(string(order), func(t *testing.T) {
 			r := testenv.New(t, redistest.Mini(t), func(c *gatewaysim.Config) { c.AM.ListOrder = order; c.AM.MaxLimit = 10 })
-			r.Sim.AddStrangers(25, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
+			r.Sim.AddOtherTransactions(25, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
 			r.Sim.SetListMotion(gatewaysim.ListMotion{NewRows: 3, Requests: 2})
 			f := ask(t, r, unknown("0123"))[0]
 			if !f.Conclusive || !f.Answer.Absent {
@@ -238,14 +238,14 @@ func TestDuplicateRows(t *testing.T) {
 		other.Submitter.Gateways[payment.AMDigiPay] = r.AM
 		other.Create(testenv.AMOrder("INV/1"))
 		other.Submit(inv)
-		r.Sim.AddStrangers(5, time.Duration(i), gatewaysim.Customer{Behaviour: gatewaysim.Pays})
+		r.Sim.AddOtherTransactions(5, time.Duration(i), gatewaysim.Customer{Behaviour: gatewaysim.Pays})
 	}
 	for _, status := range []payment.Status{payment.Verifying, payment.NeedsReview} {
 		record := unknown("INV/1")
 		record.Status = status
 		missing := unknown("INV/2") // so that the scan goes on
 		if status == payment.NeedsReview {
-			missing = unknown("STRANGER-1")
+			missing = unknown("OTHER-1")
 		}
 		f := ask(t, r, record, missing)[0]
 		if f.Duplicate == "" || f.Answer.Receipt == nil || f.Answer.Receipt.Reference != "" {
@@ -253,11 +253,11 @@ func TestDuplicateRows(t *testing.T) {
 		}
 	}
 	// A row with a malformed id is not a second payment.
-	r.Sim.AddStrangers(1, 0, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
+	r.Sim.AddOtherTransactions(1, 0, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
 	for i, value := range []string{`"INV/3"`, `"INV/3"`} {
-		spell(r, fmt.Sprintf("STRANGER-%d", 2+i), "transaction_id", value)
+		spell(r, fmt.Sprintf("OTHER-%d", 2+i), "transaction_id", value)
 	}
-	r.Sim.Spell(gatewaysim.Spelling{Gateway: gatewaysim.AM, Reference: "STRANGER-2", Fields: map[string]jsontext.Value{
+	r.Sim.Spell(gatewaysim.Spelling{Gateway: gatewaysim.AM, Reference: "OTHER-2", Fields: map[string]jsontext.Value{
 		"transaction_id": jsontext.Value(`"INV/3"`), "id": jsontext.Value(`{}`),
 	}})
 	if f := ask(t, r, unknown("INV/3"), unknown("INV/4"))[0]; f.Duplicate != "" || f.Answer.Receipt == nil {

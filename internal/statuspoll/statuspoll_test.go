@@ -120,7 +120,7 @@ func TestAbsenceNeedsLookupsAndTime(t *testing.T) {
 	for _, key := range []payment.Key{inv, ord} {
 		t.Run(string(key.Gateway), func(t *testing.T) {
 			r := testenv.New(t, redistest.Mini(t))
-			r.Sim.AddStrangers(3, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays}) // absence from an empty list is not conclusive
+			r.Sim.AddOtherTransactions(3, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays}) // absence from an empty list is not conclusive
 			r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostBefore, Reference: key.TransactionID, Count: 1})
 			r.Create(testenv.AMOrder("INV/1"), testenv.PaydiaOrder("ORD-1"))
 			r.Submit(key)
@@ -153,7 +153,7 @@ func TestLateCommitIsFound(t *testing.T) {
 	for _, key := range []payment.Key{inv, ord} {
 		t.Run(string(key.Gateway), func(t *testing.T) {
 			r := testenv.New(t, redistest.Mini(t))
-			r.Sim.AddStrangers(3, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays}) // absence from an empty list is not conclusive
+			r.Sim.AddOtherTransactions(3, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays}) // absence from an empty list is not conclusive
 			r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLateLost, Reference: key.TransactionID, Count: 1, Delay: time.Hour})
 			r.Sim.SetCustomer(gatewaysim.AM, "INV/1", gatewaysim.Customer{Behaviour: gatewaysim.Pays})
 			r.Create(testenv.AMOrder("INV/1"), testenv.PaydiaOrder("ORD-1"))
@@ -471,7 +471,7 @@ func pageLimit(n int) func(*gatewaysim.Config) {
 func TestOneScanForAllPayments(t *testing.T) {
 	t.Parallel()
 	r := testenv.New(t, redistest.Mini(t), pageLimit(25))
-	r.Sim.AddStrangers(125, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
+	r.Sim.AddOtherTransactions(125, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
 	all, orders := keys(50)
 	for i := range 5 {
 		r.Sim.SetCustomer(gatewaysim.AM, all[i*10].TransactionID, gatewaysim.Customer{Behaviour: gatewaysim.Pays, After: 45 * time.Second})
@@ -516,7 +516,7 @@ func TestOldPaymentIsAskedByDetail(t *testing.T) {
 			r.Sim.SetCustomer(gatewaysim.AM, "INV/1", gatewaysim.Customer{Behaviour: gatewaysim.Pays, After: 10 * time.Second})
 			r.Create(testenv.AMOrder("INV/1"))
 			r.Submit(inv)
-			r.Sim.AddStrangers(300, time.Second, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
+			r.Sim.AddOtherTransactions(300, time.Second, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
 			if !c.detail {
 				r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultHTMLBefore, Operation: gatewaysim.AMDetail, Status: 404})
 			}
@@ -538,7 +538,7 @@ func TestOldPaymentIsAskedByDetail(t *testing.T) {
 func TestOneScanAfterOutage(t *testing.T) {
 	t.Parallel()
 	r := testenv.New(t, redistest.Mini(t), pageLimit(10))
-	r.Sim.AddStrangers(30, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
+	r.Sim.AddOtherTransactions(30, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
 	all, orders := keys(10)
 	for i, key := range all {
 		fault := gatewaysim.FaultLostAfter
@@ -582,7 +582,7 @@ func TestOnlyConfirmingLookupIsFullScan(t *testing.T) {
 	} {
 		t.Run(string(c.order), func(t *testing.T) {
 			r := testenv.New(t, redistest.Mini(t), pageLimit(10), func(cfg *gatewaysim.Config) { cfg.AM.ListOrder = c.order })
-			r.Sim.AddStrangers(300, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
+			r.Sim.AddOtherTransactions(300, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
 			r.Create(testenv.AMOrder("INV/0"), testenv.AMOrder("INV/1"))
 			r.Submit(payment.Key{Gateway: payment.AMDigiPay, TransactionID: "INV/0"})
 			r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostBefore, Operation: gatewaysim.AMCreate})
@@ -620,7 +620,7 @@ func TestShortcutIsNotConclusive(t *testing.T) {
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostAfter, Operation: gatewaysim.AMCreate})
 	r.Create(testenv.AMOrder("INV/1"))
 	r.Submit(inv)
-	r.Sim.AddStrangers(300, time.Second, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
+	r.Sim.AddOtherTransactions(300, time.Second, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
 	for range 10 {
 		r.Advance(time.Minute)
 		r.Poll(payment.AMDigiPay)
@@ -638,7 +638,7 @@ func TestShortcutIsNotConclusive(t *testing.T) {
 func TestRequestsPerPoll(t *testing.T) {
 	t.Parallel()
 	r := testenv.New(t, redistest.Mini(t), pageLimit(10))
-	r.Sim.AddStrangers(2000, 24*time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
+	r.Sim.AddOtherTransactions(2000, 24*time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
 	all, orders := keys(20)
 	for i := range 5 {
 		r.Sim.SetCustomer(gatewaysim.AM, all[i*4].TransactionID, gatewaysim.Customer{Behaviour: gatewaysim.Pays, After: 45 * time.Second})
@@ -689,7 +689,7 @@ func TestOpenRowsOfOthers(t *testing.T) {
 	r.Sim.SetCustomer(gatewaysim.AM, "INV/1", gatewaysim.Customer{Behaviour: gatewaysim.Pays, After: 45 * time.Second})
 	r.Create(testenv.AMOrder("INV/1"))
 	r.Submit(inv)
-	r.Sim.AddStrangers(2000, 0, gatewaysim.Customer{Behaviour: gatewaysim.NeverPays})
+	r.Sim.AddOtherTransactions(2000, 0, gatewaysim.Customer{Behaviour: gatewaysim.NeverPays})
 	for _, want := range []payment.Status{payment.OnProcessing, payment.Paid} {
 		before := len(r.Sim.Journal())
 		r.Advance(30 * time.Second)
@@ -708,7 +708,7 @@ func TestListChangesDuringScan(t *testing.T) {
 		t.Run(string(order), func(t *testing.T) {
 			t.Parallel()
 			r := testenv.New(t, redistest.Mini(t), func(c *gatewaysim.Config) { c.AM.ListOrder = order; c.AM.MaxLimit = 10 })
-			r.Sim.AddStrangers(80, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.NeverPays})
+			r.Sim.AddOtherTransactions(80, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.NeverPays})
 			r.Sim.SetListMotion(gatewaysim.ListMotion{NewRows: 7, PaidRows: 5})
 			all, orders := keys(20)
 			for i, key := range all {
