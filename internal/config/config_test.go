@@ -390,7 +390,7 @@ func TestTimeoutChain(t *testing.T) {
 		w := Worker{GatewayTimeout: gateway}
 		for _, wait := range []time.Duration{time.Millisecond, time.Second, 2500 * time.Millisecond} {
 			// interface.md: wait timeout + gateway timeout + margin < lease.
-			send, lease, task := w.SendBudget(wait), w.ClaimLease(wait), w.TaskNeeds(wait)
+			send, lease, task := w.SendBudget(wait), w.ClaimLease(wait), w.LongestSubmit(wait)
 			if send <= wait || lease <= send+gateway || task <= gateway+lease {
 				t.Errorf("gateway %s, wait %s: send within %s, lease %s, task %s", gateway, wait, send, lease, task)
 			}

@@ -319,9 +319,9 @@ func (w *Worker) ClaimLease(longestWait time.Duration) time.Duration {
 	return w.SendBudget(longestWait) + w.GatewayTimeout + leaseMargin
 }
 
-// TaskNeeds is how long a submit's task may take: to log in, to claim twice, and to use
+// LongestSubmit is how long a submit's task may take: to log in, to claim twice, and to use
 // up the claim. It must be less than what asynq gives a task.
-func (w *Worker) TaskNeeds(longestWait time.Duration) time.Duration {
+func (w *Worker) LongestSubmit(longestWait time.Duration) time.Duration {
 	return w.GatewayTimeout + w.SendBudget(longestWait) + w.ClaimLease(longestWait)
 }
 
