@@ -11,8 +11,8 @@ import (
 	"terbayar/internal/payment"
 )
 
-// TestStatusTable: it fits any terminal, what is copied from it is whole, and nothing that
-// a stranger wrote acts.
+// TestStatusTable: the table is at most 80 columns wide except for values that are to be
+// copied, and escape sequences in foreign text are escaped.
 func TestStatusTable(t *testing.T) {
 	at := time.Date(2026, 5, 21, 3, 0, 0, 0, time.UTC)
 	qr := "00020101021226" + strings.Repeat("5", 200)

@@ -34,7 +34,7 @@ func TestMainJob(t *testing.T) {
 	for _, p := range payments[:30] { // every kind at both gateways
 		s.checkStatus(p)
 	}
-	if log := first.stderr.String(); !strings.Contains(log, `"msg":"attempt"`) {
+	if log := first.stderr.String(); !strings.Contains(log, `"msg":"submit accepted"`) {
 		t.Error("the log tells of no attempt")
 	}
 	s.noSecrets()
@@ -312,7 +312,7 @@ func TestRollingUpdate(t *testing.T) {
 		s.worker()
 		s.eventually("many requests are under way", 20*time.Second, func() bool { return s.gateway.underWay() >= 20 })
 		s.stop(w)
-		if ended := strings.Count(w.stderr.String(), `"msg":"attempt"`); ended == 0 {
+		if ended := strings.Count(w.stderr.String(), `"msg":"submit accepted"`); ended == 0 {
 			t.Error("the worker that ended has sent nothing")
 		}
 	}

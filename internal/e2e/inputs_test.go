@@ -317,7 +317,7 @@ func TestInterrupted(t *testing.T) {
 	s.eventually("four answers", 10*time.Second, func() bool { return strings.Count(p.stdout.String(), "\n") == 4 })
 	s.signal(p, os.Interrupt)
 	if code := s.exit(p, 10*time.Second); code != 1 ||
-		!strings.Contains(p.stderr.String(), "interrupted: 4 answered (4 enqueued), nothing taken from line 5 on") {
+		!strings.Contains(p.stderr.String(), "interrupted: 4 answered (4 enqueued), nothing submitted from line 5 on") {
 		t.Errorf("exit %d: %s", code, p.stderr.String())
 	}
 	s.create(all[:4], "duplicate")

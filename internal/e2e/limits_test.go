@@ -42,7 +42,7 @@ func TestLimits(t *testing.T) {
 			Level, Msg, Status, Reason string
 			ID                         string `json:"transaction_id"`
 		}
-		if json.Unmarshal([]byte(line), &e) == nil && e.Level == "ERROR" && e.Msg == "attempt" && e.Status == "needs_review" {
+		if json.Unmarshal([]byte(line), &e) == nil && e.Level == "ERROR" && (e.Msg == "submit needs review" || e.Msg == "lookup needs review") && e.Status == "needs_review" {
 			logged[e.ID] = e.Reason
 		}
 	}
