@@ -18,8 +18,8 @@ const keySample = 50
 // findUndecryptable tries PAYLOAD_KEYS on customer tokens in Redis that are still needed
 // to send or look up a payment. The problem names the missing keys; it is empty when every
 // token can be decrypted. The error is Redis'.
-func findUndecryptable(ctx context.Context, book *ledger.Ledger, cipher *secret.Cipher) (problem string, err error) {
-	tokens, err := book.EncryptedTokens(ctx, payment.Paydia, keySample)
+func findUndecryptable(ctx context.Context, payments *ledger.Ledger, cipher *secret.Cipher) (problem string, err error) {
+	tokens, err := payments.EncryptedTokens(ctx, payment.Paydia, keySample)
 	if err != nil {
 		return "", err
 	}
