@@ -29,7 +29,8 @@ func TestNextAttempt(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
-				l, clock := withOne(t, client)
+				t.Parallel()
+				l, clock := newLedgerWithPayment(t, client)
 				r := claim(t, l, ledger.Claimed)
 				r.NotBefore = c.notBefore
 				if c.status.Final() {
@@ -39,7 +40,7 @@ func TestNextAttempt(t *testing.T) {
 					}
 					return
 				}
-				move(t, l, r, c.status, c.due)
+				save(t, l, r, c.status, c.due)
 				saved, err := l.Read(t.Context(), inv1)
 				if err != nil {
 					t.Fatal(err)

@@ -64,7 +64,7 @@ type Worker struct {
 	log       *slog.Logger
 	redis     redis.UniversalClient
 	writes    *durable.Writer
-	health    *redishealth.Watch
+	health    *redishealth.Monitor
 	cipher    *secret.Cipher
 	ledger    *ledger.Ledger
 	metrics   *telemetry.Metrics
