@@ -33,7 +33,7 @@ const finishTimeout = 10 * time.Second
 var errInterrupted = errors.New("interrupted")
 
 func (c *createCmd) run(ctx context.Context, all *cli, client redis.UniversalClient, in io.Reader, out, notes io.Writer) error {
-	cipher, err := all.Payload.Sealer()
+	cipher, err := all.Payload.Cipher()
 	if err != nil {
 		return err
 	}

@@ -374,7 +374,7 @@ func TestPayloadKeys(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if cipher, err := got.Payload.Sealer(); err != nil || cipher.CanEncrypt() != want {
+		if cipher, err := got.Payload.Cipher(); err != nil || cipher.CanEncrypt() != want {
 			t.Errorf("%v: %v", env, err)
 		}
 	}

@@ -401,12 +401,12 @@ type Payload struct {
 
 // Validate is called by kong.
 func (p *Payload) Validate() error {
-	_, err := p.Sealer()
+	_, err := p.Cipher()
 	return err
 }
 
-// Sealer returns a cipher with the keys. Without keys it cannot encrypt.
-func (p *Payload) Sealer() (*secret.Cipher, error) {
+// Cipher returns a cipher with the keys. Without keys it cannot encrypt.
+func (p *Payload) Cipher() (*secret.Cipher, error) {
 	keys, variable, err := valueOrFile("PAYLOAD_KEYS", p.Keys, p.KeysFile)
 	if err != nil {
 		return nil, err

@@ -104,7 +104,7 @@ func (r *report) policy(cfg Config) {
 
 func (r *report) payloadKeys(cfg Config) {
 	const what = "payload keys"
-	cipher, err := cfg.Payload.Sealer()
+	cipher, err := cfg.Payload.Cipher()
 	switch {
 	case err != nil:
 		r.wrong(what, err)
@@ -152,7 +152,7 @@ func (r *report) redis(ctx context.Context, client redis.UniversalClient) (usabl
 // a line only when a key is missing.
 func (r *report) customerTokens(ctx context.Context, cfg Config, client redis.UniversalClient) {
 	const what = "payload keys"
-	cipher, err := cfg.Payload.Sealer()
+	cipher, err := cfg.Payload.Cipher()
 	if err != nil || !cfg.Paydia.Enabled() {
 		return // payloadKeys has reported the error
 	}

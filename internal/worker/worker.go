@@ -85,7 +85,7 @@ func New(cfg Config, client redis.UniversalClient, writes *durable.Writer, log *
 	if err != nil {
 		return nil, err
 	}
-	cipher, err := cfg.Payload.Sealer()
+	cipher, err := cfg.Payload.Cipher()
 	if err != nil {
 		return nil, err
 	}
