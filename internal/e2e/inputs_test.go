@@ -192,7 +192,7 @@ func TestWrongUse(t *testing.T) {
 		{"Redis wants a password", enqueue("create"), "REDIS_URL=" + locked.URL(), 2, "REDIS_URL: redis refuses the login"},
 		{"Redis wants another password", enqueue("status", "paydia", "X"), "REDIS_URL=redis://:hunter2@" + locked.Addr + "/0", 2, "REDIS_URL: redis refuses the login"},
 		{"EVENTS_STREAM", enqueue("events", "--events-stream="), "", 2, "EVENTS_STREAM"},
-		{"Redis is not there: create", enqueue("create"), "REDIS_URL=" + nowhere, 3, "line 1, 0 taken"},
+		{"Redis is not there: create", enqueue("create"), "REDIS_URL=" + nowhere, 3, "line 1, 0 accepted"},
 		{"Redis is not there: status", enqueue("status", "paydia", "X"), "REDIS_URL=" + nowhere, 3, "redis"},
 		{"Redis is not there: events", enqueue("events"), "REDIS_URL=" + nowhere, 3, "redis"},
 
@@ -289,7 +289,7 @@ func TestRedisGoesAwayUnderEnqueue(t *testing.T) {
 	if err := p.stdin.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if code := s.exit(p, 30*time.Second); code != 3 || !strings.Contains(p.stderr.String(), "line 6, 5 taken") {
+	if code := s.exit(p, 30*time.Second); code != 3 || !strings.Contains(p.stderr.String(), "line 6, 5 accepted") {
 		t.Errorf("exit %d: %s", code, p.stderr.String())
 	}
 	s.server.Start(t)

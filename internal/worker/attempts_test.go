@@ -89,14 +89,23 @@ func TestAttributes(t *testing.T) {
 		want   string
 	}{
 		{
-			final, payment.Attempt{Kind: payment.KindLookup, Code: "http:200", HTTPStatus: 200, Action: "accept", DurationMS: 12},
-			nil, "gateway transaction_id kind code action status duration_ms http_status",
+			final,
+			payment.Attempt{Kind: payment.KindLookup, Code: "http:200", HTTPStatus: 200, Action: "accept", DurationMS: 12},
+			nil,
+			"gateway transaction_id kind code action status duration_ms http_status",
 		},
 		{
-			queued, payment.Attempt{Kind: payment.KindSubmit, Code: "5006301", HTTPStatus: 500, Action: "retry", Message: "busy", ExternalID: "7"},
-			errors.New("HTML"), "gateway transaction_id kind code action status duration_ms http_status external_id message reason detail next",
+			queued,
+			payment.Attempt{Kind: payment.KindSubmit, Code: "5006301", HTTPStatus: 500, Action: "retry", Message: "busy", ExternalID: "7"},
+			errors.New("HTML"),
+			"gateway transaction_id kind code action status duration_ms http_status external_id message reason detail next",
 		},
-		{queued, payment.Attempt{Kind: payment.KindSubmit, Code: "net:unsent", Action: "retry"}, nil, "gateway transaction_id kind code action status duration_ms reason next"},
+		{
+			queued,
+			payment.Attempt{Kind: payment.KindSubmit, Code: "net:unsent", Action: "retry"},
+			nil,
+			"gateway transaction_id kind code action status duration_ms reason next",
+		},
 	} {
 		var out strings.Builder
 		slog.New(slog.NewJSONHandler(&out, nil)).Info("m", attemptAttrs(c.r, c.a, c.detail, now)...)
