@@ -183,10 +183,10 @@ func (t *tally) add(a intake.Answer) {
 	if errors.Is(a.Cause, intake.ErrUnreachable) && t.unreachable == nil {
 		t.unreachable, t.failedLine = a.Cause, a.Line
 	}
-	if a.Taskless != nil {
+	if a.EnqueueErr != nil {
 		t.taskless++
 		if t.tasklessWhy == nil || errors.Is(t.tasklessWhy, context.Canceled) {
-			t.tasklessWhy = a.Taskless
+			t.tasklessWhy = a.EnqueueErr
 		}
 	}
 }
