@@ -67,7 +67,7 @@ func TestLines(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("want -, got +\n%s", diff)
 	}
-	for _, status := range payment.Meanings() { // what a gateway can report of a payment
+	for _, status := range payment.GatewayStatuses() { // what a gateway can report of a payment
 		if _, ok := foundLines[status]; !ok {
 			t.Errorf("a lookup that finds %s has no log line", status)
 		}
