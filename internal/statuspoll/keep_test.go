@@ -62,7 +62,7 @@ func TestKeptWhileAskedAbout(t *testing.T) {
 		if err != nil || verdict != ledger.Claimed {
 			t.Fatal(verdict, err)
 		}
-		r.Unknown(retrypolicy.CodeUnknown)
+		r.MarkUnknown(retrypolicy.CodeUnknown)
 		r.Due = ledger.In(0)
 		if err := book.Save(t.Context(), r); err != nil {
 			t.Fatal(err)

@@ -181,7 +181,7 @@ type question struct {
 func (p *Poller) gather(ctx context.Context, g payment.Gateway, taken *ledger.Batch) (question, error) {
 	q := question{taken: taken, due: taken.Records, wanted: taken.Records}
 	if p.Askers[g].Together() && len(q.due) > 0 {
-		unknown, err := p.Ledger.Unknown(ctx, taken)
+		unknown, err := p.Ledger.UnknownOutcomes(ctx, taken)
 		if err != nil {
 			return question{}, err
 		}
