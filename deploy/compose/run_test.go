@@ -220,8 +220,11 @@ func get(url string, into any) error {
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
-	if err != nil || response.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s %v: %.500s", url, response.Status, err, body)
+	if err != nil {
+		return err
+	}
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s: %.500s", url, response.Status, body)
 	}
 	if into == nil {
 		return nil
