@@ -62,7 +62,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	if settings.History > 0 {
-		server.AddStrangers(settings.History, 24*time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
+		server.AddOtherTransactions(settings.History, 24*time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
 	}
 	server.SetListMotion(gatewaysim.ListMotion{NewRows: settings.ListNewRows, PaidRows: settings.ListPaidRows})
 	printSettings(out, server)

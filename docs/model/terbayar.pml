@@ -387,7 +387,7 @@ inline unsent(w) {
 	if
 	/* the claim again, with the same request id ... */
 	:: rec[p].status == queued || HOLDS(p, w, submitting) -> claim(w, p); p = 0; goto claimed
-	/* ... or [release] Ledger.Release: back to queued. The request id is never used again. */
+	/* ... or [release] Ledger.release: back to queued. The request id is never used again. */
 #ifdef ID_REUSED /* the release is slow: the worker claims again before it arrives */
 	:: released == NO_ONE -> released = w; p = 0; goto claimed
 #else
@@ -568,7 +568,7 @@ end:	do
 #endif
 		fi;
 		if
-		/* [expire] Submitter.Abandon: the claim has expired by this primary's clock. It is
+		/* [expire] Submitter.ExpireClaim: the claim has expired by this primary's clock. It is
 		 * unknown whether its request was sent. */
 		:: LEASE_EXPIRED(p) ->
 			printf("poller: [expire] on node %d\n", p);

@@ -85,7 +85,7 @@ func (s *Sim) routeAdmin() {
 		if err := c.Check(); err != nil {
 			return err
 		}
-		s.AddStrangers(c.Count, c.Span, c.Customer)
+		s.AddOtherTransactions(c.Count, c.Span, c.Customer)
 		return nil
 	}))
 	s.mux.HandleFunc("POST /admin/spelling", post(func(sp Spelling) error {

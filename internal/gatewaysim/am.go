@@ -119,10 +119,10 @@ func (s *Sim) SetListMotion(m ListMotion) {
 	s.listMotion = m
 }
 
-// AddStrangers adds n transactions to AM that no caller created. Their creation times are
+// AddOtherTransactions adds n transactions to AM that no caller created. Their creation times are
 // spread evenly over the span before now. Customer c pays them all: with Pays and a span of
 // a day they are history, with NeverPays they stay open.
-func (s *Sim) AddStrangers(n int, span time.Duration, c Customer) {
+func (s *Sim) AddOtherTransactions(n int, span time.Duration, c Customer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.now()
@@ -492,7 +492,7 @@ func (s *Sim) addOther(created time.Time, c Customer) {
 	s.insertAM(&amRow{
 		lifecycle: lifecycle{customer: c, created: created, visible: created, expires: created.Add(24 * time.Hour)},
 		method:    methodQRIS,
-		reference: fmt.Sprintf("STRANGER-%d", s.am.others),
+		reference: fmt.Sprintf("OTHER-%d", s.am.others),
 		amount:    amount,
 		expired:   created.Add(24 * time.Hour).In(jakarta).Format(time.DateTime),
 		name:      "testing", desc: "testing", number: "08567462363", payer: "testing",

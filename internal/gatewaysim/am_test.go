@@ -303,12 +303,12 @@ func TestAMDetail(t *testing.T) {
 func TestListMotion(t *testing.T) {
 	c := newCaller(t)
 	c.create("OURS", nil)
-	c.sim.AddStrangers(3, time.Hour, Customer{Behaviour: NeverPays})
+	c.sim.AddOtherTransactions(3, time.Hour, Customer{Behaviour: NeverPays})
 	c.sim.SetListMotion(ListMotion{NewRows: 2, PaidRows: 1})
-	if got := c.statuses("?limit=1"); got[0] != "STRANGER-3 2" {
+	if got := c.statuses("?limit=1"); got[0] != "OTHER-3 2" {
 		t.Error(got)
 	}
-	if got := c.statuses("?limit=2"); got[0] != "STRANGER-5 3" || got[1] != "STRANGER-4 2" {
+	if got := c.statuses("?limit=2"); got[0] != "OTHER-5 3" || got[1] != "OTHER-4 2" {
 		t.Error(got)
 	}
 	if n := c.list("").at("pagination.total_found"); n != 8.0 {
@@ -321,7 +321,7 @@ func TestListMotion(t *testing.T) {
 
 func TestAMLongHistory(t *testing.T) {
 	c := newCaller(t)
-	c.sim.AddStrangers(2000, 24*time.Hour, Customer{Behaviour: Pays})
+	c.sim.AddOtherTransactions(2000, 24*time.Hour, Customer{Behaviour: Pays})
 	c.create("OURS", nil)
 	if n := c.list("?status=3&limit=100").at("pagination.total_page"); n != 20.0 {
 		t.Errorf("%v pages of paid rows, want 20", n)

@@ -94,7 +94,7 @@ func (s *Sim) Requests(op Operation) int {
 }
 
 // Rows returns every payment that callers created at both gateways, without the other
-// transactions of AddStrangers. It includes payments that a late fault still hides.
+// transactions of AddOtherTransactions. It includes payments that a late fault still hides.
 func (s *Sim) Rows() []Row {
 	s.mu.Lock()
 	defer s.mu.Unlock()
