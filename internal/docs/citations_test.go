@@ -137,3 +137,33 @@ func TestTestsExist(t *testing.T) {
 		t.Errorf("%d tests found", found)
 	}
 }
+
+// TestIdentifiersExist: the identifiers of our packages that the documents name, such as
+// ledger.Claim, exist.
+func TestIdentifiersExist(t *testing.T) {
+	text := map[string]string{}
+	for _, name := range files(t, ".go") {
+		if dir := filepath.Dir(name); strings.HasPrefix(dir, "internal/") && !strings.HasSuffix(name, "_test.go") {
+			text[filepath.Base(dir)] += read(t, name)
+		}
+	}
+	identifier := regexp.MustCompile(`^([a-z]+)\.([A-Za-z]\w*)(?:\.([A-Za-z]\w*))?$`)
+	found := 0
+	for _, page := range files(t, ".md") {
+		for _, each := range code(fence.ReplaceAllString(read(t, page), "")) {
+			m := identifier.FindStringSubmatch(each)
+			if m == nil || text[m[1]] == "" || strings.HasPrefix(page, "CHANGELOG") || strings.HasPrefix(page, "deploy/") {
+				continue
+			}
+			found++
+			for _, name := range m[2:] {
+				if !regexp.MustCompile(`\b` + name + `\b`).MatchString(text[m[1]]) {
+					t.Errorf("%s: there is no %s", page, each)
+				}
+			}
+		}
+	}
+	if found < 10 {
+		t.Errorf("%d identifiers found", found)
+	}
+}
