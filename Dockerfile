@@ -1,8 +1,8 @@
-# The image, by whatever builds Dockerfiles. Without one: scripts/image.
+# The image. scripts/image builds it without a container engine.
 #
 #   docker build --build-arg COMMIT="$(git rev-parse --short HEAD)" -t terbayar:0.1.0 .
 #
-# The flags of go build are those of .ko.yaml, so that both make the same programs.
+# The flags of go build are those of .ko.yaml, so that both builds make the same programs.
 ARG BUILDER=docker.io/library/golang:1.26-bookworm
 
 FROM ${BUILDER} AS build

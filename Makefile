@@ -13,36 +13,36 @@ test: ## gofmt, vet and all tests with the race detector
 	scripts/test
 
 .PHONY: race
-race: ## The tests alone, with the race detector
+race: ## All tests with the race detector
 	go test -race ./...
 
 .PHONY: lint
-lint: ## golangci-lint, at its pinned version
+lint: ## golangci-lint, at the pinned version
 	scripts/lint
 
-.PHONY: walls
-walls: ## Check what the programs link
+.PHONY: imports
+imports: ## Check what the programs link
 	scripts/imports
 
 .PHONY: model
-model: ## The model of docs/model, checked by spin
+model: ## Check the model of docs/model with spin
 	scripts/model
 
 .PHONY: demo
-demo: ## All of it in one process, 14 payments to their end
+demo: ## Run everything in one process, with 14 payments
 	go run ./cmd/demo
 
 .PHONY: serve
-serve: ## The demo, staying up with its web pages
+serve: ## The demo; keeps running, with the web pages
 	go run ./cmd/demo --serve
 
 .PHONY: bench
-bench: ## What it costs beside bare asynq, and the benchmarks of single rooms
+bench: ## Compare with asynq alone; benchmarks of single packages
 	go run ./bench
 	go test -run '^$$' -bench . -benchmem ./...
 
 .PHONY: chaos
-chaos: ## Real workers, Redis and simulated gateways, killed at random and judged
+chaos: ## Kill real workers and Redis at random, then verify the payments
 	go run ./bench/chaos
 
 .PHONY: fuzz
@@ -57,15 +57,15 @@ build: ## Static binaries in bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags "-X terbayar/internal/version.commit=$$(git rev-parse --short HEAD)" -o bin/ $(PROGRAMS:%=./cmd/%)
 
 .PHONY: chart
-chart: ## Every check of the Helm chart
+chart: ## All checks of the Helm chart
 	scripts/chart
 
 .PHONY: image
-image: ## The image as an OCI layout in bin/image, without a container engine
+image: ## Build the image as an OCI layout in bin/image, without a container engine
 	scripts/image
 
 .PHONY: ci
-ci: ## What CI runs
+ci: ## Everything that CI runs
 	.ci/run
 
 .PHONY: clean

@@ -75,7 +75,7 @@ func newDesk() (*desk, func(), error) {
 	cfg := gatewaysim.DefaultConfig()
 	cfg.Customers = []gatewaysim.CustomerRule{{Customer: gatewaysim.Customer{Behaviour: gatewaysim.NeverPays}}}
 	d.sim = gatewaysim.New(cfg, d.clock)
-	d.sim.AddStrangers(strangers, 24*time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
+	d.sim.AddOtherTransactions(strangers, 24*time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
 	site := httptest.NewServer(d.sim.Handler())
 	stop := func() {
 		site.Close()

@@ -1,6 +1,6 @@
-// Command demo shows all of Terbayar in one process: an embedded Redis, both
-// gateways simulated, a worker, and payments of every kind, followed until each
-// has ended as it should.
+// Command demo runs all of Terbayar in one process: an embedded Redis, both simulated
+// gateways and a worker. It submits 14 payments, waits for their results, and prints what
+// happened to each.
 package main
 
 import (
@@ -9,11 +9,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
-	"net/http"
 	"os"
 	"os/signal"
-	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -26,7 +25,7 @@ import (
 	"terbayar/internal/gatewaysim"
 	"terbayar/internal/intake"
 	"terbayar/internal/ledger"
-	"terbayar/internal/payment"
+	"terbayar/internal/redisconn"
 	"terbayar/internal/secret"
 	"terbayar/internal/tasks"
 	"terbayar/internal/telemetry"
@@ -49,25 +48,18 @@ func main() {
 }
 
 type cli struct {
-	Serve   bool   `help:"Keep running afterwards, with the web pages up."`
-	Addr    string `help:"Where the web pages are." default:"127.0.0.1:8080"`
+	Serve   bool   `help:"Keep running afterwards, with the web pages."`
+	Addr    string `help:"Address of the web pages, with --serve." default:"127.0.0.1:8080"`
 	Verbose bool   `short:"v" help:"Show the worker's log."`
 }
 
-// deadline is how long all payments together may take.
+// deadline is the longest time that the demo waits for all payments.
 const deadline = 28 * time.Second
 
-func run(ctx context.Context, args []string, out, log io.Writer) error {
+func run(ctx context.Context, args []string, out, logOut io.Writer) error {
 	var c cli
-	if _, err := config.Parse("demo", "All of Terbayar in one process, on an embedded Redis and simulated gateways.", &c, args, out); err != nil {
+	if _, err := config.Parse("demo", "All of Terbayar in one process, with an embedded Redis and simulated gateways.", &c, args, out); err != nil {
 		return err
-	}
-	logger := slog.New(slog.DiscardHandler)
-	if c.Verbose {
-		var err error
-		if logger, err = telemetry.NewLogger(log, "info", "auto"); err != nil {
-			return err
-		}
 	}
 
 	embedded := miniredis.NewMiniRedis()
@@ -79,56 +71,68 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 	defer client.Close()
 
 	start := time.Now()
-	stories := Stories(start)
-	sim, simURL, privateKey, stopSim, err := simulate(stories)
+	scenarios := Scenarios(start)
+	gateways, err := simulate(scenarios)
 	if err != nil {
 		return err
 	}
-	defer stopSim()
-
-	dir, err := os.MkdirTemp("", "terbayar-demo-")
+	defer gateways.Close()
+	policyFile, err := writePolicy()
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
-	cfg, err := settings(simURL, privateKey, dir, c)
+	defer os.Remove(policyFile)
+	cfg, err := workerConfig(gateways, policyFile, c)
 	if err != nil {
 		return err
+	}
+	logger := slog.New(slog.DiscardHandler)
+	if c.Verbose {
+		if logger, err = telemetry.NewLogger(logOut, "info", "auto"); err != nil {
+			return err
+		}
+		logger.Info("the demo's Redis is embedded and keeps nothing: REDIS_DURABILITY is none")
 	}
 	writes := durable.New(durable.Options{Client: client, Mode: durable.None, Key: ledger.DurabilityKey, Now: time.Now, Log: logger})
-	house, err := worker.New(cfg, client, writes, logger)
+	warnings, err := redisconn.Check(ctx, client)
 	if err != nil {
 		return err
 	}
-	working, stopWorking := context.WithCancel(ctx)
+	// The worker's warnings about Redis are left out: the demo chose this Redis.
+	workerLog := slog.New(filter{logger.Handler(), append(warnings, writes.Warnings()...)})
+	w, err := worker.New(cfg, client, writes, workerLog)
+	if err != nil {
+		return err
+	}
+	workerCtx, stopWorker := context.WithCancel(ctx)
 	stopped := make(chan error, 1)
-	go func() { stopped <- house.Run(working) }()
+	go func() { stopped <- w.Run(workerCtx) }()
 	defer func() {
-		stopWorking()
-		_ = <-stopped // the story is told; how the house closed is not part of it
+		stopWorker()
+		_ = <-stopped // the results are printed: an error of the shutdown changes nothing
 	}()
 
-	fmt.Fprintf(out, "%d payments to two simulated gateways, on an embedded Redis\n", len(stories))
+	fmt.Fprintf(out, "Submitting %d payments to two simulated gateways, with an embedded Redis.\n\n", len(scenarios))
 	sealer, err := cfg.Payload.Sealer()
 	if err != nil {
 		return err
 	}
 	book := ledger.New(ledger.Options{Redis: client, Writes: writes, Stream: ledger.DefaultStream, Now: time.Now, Log: logger})
-	following, cancel := context.WithTimeout(ctx, deadline)
+	waiting, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
-	err = perform(following, book, sealer, tasks.NewEnqueuer(client, time.Now), stories)
+	err = submitAll(waiting, book, sealer, tasks.NewEnqueuer(client, time.Now), scenarios)
 	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
-	told, err := tell(ctx, out, book, events.NewStream(client, ledger.DefaultStream), stories)
+	expected, err := printResults(ctx, out, book, events.NewStream(client, ledger.DefaultStream), scenarios)
 	if err != nil {
 		return err
 	}
-	summary := sim.Summary()
-	fmt.Fprintf(out, "\n%d of %d payments ended as they should, in %s. The gateways saw %d doubles and %d malformed requests.\n",
-		told, len(stories), time.Since(start).Round(100*time.Millisecond), len(summary.Doubles), summary.Violations)
+	summary := gateways.Summary()
+	fmt.Fprintf(out, "\n%d of %d payments ended as expected, in %s. The gateways received %d duplicate charges and %d malformed requests.\n",
+		expected, len(scenarios), time.Since(start).Round(100*time.Millisecond), len(summary.Duplicates), summary.Violations)
 	if c.Serve {
-		fmt.Fprintf(out, "\nhttp://%[1]s/monitoring/  http://%[1]s/metrics  (end with Ctrl-C)\n", house.Addr())
+		printServed(out, w.Addr().String(), gateways.URL, embedded.Addr(), cfg.Payload.Keys)
 		select {
 		case <-ctx.Done():
 		case err := <-stopped:
@@ -136,42 +140,66 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 			return err
 		}
 	}
-	if told != len(stories) || len(summary.Doubles) > 0 || summary.Violations > 0 {
-		return errors.New("something did not end as it should")
+	if expected != len(scenarios) || len(summary.Duplicates) > 0 || summary.Violations > 0 {
+		return errors.New("a payment did not end as expected, or a gateway received a wrong request")
 	}
 	return nil
 }
 
-// simulate serves both gateways on a loopback port.
-func simulate(stories []Story) (sim *gatewaysim.Sim, url string, privateKey secret.Text, stop func(), err error) {
-	private, public, err := gatewaysim.NewKeyPair()
-	if err != nil {
-		return nil, "", secret.Text{}, nil, err
+// filter drops the log lines whose message ends with one of the texts.
+type filter struct {
+	slog.Handler
+
+	texts []string
+}
+
+func (f filter) Handle(ctx context.Context, r slog.Record) error {
+	if slices.ContainsFunc(f.texts, func(text string) bool { return strings.HasSuffix(r.Message, text) }) {
+		return nil
 	}
+	return f.Handler.Handle(ctx, r)
+}
+
+// simulate starts both gateways with the scenarios' customers, faults and refusals.
+func simulate(scenarios []Scenario) (*gatewaysim.Server, error) {
 	cfg := gatewaysim.DefaultConfig()
-	cfg.Paydia.PublicKey = public
-	for _, s := range stories {
+	for _, s := range scenarios {
 		if s.Refusal != nil {
 			cfg.Refusals = append(cfg.Refusals, *s.Refusal)
 		}
-	}
-	sim = gatewaysim.New(cfg, time.Now)
-	for _, s := range stories {
-		sim.SetCustomer(gatewaysim.Gateway(s.Key.Gateway), s.Key.TransactionID, s.Customer)
 		if s.Fault != nil {
-			sim.Inject(*s.Fault)
+			cfg.Faults = append(cfg.Faults, *s.Fault)
 		}
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	server, err := gatewaysim.NewServer(cfg, gatewaysim.ServerOptions{})
 	if err != nil {
-		return nil, "", secret.Text{}, nil, err
+		return nil, err
 	}
-	server := &http.Server{Handler: sim.Handler(), ReadHeaderTimeout: 5 * time.Second}
-	go func() { _ = server.Serve(listener) }() // ends with Close
-	return sim, "http://" + listener.Addr().String(), secret.NewText(string(private)), func() { _ = server.Close() }, nil
+	for _, s := range scenarios {
+		server.SetCustomer(gatewaysim.Gateway(s.Key.Gateway), s.Key.TransactionID, s.Customer)
+	}
+	return server, nil
 }
 
-// policy makes minutes into seconds, so that the demo can be watched.
+// printServed prints how to look at the payments while the demo keeps running.
+func printServed(out io.Writer, web, gateways, redisAddr string, keys secret.Text) {
+	fmt.Fprintf(out, `
+The worker keeps running; Ctrl-C ends it.
+
+  web pages                     http://%[1]s/monitoring/
+  metrics                       http://%[1]s/metrics
+  what the gateways received    %[2]s/admin/summary
+
+From another terminal, in this directory:
+
+  export REDIS_URL=redis://%[3]s/0 REDIS_DURABILITY=none PAYLOAD_KEYS=%[4]s
+  go run ./cmd/enqueue status amdigipay INV-2
+  go run ./cmd/enqueue status paydia ORD-6 --json
+  go run ./cmd/enqueue events
+`, web, gateways, redisAddr, keys.Reveal())
+}
+
+// policy has retries after seconds, where the built-in policy has minutes.
 const policy = `gateways:
   amdigipay:
     verify: {settle: 4s, lookups: 2, then: review}
@@ -184,44 +212,45 @@ const policy = `gateways:
       - {code: "5xx6301", action: verify, backoff: {type: constant, base: 2s}, max_attempts: 10}
 `
 
-// settings are the worker's, read as it reads them itself.
-func settings(simURL string, privateKey secret.Text, dir string, c cli) (worker.Config, error) {
-	keyFile, policyFile := filepath.Join(dir, "paydia.pem"), filepath.Join(dir, "retry-policy.yaml")
-	if err := errors.Join(
-		os.WriteFile(keyFile, []byte(privateKey.Reveal()), 0o600),
-		os.WriteFile(policyFile, []byte(policy), 0o600),
-	); err != nil {
-		return worker.Config{}, err
+// writePolicy writes the policy to a temporary file and returns its name.
+func writePolicy() (string, error) {
+	f, err := os.CreateTemp("", "terbayar-demo-*.yaml")
+	if err != nil {
+		return "", err
 	}
+	_, err = f.WriteString(policy)
+	return f.Name(), errors.Join(err, f.Close())
+}
+
+// workerConfig parses the worker's settings as cmd/worker does.
+func workerConfig(gateways *gatewaysim.Server, policyFile string, c cli) (worker.Config, error) {
 	addr := "127.0.0.1:0"
 	if c.Serve {
 		addr = c.Addr
 	}
-	sim := gatewaysim.DefaultConfig()
-	var cfg struct {
-		worker.Config
-	}
-	_, err := config.Parse("demo", "", &cfg, []string{
-		"--amdigipay-base-url", simURL + "/api",
-		"--amdigipay-username", sim.AM.Username, "--amdigipay-password", sim.AM.Password,
-		"--paydia-base-url", simURL + "/snap/v1.0",
-		"--paydia-client-id", sim.Paydia.ClientID, "--paydia-client-secret", sim.Paydia.ClientSecret,
-		"--paydia-private-key-file", keyFile, "--paydia-merchant-id", sim.Paydia.MerchantID,
+	args := []string{
 		"--payload-keys", secret.NewKey().Reveal(),
 		"--status-poll-interval", "1s", "--expiry-grace", "1s", "--gateway-timeout", "5s",
 		"--worker-http-addr", addr, "--retry-policy-file", policyFile,
-	}, io.Discard)
+	}
+	for _, setting := range gateways.Settings() {
+		args = append(args, setting.Flag())
+	}
+	var cfg struct {
+		worker.Config
+	}
+	_, err := config.Parse("demo", "", &cfg, args, io.Discard)
 	return cfg.Config, err
 }
 
-// perform hands the payments in and follows them to their ends. Those that lose
-// the access token come second: it is void for all then, and beside the others
-// it would be the lost request of one of those that is refused.
-func perform(ctx context.Context, book *ledger.Ledger, sealer *secret.Cipher, enqueuer *tasks.Enqueuer, stories []Story) error {
-	answered := func(r *ledger.Record, _ Story) bool { return len(r.Attempts) > 0 && r.Attempts[0].Code != "" }
-	ended := func(r *ledger.Record, s Story) bool { return r.Status == s.Ends[len(s.Ends)-1] }
-	var rounds [2][]Story
-	for _, s := range stories {
+// submitAll submits the payments and waits for their results. Payments that lose the access
+// token are submitted after the others: the loss affects all payments of the gateway, and the
+// first request without a token could be that of another scenario.
+func submitAll(ctx context.Context, book *ledger.Ledger, sealer *secret.Cipher, enqueuer *tasks.Enqueuer, scenarios []Scenario) error {
+	answered := func(r *ledger.Record, _ Scenario) bool { return len(r.Attempts) > 0 && r.Attempts[0].Code != "" }
+	ended := func(r *ledger.Record, s Scenario) bool { return r.Status == s.final() }
+	var rounds [2][]Scenario
+	for _, s := range scenarios {
 		round := 0
 		if s.Fault != nil && s.Fault.Fault == gatewaysim.FaultTokenLost {
 			round = 1
@@ -232,21 +261,21 @@ func perform(ctx context.Context, book *ledger.Ledger, sealer *secret.Cipher, en
 		if err := enqueue(ctx, book, sealer, enqueuer, round); err != nil {
 			return err
 		}
-		if err := follow(ctx, book, round, answered); err != nil {
+		if err := waitFor(ctx, book, round, answered); err != nil {
 			return err
 		}
 	}
-	return follow(ctx, book, stories, ended)
+	return waitFor(ctx, book, scenarios, ended)
 }
 
-// enqueue hands the stories' payments in, as "enqueue create" does.
-func enqueue(ctx context.Context, book *ledger.Ledger, sealer *secret.Cipher, enqueuer *tasks.Enqueuer, stories []Story) error {
-	lines := make([]intake.Line, len(stories))
-	for i, s := range stories {
+// enqueue submits payments as "enqueue create" does.
+func enqueue(ctx context.Context, book *ledger.Ledger, sealer *secret.Cipher, enqueuer *tasks.Enqueuer, scenarios []Scenario) error {
+	lines := make([]intake.Line, len(scenarios))
+	for i, s := range scenarios {
 		lines[i] = intake.Line{Number: i + 1, Text: s.Order}
 	}
-	taker := &intake.Intake{Ledger: book, Cipher: sealer, Enqueue: enqueuer.Submit}
-	for _, a := range taker.Create(ctx, lines) {
+	in := &intake.Intake{Ledger: book, Cipher: sealer, Enqueue: enqueuer.Submit}
+	for _, a := range in.Create(ctx, lines) {
 		if a.Result != intake.Enqueued {
 			return fmt.Errorf("%s: %s: %s", a.TransactionID, a.Result, a.Error)
 		}
@@ -254,34 +283,25 @@ func enqueue(ctx context.Context, book *ledger.Ledger, sealer *secret.Cipher, en
 	return nil
 }
 
-// follow waits until every payment has come as far as asked.
-func follow(ctx context.Context, book *ledger.Ledger, stories []Story, far func(*ledger.Record, Story) bool) error {
-	look := time.NewTicker(100 * time.Millisecond)
-	defer look.Stop()
-	for _, s := range stories {
+// waitFor returns when the condition holds for the record of every scenario.
+func waitFor(ctx context.Context, book *ledger.Ledger, scenarios []Scenario, condition func(*ledger.Record, Scenario) bool) error {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for _, s := range scenarios {
 		for {
 			r, err := book.Read(ctx, s.Key)
 			if err != nil {
 				return err
 			}
-			if far(r, s) {
+			if condition(r, s) {
 				break
 			}
 			select {
 			case <-ctx.Done():
 				return ctx.Err()
-			case <-look.C:
+			case <-tick.C:
 			}
 		}
 	}
 	return nil
-}
-
-// words are the statuses as the events tell them.
-func words(ends []payment.Status) []string {
-	words := make([]string, len(ends))
-	for i, s := range ends {
-		words[i] = string(s)
-	}
-	return words
 }

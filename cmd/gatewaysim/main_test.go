@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rsa"
+	"encoding/pem"
 	"errors"
 	"io"
 	"net/http"
@@ -18,7 +19,7 @@ import (
 	"terbayar/internal/gatewaysim"
 )
 
-func TestDefaultsAreThoseOfTheSimulators(t *testing.T) {
+func TestDefaults(t *testing.T) {
 	s, _, err := parse(nil, io.Discard)
 	if err != nil {
 		t.Fatal(err)
@@ -27,13 +28,13 @@ func TestDefaultsAreThoseOfTheSimulators(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got.Faults, got.Refusals = nil, nil // empty lists, where the default has none
+	got.Faults, got.Refusals = nil, nil // the flags give empty lists instead of nil
 	if diff := cmp.Diff(gatewaysim.DefaultConfig(), got, cmp.Comparer(func(a, b *rsa.PublicKey) bool { return a == b })); diff != "" {
 		t.Error(diff)
 	}
 }
 
-func TestEveryFlagHasAVariable(t *testing.T) {
+func TestVariables(t *testing.T) {
 	t.Setenv("GATEWAYSIM_SEED", "42")
 	t.Setenv("GATEWAYSIM_AM_DUPLICATES", "second")
 	t.Setenv("GATEWAYSIM_PAYDIA_NOT_FOUND_AS_07", "true")
@@ -77,33 +78,60 @@ func TestHelpDocumentsEveryFault(t *testing.T) {
 	}
 	for _, f := range gatewaysim.Faults() {
 		if !strings.Contains(out.String(), "  "+string(f)+" ") {
-			t.Errorf("--help is silent on %s", f)
+			t.Errorf("--help does not contain %s", f)
 		}
 	}
 }
 
-// The program from start to stop: the printed environment, the key's mode, an
-// answer, a clean end, and the same key at the next start.
+// The private key is printed in one line, and no file is left behind.
 func TestRun(t *testing.T) {
-	dir := t.TempDir()
-	first := serve(t, dir)
-	if second := serve(t, dir); first != second {
+	tmp := t.TempDir()
+	t.Setenv("TMPDIR", tmp)
+	env := start(t)
+	if block, _ := pem.Decode([]byte(strings.ReplaceAll(env["PAYDIA_PRIVATE_KEY"], `\n`, "\n"))); block == nil {
+		t.Errorf("PAYDIA_PRIVATE_KEY is not a key: %q", env["PAYDIA_PRIVATE_KEY"])
+	}
+	if files, err := os.ReadDir(tmp); err != nil || len(files) > 0 {
+		t.Errorf("temporary files: %v %v", files, err)
+	}
+}
+
+// With a directory for the key, a second start uses the same key.
+func TestKeyDir(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "keys")
+	var keys [2]string
+	for i := range keys {
+		env := start(t, "--paydia-key-dir="+dir)
+		file := filepath.Join(dir, "paydia-private-key.pem")
+		info, err := os.Stat(file)
+		if err != nil || info.Mode().Perm() != 0o600 || env["PAYDIA_PRIVATE_KEY_FILE"] != file || env["PAYDIA_PRIVATE_KEY"] != "" {
+			t.Fatalf("key file %q: %v %v", env["PAYDIA_PRIVATE_KEY_FILE"], info, err)
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys[i] = string(text)
+	}
+	if keys[0] != keys[1] {
 		t.Error("the second start has another key")
 	}
 }
 
-func serve(t *testing.T, dir string) (key string) {
+// start runs the program, logs in to AM with the printed settings, stops the program, and
+// returns the settings.
+func start(t *testing.T, args ...string) (env map[string]string) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	reader, writer := io.Pipe()
 	done := make(chan error, 1)
 	go func() {
-		done <- run(ctx, []string{"--addr=127.0.0.1:0", "--paydia-key-dir=" + dir}, writer)
+		done <- run(ctx, append(args, "--addr=127.0.0.1:0"), writer)
 		_ = writer.Close()
 	}()
 
-	env := map[string]string{}
+	env = map[string]string{}
 	for lines := bufio.NewScanner(reader); lines.Scan(); {
 		if name, value, ok := strings.Cut(strings.TrimPrefix(lines.Text(), "export "), "="); ok {
 			env[name] = strings.Trim(value, "'")
@@ -112,18 +140,14 @@ func serve(t *testing.T, dir string) (key string) {
 			}
 		}
 	}
+	go func() { _, _ = io.Copy(io.Discard, reader) }()
 	for _, name := range []string{
 		"AMDIGIPAY_BASE_URL", "AMDIGIPAY_USERNAME", "AMDIGIPAY_PASSWORD", "PAYDIA_BASE_URL", "PAYDIA_CLIENT_ID",
-		"PAYDIA_CLIENT_SECRET", "PAYDIA_PRIVATE_KEY_FILE", "PAYDIA_MERCHANT_ID",
+		"PAYDIA_CLIENT_SECRET", "PAYDIA_MERCHANT_ID",
 	} {
 		if env[name] == "" {
 			t.Errorf("%s is not printed", name)
 		}
-	}
-	file := filepath.Join(dir, "paydia-private-key.pem")
-	info, err := os.Stat(file)
-	if err != nil || info.Mode().Perm() != 0o600 || env["PAYDIA_PRIVATE_KEY_FILE"] != file {
-		t.Errorf("key file %q: %v %v", env["PAYDIA_PRIVATE_KEY_FILE"], info, err)
 	}
 	resp, err := http.Post(env["AMDIGIPAY_BASE_URL"]+"/login", "application/x-www-form-urlencoded",
 		strings.NewReader("username="+env["AMDIGIPAY_USERNAME"]+"&password="+env["AMDIGIPAY_PASSWORD"]))
@@ -138,9 +162,5 @@ func serve(t *testing.T, dir string) (key string) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
+	return env
 }

@@ -18,19 +18,19 @@ import (
 	"terbayar/internal/version"
 )
 
-// settings are the flags, each with an environment variable. Their defaults are
-// those of gatewaysim.DefaultConfig; a test holds the two together.
+// settings are the flags, each with an environment variable. A test checks that their
+// defaults are those of gatewaysim.DefaultConfig.
 type settings struct {
 	Addr      string   `help:"Address to listen on." env:"GATEWAYSIM_ADDR" default:"127.0.0.1:8090"`
-	Seed      uint64   `help:"Seed of every draw of chance." env:"GATEWAYSIM_SEED" default:"1"`
-	Faults    jsonText `help:"Fault rules from the start, as a JSON list; see above." env:"GATEWAYSIM_FAULTS" default:"[]"`
-	FaultRate float64  `help:"Share of all requests that meet a fault, every kind alike." env:"GATEWAYSIM_FAULT_RATE" default:"0"`
-	Customers jsonText `help:"Who pays, as a JSON list of rules; see above." env:"GATEWAYSIM_CUSTOMERS" default:"${customers}"`
-	Refusals  jsonText `help:"Business refusals, as a JSON list; see above." env:"GATEWAYSIM_REFUSALS" default:"[]"`
+	Seed      uint64   `help:"Seed of all random numbers: the same seed repeats a run." env:"GATEWAYSIM_SEED" default:"1"`
+	Faults    jsonText `help:"Fault rules that are active from the start, as a JSON list; see above." env:"GATEWAYSIM_FAULTS" default:"[]"`
+	FaultRate float64  `help:"Share of requests that get a fault, 0 to 1, each kind equally often." env:"GATEWAYSIM_FAULT_RATE" default:"0"`
+	Customers jsonText `help:"What the customers do, as a JSON list of rules; see above." env:"GATEWAYSIM_CUSTOMERS" default:"${customers}"`
+	Refusals  jsonText `help:"Refusals for business reasons, as a JSON list; see above." env:"GATEWAYSIM_REFUSALS" default:"[]"`
 
-	History      int `help:"Paid rows of strangers that AM has from the start." env:"GATEWAYSIM_HISTORY" default:"0"`
-	ListNewRows  int `help:"Strangers' rows that appear after every page of AM's list." env:"GATEWAYSIM_LIST_NEW_ROWS" default:"0"`
-	ListPaidRows int `help:"Strangers' open rows that become paid after every page of AM's list." env:"GATEWAYSIM_LIST_PAID_ROWS" default:"0"`
+	History      int `help:"Number of other paid transactions that AM has from the start." env:"GATEWAYSIM_HISTORY" default:"0"`
+	ListNewRows  int `help:"Number of other transactions that are created after every request for a page of AM's list." env:"GATEWAYSIM_LIST_NEW_ROWS" default:"0"`
+	ListPaidRows int `help:"Number of other open transactions that become paid after every request for a page of AM's list." env:"GATEWAYSIM_LIST_PAID_ROWS" default:"0"`
 
 	Version kong.VersionFlag `help:"Print the version."`
 
@@ -39,50 +39,49 @@ type settings struct {
 }
 
 type amSettings struct {
-	Username        string        `help:"Login." env:"USERNAME" default:"SIMULATED1"`
-	Password        string        `help:"Login." env:"PASSWORD" default:"simulated-am-password"`
-	TokenLifetime   time.Duration `help:"Life of an access token." env:"TOKEN_LIFETIME" default:"1h"`
-	SignatureScheme string        `help:"${enum}." enum:"sha256-username-transaction-id,hmac-sha256" env:"SIGNATURE_SCHEME" default:"sha256-username-transaction-id"`
+	Username        string        `help:"User name of the login." env:"USERNAME" default:"SIMULATED1"`
+	Password        string        `help:"Password of the login." env:"PASSWORD" default:"simulated-am-password"`
+	TokenLifetime   time.Duration `help:"Lifetime of an access token." env:"TOKEN_LIFETIME" default:"1h"`
+	SignatureScheme string        `help:"How requests are signed: ${enum}." enum:"sha256-username-transaction-id,hmac-sha256" env:"SIGNATURE_SCHEME" default:"sha256-username-transaction-id"`
 	SignatureKey    string        `help:"Key of hmac-sha256." env:"SIGNATURE_KEY"`
-	SignatureFields []string      `help:"Fields of hmac-sha256, in order." env:"SIGNATURE_FIELDS" default:"username,transaction_id"`
-	IgnoreSignature bool          `help:"Let wrong signatures pass." env:"IGNORE_SIGNATURE"`
-	Duplicates      string        `help:"What a transaction_id that exists meets: ${enum}." enum:"reject,same,second" env:"DUPLICATES" default:"reject"`
-	ListVerb        string        `help:"Verb of list-transaction: ${enum}." enum:"GET,POST,any" env:"LIST_VERB" default:"GET"`
+	SignatureFields []string      `help:"Fields that hmac-sha256 covers, in order." env:"SIGNATURE_FIELDS" default:"username,transaction_id"`
+	IgnoreSignature bool          `help:"Accept wrong signatures; they are counted as violations." env:"IGNORE_SIGNATURE"`
+	Duplicates      string        `help:"Answer to an existing transaction_id: ${enum} (reject: refused; same: the existing transaction; second: a second transaction)." enum:"reject,same,second" env:"DUPLICATES" default:"reject"`
+	ListVerb        string        `help:"HTTP method of list-transaction: ${enum}." enum:"GET,POST,any" env:"LIST_VERB" default:"GET"`
 	ListOrder       string        `help:"Order of list-transaction by id: ${enum}." enum:"desc,asc,scrambled" env:"LIST_ORDER" default:"desc"`
-	MaxLimit        int           `help:"Largest page of list-transaction." env:"MAX_LIMIT" default:"100"`
-	IDStep          int           `help:"Largest distance between one id and the next." env:"ID_STEP" default:"3"`
-	Envelope401     bool          `help:"Answer bad tokens with the documented envelope instead of Laravel's." env:"ENVELOPE_401"`
-	Redirect        bool          `help:"Redirect errors of callers who do not accept JSON." negatable:"" env:"REDIRECT" default:"true"`
-	FreeQRIS        bool          `help:"Refuse an admin_fee for QRIS." env:"FREE_QRIS"`
-	QRISSurcharge   int64         `help:"Rupiah that the QR code asks for beyond transaction_total." env:"QRIS_SURCHARGE" default:"0"`
+	MaxLimit        int           `help:"Largest limit (rows of a page) of list-transaction." env:"MAX_LIMIT" default:"100"`
+	IDStep          int           `help:"Largest difference between one id and the next." env:"ID_STEP" default:"3"`
+	Envelope401     bool          `help:"Answer invalid tokens with the documented 401 envelope instead of Laravel's." env:"ENVELOPE_401"`
+	Redirect        bool          `help:"Answer errors with a redirect to an HTML page if the request does not accept JSON." negatable:"" env:"REDIRECT" default:"true"`
+	FreeQRIS        bool          `help:"Refuse QRIS payments with an admin_fee." env:"FREE_QRIS"`
+	QRISSurcharge   int64         `help:"Rupiah by which the amount in the QR code exceeds transaction_total." env:"QRIS_SURCHARGE" default:"0"`
 }
 
 type paydiaSettings struct {
 	ClientID           string        `help:"X-PARTNER-ID and X-CLIENT-KEY." env:"CLIENT_ID" default:"5171a7ed0c11e47000000000000000c1"`
 	ClientSecret       string        `help:"Key of the symmetric signature." env:"CLIENT_SECRET" default:"simulated-paydia-secret"`
-	MerchantID         string        `help:"The merchantId that exists." env:"MERCHANT_ID" default:"240327001000000"`
-	PublicKeyFile      string        `help:"PEM of the caller's public key; without it a key pair is made." env:"PUBLIC_KEY_FILE" type:"path"`
-	KeyDir             string        `help:"Where the made private key is kept, and found again; default: a new temporary directory." env:"KEY_DIR" type:"path"`
-	TokenLifetime      time.Duration `help:"Life of a B2B token." env:"TOKEN_LIFETIME" default:"24h"`
-	ExpiresIn          string        `help:"Form of expiresIn: ${enum}." enum:"text,number,absent" env:"EXPIRES_IN" default:"text"`
-	CustomerTokens     []string      `help:"Customer tokens that work; default: any." env:"CUSTOMER_TOKENS"`
-	CustomerPrefix     string        `help:"Form of Authorization-Customer: ${enum}." enum:"raw,bearer,either" env:"CUSTOMER_PREFIX" default:"raw"`
-	IgnoreSignature    bool          `help:"Let wrong signatures pass." env:"IGNORE_SIGNATURE"`
-	TimestampWindow    time.Duration `help:"How far X-TIMESTAMP may be off; 0: not looked at." env:"TIMESTAMP_WINDOW" default:"5m"`
-	IgnoreStaleness    bool          `help:"Let timestamps outside the window pass." env:"IGNORE_STALENESS"`
-	RequireReferenceNo bool          `help:"Demand originalReferenceNo in Payment Query." env:"REQUIRE_REFERENCE_NO"`
-	NotFoundAs07       bool          `help:"Answer queries for unknown payments 2006400 with status 07." env:"NOT_FOUND_AS_07"`
-	LowerCasePartner   bool          `help:"Spell originalpartnerReferenceNo as ASPI's sample does." env:"LOWER_CASE_PARTNER"`
+	MerchantID         string        `help:"The only valid merchantId." env:"MERCHANT_ID" default:"240327001000000"`
+	PublicKeyFile      string        `help:"File with the worker's public key (PEM). Without it, a key pair is made and the private key is printed." env:"PUBLIC_KEY_FILE" type:"path"`
+	KeyDir             string        `help:"Directory for the made private key: the next start uses the same key. Without it, every start makes a new key." env:"KEY_DIR" type:"path"`
+	TokenLifetime      time.Duration `help:"Lifetime of a B2B token." env:"TOKEN_LIFETIME" default:"24h"`
+	ExpiresIn          string        `help:"Type of expiresIn in the answer: ${enum}." enum:"text,number,absent" env:"EXPIRES_IN" default:"text"`
+	CustomerTokens     []string      `help:"Accepted customer tokens; default: any." env:"CUSTOMER_TOKENS"`
+	CustomerPrefix     string        `help:"Form of Authorization-Customer: ${enum} (raw: the token alone; bearer: 'Bearer ' and the token)." enum:"raw,bearer,either" env:"CUSTOMER_PREFIX" default:"raw"`
+	IgnoreSignature    bool          `help:"Accept wrong signatures; they are counted as violations." env:"IGNORE_SIGNATURE"`
+	TimestampWindow    time.Duration `help:"Largest accepted error of X-TIMESTAMP; 0: not checked." env:"TIMESTAMP_WINDOW" default:"5m"`
+	IgnoreStaleness    bool          `help:"Accept timestamps outside the window; they are counted as violations." env:"IGNORE_STALENESS"`
+	RequireReferenceNo bool          `help:"Require originalReferenceNo in Payment Query." env:"REQUIRE_REFERENCE_NO"`
+	NotFoundAs07       bool          `help:"Answer queries for unknown payments with 2006400 and status 07 instead of 4046401." env:"NOT_FOUND_AS_07"`
+	LowerCasePartner   bool          `help:"Write originalpartnerReferenceNo with a small p, as in ASPI's sample." env:"LOWER_CASE_PARTNER"`
 	CorrectPaidTime    bool          `help:"Write paidTime with +07:00 instead of the sample's -07:00." env:"CORRECT_PAID_TIME"`
 }
 
-// jsonText is a setting in JSON; it is a type of its own so that kong does not
-// split it at commas.
+// jsonText is a setting in JSON. With type string in a list, kong would split it at commas.
 type jsonText string
 
 const defaultCustomers = `[{"behaviour":"pays","after":"1s","up_to":"3s"}]`
 
-// parse reads the flags. It is done when only help or the version was asked for.
+// parse reads the flags. done is true after --help and --version.
 func parse(args []string, out io.Writer) (s settings, done bool, err error) {
 	parser, err := kong.New(&s,
 		kong.Name("gatewaysim"),
@@ -101,31 +100,35 @@ func parse(args []string, out io.Writer) (s settings, done bool, err error) {
 }
 
 func help() string {
-	return `Faults, in rules such as
+	return `A fault rule applies a fault to some requests:
   {"fault":"lost-after","operation":"paydia.auth-payment","probability":0.1}
   {"fault":"slow","operation":"amdigipay","reference":"INV-1","count":1,"delay":"20s"}
-(count: the next so many requests; without probability and count: all):
+count: the next count requests. Without probability and count: every request.
 
+Faults (with the default delay); "processed" means that the payment exists at the gateway afterwards:
 ` + gatewaysim.FaultHelp() + `
 Operations: ` + fmt.Sprint(gatewaysim.Operations()) + `
 
-Customers, in rules of which the first that applies wins, such as
+A customer rule sets what the customers do; the first rule that matches a payment applies:
   {"prefix":"LATE-","behaviour":"pays-late","after":"30s"}
   {"gateway":"amdigipay","share":0.1,"behaviour":"cancels","after":"5s"}
-Behaviours: ` + fmt.Sprint(gatewaysim.Behaviours()) + `
+prefix: of the transaction id. Behaviours: ` + fmt.Sprint(gatewaysim.Behaviours()) + `
 
-Refusals, in rules such as
+A refusal refuses payments for a business reason, by amount or by id:
   {"gateway":"paydia","min_amount":5000000,"code":"4036302"}
   {"gateway":"amdigipay","prefix":"REFUSE-","code":"Transaction refused"}
 
-Admin: GET /admin/summary, journal, violations, rows, faults; POST a rule to
-/admin/faults, DELETE /admin/faults; POST {"gateway","reference","behaviour",...}
-to /admin/customers, {"count","span","behaviour"} to /admin/strangers,
-{"new_rows","paid_rows","requests"} to /admin/list-motion,
-{"gateway","reference","fields":{"transaction_total":13000.0}} to /admin/spelling.`
+While it runs:
+  GET    /admin/summary, /admin/journal, /admin/violations, /admin/rows, /admin/faults
+  POST   /admin/faults              a fault rule
+  DELETE /admin/faults              removes all fault rules
+  POST   /admin/customers           {"gateway":"amdigipay","reference":"INV-1","behaviour":"pays"}
+  POST   /admin/other-transactions  {"count":1000,"span":"24h","behaviour":"pays"}
+  POST   /admin/list-motion         {"new_rows":1,"paid_rows":1,"requests":10}
+  POST   /admin/spelling            {"gateway":"amdigipay","reference":"INV-1","fields":{"transaction_total":13000.0}}`
 }
 
-// config turns the flags into the simulators' configuration.
+// config returns the configuration of the simulators.
 func (s settings) config() (gatewaysim.Config, error) {
 	c := gatewaysim.DefaultConfig()
 	c.Seed = s.Seed
@@ -167,40 +170,34 @@ func (s settings) config() (gatewaysim.Config, error) {
 	return c, nil
 }
 
-// key is the public key that Paydia checks with, and the file of its private
-// half; the file is empty where the caller gave the public key.
-func (s settings) key() (*rsa.PublicKey, string, error) {
-	if s.Paydia.PublicKeyFile != "" {
-		public, err := readPublicKey(s.Paydia.PublicKeyFile)
-		return public, "", err
-	}
-	dir := s.Paydia.KeyDir
-	if dir == "" {
-		var err error
-		if dir, err = os.MkdirTemp("", "gatewaysim-"); err != nil {
-			return nil, "", fmt.Errorf("make a directory for the key: %w", err)
+// loadPrivateKey returns the private key in dir (PEM) and its file. If there is none, it
+// makes one.
+func loadPrivateKey(dir string) (file string, key []byte, err error) {
+	file = filepath.Join(dir, "paydia-private-key.pem")
+	key, der, err := readPEM(file)
+	if err == nil {
+		if _, err := x509.ParsePKCS8PrivateKey(der); err != nil {
+			return "", nil, fmt.Errorf("%w: %s is not a private key in PKCS#8", errUsage, file)
 		}
+		return file, key, nil
 	}
-	file := filepath.Join(dir, "paydia-private-key.pem")
-	public, err := readPrivateKey(file)
 	if !errors.Is(err, fs.ErrNotExist) {
-		return public, file, err
+		return "", nil, err
 	}
-	private, public, err := gatewaysim.NewKeyPair()
-	if err != nil {
-		return nil, "", err
+	if key, _, err = gatewaysim.NewKeyPair(); err != nil {
+		return "", nil, err
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, "", fmt.Errorf("make --paydia-key-dir: %w", err)
+		return "", nil, fmt.Errorf("make --paydia-key-dir: %w", err)
 	}
-	if err := os.WriteFile(file, private, 0o600); err != nil {
-		return nil, "", fmt.Errorf("write the private key: %w", err)
+	if err := os.WriteFile(file, key, 0o600); err != nil {
+		return "", nil, fmt.Errorf("write the private key: %w", err)
 	}
-	return public, file, nil
+	return file, key, nil
 }
 
 func readPublicKey(file string) (*rsa.PublicKey, error) {
-	der, err := readPEM(file)
+	_, der, err := readPEM(file)
 	if err != nil {
 		return nil, err
 	}
@@ -211,27 +208,13 @@ func readPublicKey(file string) (*rsa.PublicKey, error) {
 	return nil, fmt.Errorf("%w: %s is not an RSA public key", errUsage, file)
 }
 
-// readPrivateKey finds the key that an earlier run made.
-func readPrivateKey(file string) (*rsa.PublicKey, error) {
-	der, err := readPEM(file)
-	if err != nil {
-		return nil, err
-	}
-	key, err := x509.ParsePKCS8PrivateKey(der)
-	if private, ok := key.(*rsa.PrivateKey); err == nil && ok {
-		return &private.PublicKey, nil
-	}
-	return nil, fmt.Errorf("%w: %s is not an RSA private key in PKCS#8", errUsage, file)
-}
-
-func readPEM(file string) ([]byte, error) {
-	text, err := os.ReadFile(file) //nolint:gosec // the file is the operator's choice
-	if err != nil {
-		return nil, fmt.Errorf("read a key: %w", err)
+func readPEM(file string) (text, der []byte, err error) {
+	if text, err = os.ReadFile(file); err != nil { //nolint:gosec // the operator chose the file
+		return nil, nil, fmt.Errorf("read a key: %w", err)
 	}
 	block, _ := pem.Decode(text)
 	if block == nil {
-		return nil, fmt.Errorf("%w: %s is not PEM", errUsage, file)
+		return nil, nil, fmt.Errorf("%w: %s is not PEM", errUsage, file)
 	}
-	return block.Bytes, nil
+	return text, block.Bytes, nil
 }

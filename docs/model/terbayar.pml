@@ -1,28 +1,28 @@
 /*
- * One payment, from `enqueue` to the gateway, over a replicated Redis that fails
- * over, with workers that die: a model for the model checker spin.
+ * One payment, from `enqueue` to the gateway, with a replicated Redis that fails over and
+ * workers that crash: a model for the model checker spin.
  *
- * README.md says what is modelled, what is not, and how to read a counterexample.
- * scripts/model checks all variants. The words in square brackets are the steps that
- * the Go code names where it does them: [create], [claim], [release], [send],
- * [record], [expire], [lookup]. The world around it: [replicate], [attach],
- * [disconnect], [failover], [gateway], [time].
+ * README.md describes what is modelled, what is not, and how to read a counterexample.
+ * scripts/model checks all variants. Words in square brackets are steps. The Go code names
+ * the steps that it takes: [create], [claim], [release], [send], [record], [expire],
+ * [lookup]. Steps of Redis, the gateway and time: [replicate], [attach], [disconnect],
+ * [failover], [gateway], [time].
  *
  * A variant is a set of macros:
  *
- *   REPLICAS=1|2  how many nodes there are beside the first primary
- *   WAIT=0|1|2    how many replicas must have a write
- *   WAIT=AUTO     every replica that is connected, and at least one
+ *   REPLICAS=1|2  number of nodes besides the first primary
+ *   WAIT=0|1|2    number of replicas that must have a write
+ *   WAIT=AUTO     every connected replica, at least one
  *   THEN_RETRY    the policy `then: retry`; without it `then: review`
- *   CREATE        begins with nothing recorded and a client that enqueues;
- *                 without it, with the payment queued on every node
- *   NO_SUBMIT     nobody works on the payment
- *   LIVENESS      the faults end at some time: see `calm`
- *   ONE_WORKER    there is no second worker
- *   WITNESS       see the process of that name
+ *   CREATE        starts without a record, and with a client that enqueues the payment;
+ *                 without it, the payment is queued on every node at the start
+ *   NO_SUBMIT     no workers, no poller, no gateway
+ *   LIVENESS      the faults end at some time: see `faults_over`
+ *   ONE_WORKER    no second worker
+ *   REACHABLE     see the process Reachable
  *
- * Every other macro leaves out one rule of the protocol or gives up one assumption,
- * and stands beside the lines that it changes.
+ * Every other macro removes one rule of the protocol or drops one assumption. A comment
+ * beside the lines that it changes explains it.
  */
 
 #ifndef REPLICAS
@@ -33,135 +33,135 @@
 #endif
 #define AUTO 9
 
-/* Time. A time span is a countdown, and each tick of the clock takes one from all of
- * them. A countdown of n is over at the n-th tick: after more than n-1 and at most n of
- * the time between two ticks. So a request that leaves just before its budget of 1 is
- * over, and may be processed for 2, is dead at tick 2 = BUDGET + LATE - 1.
- * These are the shortest that are safe: a longer LEASE or SETTLE only takes behaviour
- * away. In the program budget + gateway timeout + margin = lease < settle. */
-#define BUDGET 1 /* a worker may send for so long after its claim left */
+/* Time. A time span is a countdown; each tick of the clock subtracts one from all of them.
+ * A countdown of n ends at the n-th tick, so it lasts more than n-1 and at most n ticks. A
+ * request that is sent just before its budget of 1 ends, and that the gateway may process
+ * within 2, can no longer be processed at tick 2 = BUDGET + LATE - 1.
+ * These are the shortest safe values: a longer LEASE or SETTLE only removes behaviour. In
+ * the program budget + gateway timeout + margin = lease < settle. */
+#define BUDGET 1 /* the time in which a worker may send, counted from before its claim is sent */
 #define LATE 2   /* the gateway processes a request within this time, or never */
-#define LEASE BUDGET /* a claim holds at least as long as the right to send */
+#define LEASE BUDGET /* a claim lasts at least as long as the budget */
 #ifndef SETTLE
-#define SETTLE (BUDGET + LATE - 1) /* "not found" is believed after so long */
+#define SETTLE (BUDGET + LATE - 1) /* "not found" is conclusive only after this time */
 #endif
 
 /* ---------------------------------------------------------------------- state -- */
 
-/* A payment's status, as in interface.md; accepted: on_processing or paid. */
+/* A payment's status, as in docs/interface.md; accepted stands for on_processing and paid. */
 mtype = { missing, queued, submitting, verifying, accepted, rejected, needs_review }
 
-/* The payment's record as one Redis node has it. A script changes it in one step.
+/* The payment's record on one Redis node. A script changes it in one step.
  *
- * holder: the worker whose present request id is in the record. A request id is
- * taken anew for every run of a task, so one that its worker has forgotten is
- * nobody's, and no save under it can come any more.
+ * holder: the worker whose current request id is in the record. Every run of a task draws
+ * a new request id. After the run, no save with its request id can arrive any more: the
+ * holder is then NO_ONE.
  *
- * Times are the clock's of the node that acts as primary. Whoever becomes primary
- * may have a clock that is far ahead: it finds every lease over, and times nothing
- * by what another primary began. So the last four are kept at zero on a replica. */
+ * Times are measured by the clock of the primary. After a failover that clock may be far
+ * ahead: the new primary finds every lease expired, and does not use times that another
+ * primary wrote. So the last four fields are zero on a replica. */
 typedef Record {
 	mtype status;
 	byte holder;
-	byte lease;  /* what is left of the claim */
-	bool here;   /* settle and the count of "not found" began on this primary */
-	byte settle; /* what is left until "not found" may be believed */
-	bool once    /* "not found" was answered once; the second time may decide */
+	byte lease;          /* time left of the claim */
+	bool settle_here;    /* settle and the count of "not found" began on this primary */
+	byte settle;         /* time left until "not found" can be conclusive */
+	bool not_found_once  /* one lookup found nothing; a second one can be conclusive */
 }
 Record rec[REPLICAS + 1];
 
-/* Node 0 is the primary that was elected last: with a failover the two nodes change
- * places. Another node follows one that acts as primary, or itself: it was primary
- * before, is cut off, and goes on as one with clients of its own; or nobody. */
+/* Node 0 is the primary that was elected last: at a failover the two nodes swap their
+ * numbers. Each other node follows a primary; or itself: it is an old primary that is
+ * partitioned from the others and still has clients; or NO_NODE. */
 byte follows[REPLICAS + 1];
-#define NOWHERE 7
+#define NO_NODE 7
 #define PRIMARY(n) (follows[n] == n)
 #define OTHER(n) (3 - (n)) /* of nodes 1 and 2 */
 
-/* Who writes and waits: workers 0 and 1, and the client. */
+/* The processes that write to Redis and wait: workers 0 and 1, and the client. */
 #define CLIENT 2
-#define NOBODY 3
-byte on[3] = NOWHERE; /* the node that its connection is to */
-byte has[3];          /* bit n: node n has what it wrote there */
+#define NO_ONE 3
+byte conn[3] = NO_NODE; /* the node that its connection is to */
+byte has[3];            /* bit n: node n has its last write on that connection */
 
-byte budget[2]; /* what is left of a worker's right to send */
-bool busy;      /* worker 0 has work. Worker 1 begins only then: they are alike */
+byte budget[2];    /* time left in which a worker may send */
+bool worker0_busy; /* worker 0 has a task. Worker 1 starts only then: the two are symmetric */
 
-/* The one request of this payment that the gateway may process, or has processed.
- * That there are never two is what the model is about. */
-mtype = { none, flying, processed }
+/* The one request for this payment that the gateway may process, or has processed. The
+ * model checks that there are never two. */
+mtype = { none, in_flight, processed }
 mtype request = none;
-byte flight;          /* what is left of the time in which it may be processed */
-byte sender = NOBODY; /* who waits for its answer */
+byte time_left;       /* time left in which the gateway may process it */
+byte sender = NO_ONE; /* the worker that waits for its answer */
 mtype = { waiting, yes, refused, throttled }
 mtype answer[2] = none;
 
-bool answered; /* the client was told `enqueued`, or `duplicate` */
-bool told;     /* an order system may know that the payment is rejected */
-bool believed; /* lookups have said "absent" of the request, by the rule: see UNLESS_BELIEVED */
+bool enqueued;       /* the client received `enqueued` or `duplicate` */
+bool reported;       /* an order system may have received `rejected` */
+bool resend_allowed; /* lookups have found, conclusively, that the request is absent; see RESEND_AFTER_ABSENT */
 
-/* The lookup under way: the node whose record was read. A save on another node, or
- * after any other change of the record, is refused: that ends it, too. */
-byte asked = NOWHERE;
-bool decides;         /* with one more "not found" it is believed: by what was read */
-bool found;           /* what the gateway answered */
+/* The lookup in progress: the node whose record was read. A save on another node, or
+ * after any other change of the record, is refused: that ends the lookup as well. */
+byte lookup_node = NO_NODE;
+bool conclusive; /* by the record that was read, one more "not found" is conclusive */
+bool found;      /* the gateway's answer */
 
-#ifdef WITNESS
-byte sends;   /* requests sent; 2: two or more */
-bool died;    /* a worker died after it had sent */
-bool elected; /* there was a failover after something was sent */
+#ifdef REACHABLE
+byte sends;       /* requests sent; 2: two or more */
+bool crashed;        /* a worker crashed after it had sent */
+bool failed_over; /* there was a failover after something was sent */
 #endif
 
-/* With LIVENESS every fault ends at a moment that nobody knows: no crash, failover
- * or time-out after it. Without, faults never end. */
-bool calm;
+/* With LIVENESS the faults end at an arbitrary time: after it there is no crash, failover
+ * or timeout. Without it, faults never end. */
+bool faults_over;
 #ifdef LIVENESS
-#define FAULTS (!calm)
+#define FAULTS (!faults_over)
 #else
 #define FAULTS true
 #endif
 
 /* ---------------------------------------------------------------------- Redis -- */
 
-#define OF(p, w, s) (rec[p].status == s && rec[p].holder == w)
+#define HOLDS(p, w, s) (rec[p].status == s && rec[p].holder == w)
 
-inline lookup_ends() { asked = NOWHERE; decides = false; found = false }
+inline end_lookup() { lookup_node = NO_NODE; conclusive = false; found = false }
 
-#ifdef SAVED_ELSEWHERE /* a lookup's save is refused only if request id or status differ */
-byte asked_holder = NOBODY;
-inline changed(n) { skip }
-#define AS_READ(p) (asked_holder != NOBODY && OF(p, asked_holder, verifying))
+#ifdef SAVE_ON_OTHER_PRIMARY /* a lookup's save is refused only if request id or status differ */
+byte lookup_holder = NO_ONE;
+inline record_changed(n) { skip }
+#define AS_READ(p) (lookup_holder != NO_ONE && HOLDS(p, lookup_holder, verifying))
 #else
-inline changed(n) { /* what was read of node n's record is out of date */
-	if :: asked == n -> lookup_ends() :: else fi
+inline record_changed(n) { /* a lookup that read node n's record ends */
+	if :: lookup_node == n -> end_lookup() :: else fi
 }
 #define AS_READ(p) true
 #endif
 
-inline zero(n) { rec[n].lease = 0; rec[n].here = false; rec[n].settle = 0; rec[n].once = false }
+inline reset_times(n) { rec[n].lease = 0; rec[n].settle_here = false; rec[n].settle = 0; rec[n].not_found_once = false }
 
 inline write(n, to, by) {
-	rec[n].status = to; rec[n].holder = by; zero(n);
-	changed(n)
+	rec[n].status = to; rec[n].holder = by; reset_times(n);
+	record_changed(n)
 }
 
-inline doubt(n, by) { /* the outcome is unknown; settle counts from now */
+inline save_unknown(n, by) { /* the outcome is unknown; settle counts from now */
 	write(n, verifying, by);
-	rec[n].here = true; rec[n].settle = SETTLE
+	rec[n].settle_here = true; rec[n].settle = SETTLE
 }
 
-inline hang_up(w) { on[w] = NOWHERE; has[w] = 0 }
+inline close_connection(w) { conn[w] = NO_NODE; has[w] = 0 }
 
-inline close(n) { /* a node that is no primary any more drops its clients */
-	if :: on[0] == n -> hang_up(0) :: else fi;
-	if :: on[1] == n -> hang_up(1) :: else fi;
-	if :: on[2] == n -> hang_up(2) :: else fi
+inline drop_clients(n) { /* a node that is no longer a primary closes its connections */
+	if :: conn[0] == n -> close_connection(0) :: else fi;
+	if :: conn[1] == n -> close_connection(1) :: else fi;
+	if :: conn[2] == n -> close_connection(2) :: else fi
 }
 
-/* WAIT, on the connection that wrote: the replicas that are connected to that node
- * and have the write. */
+/* WAIT, on the connection of the write: the replicas that are connected to that node and
+ * have the write. */
 #define CONNECTED(p, n) (n != p && follows[n] == p)
-#define HAS(w, n) (CONNECTED(on[w], n) && ((has[w] >> n) & 1))
+#define HAS(w, n) (CONNECTED(conn[w], n) && ((has[w] >> n) & 1))
 #if REPLICAS == 2
 #define COUNT_HAVE(w) (HAS(w, 1) + HAS(w, 2))
 #define COUNT_CONNECTED(p) (CONNECTED(p, 1) + CONNECTED(p, 2))
@@ -171,56 +171,56 @@ inline close(n) { /* a node that is no primary any more drops its clients */
 #endif
 
 #if WAIT == AUTO
-byte least[3]; /* WAIT's argument: the replicas that were connected when it left */
-#ifdef AUTO_BEFORE /* their number is that of before the write */
+byte least[3]; /* WAIT's argument: the number of replicas that were connected when it was sent */
+#ifdef COUNT_BEFORE_WRITE /* the replicas are counted only before the write */
 #define ENOUGH(w) (COUNT_HAVE(w) >= least[w])
-#else              /* it is looked at again with WAIT's answer */
-#define ENOUGH(w) (COUNT_HAVE(w) >= least[w] && COUNT_HAVE(w) >= COUNT_CONNECTED(on[w]))
+#else                     /* they are counted again with WAIT's answer */
+#define ENOUGH(w) (COUNT_HAVE(w) >= least[w] && COUNT_HAVE(w) >= COUNT_CONNECTED(conn[w]))
 #endif
 inline connect(w, p) {
-	on[w] = p; has[w] = 0;
+	conn[w] = p; has[w] = 0;
 	least[w] = (COUNT_CONNECTED(p) > 1 -> COUNT_CONNECTED(p) : 1)
 }
 #else
-#ifdef WAIT_ELSEWHERE /* WAIT goes over any connection, to any primary */
+#ifdef WAIT_ON_OTHER_CONNECTION /* WAIT is sent to the present primary, not to the node of the write */
 #define ENOUGH(w) (COUNT_CONNECTED(0) >= WAIT)
 #else
 #define ENOUGH(w) (COUNT_HAVE(w) >= WAIT)
 #endif
-inline connect(w, p) { on[w] = p; has[w] = 0 }
+inline connect(w, p) { conn[w] = p; has[w] = 0 }
 #endif
 
-#define ACKNOWLEDGED(w) (on[w] != NOWHERE && ENOUGH(w))
-#define UNACKNOWLEDGED(w) (FAULTS || on[w] == NOWHERE) /* time-out, or connection lost */
+#define ACKNOWLEDGED(w) (conn[w] != NO_NODE && ENOUGH(w))
+#define UNACKNOWLEDGED(w) (FAULTS || conn[w] == NO_NODE) /* timeout, or connection lost */
 
-#define LACKS(w, n) (on[w] == follows[n] && !((has[w] >> n) & 1))
+#define LACKS(w, n) (conn[w] == follows[n] && !((has[w] >> n) & 1))
 #define BEHIND(n) (rec[n].status != rec[follows[n]].status || rec[n].holder != rec[follows[n]].holder || \
 	LACKS(0, n) || LACKS(1, n) || LACKS(2, n))
 
-inline copied(w, n) { if :: on[w] == follows[n] -> has[w] = has[w] | (1 << n) :: else fi }
+inline mark_replicated(w, n) { if :: conn[w] == follows[n] -> has[w] = has[w] | (1 << n) :: else fi }
 
-/* A replica has the whole record of its primary as it was at some time: everything
- * up to some point of the log, and nothing after it. */
-inline copy(n) {
+/* A replica has the record of its primary as it was at some time: every write up to a point
+ * of the replication stream, and none after it. */
+inline replicate(n) {
 	rec[n].status = rec[follows[n]].status; rec[n].holder = rec[follows[n]].holder;
-	copied(0, n); copied(1, n); copied(2, n)
+	mark_replicated(0, n); mark_replicated(1, n); mark_replicated(2, n)
 }
 
-inline stay_behind(w, n) { /* a client of the old primary, when that changes its name */
-	if :: on[w] == 0 -> on[w] = n; has[w] = has[w] & ~(1 << n) :: else fi
+inline keep_client(w, n) { /* a client stays connected to the old primary, whose number is now n */
+	if :: conn[w] == 0 -> conn[w] = n; has[w] = has[w] & ~(1 << n) :: else fi
 }
 
-/* Which replica may be elected: any, whatever it lacks. With AUTO one that is connected:
- * of the others nobody knows any more what they lack. */
+/* Any replica may be elected, whatever writes it lacks. With AUTO it must be connected: WAIT
+ * did not wait for the others. */
 #if WAIT == AUTO && !defined(DISCONNECTED_ELECTED)
 #define ELIGIBLE(n) (follows[n] == 0)
 #else
 #define ELIGIBLE(n) (!PRIMARY(n))
 #endif
 #if REPLICAS == 2
-#define ALONE (!PRIMARY(1) && !PRIMARY(2)) /* the last old primary has been told */
+#define NO_OLD_PRIMARY (!PRIMARY(1) && !PRIMARY(2)) /* the last old primary follows the new one */
 #else
-#define ALONE (!PRIMARY(1))
+#define NO_OLD_PRIMARY (!PRIMARY(1))
 #endif
 
 /* A node other than the elected primary. */
@@ -228,61 +228,61 @@ proctype Node(byte n) {
 	mtype status;
 	byte holder;
 end:	do
-	/* [replicate] It catches up with the primary that it follows. */
-	:: d_step { follows[n] != NOWHERE && !PRIMARY(n) && PRIMARY(follows[n]) && BEHIND(n) ->
+	/* [replicate] The node catches up with the primary that it follows. */
+	:: d_step { follows[n] != NO_NODE && !PRIMARY(n) && PRIMARY(follows[n]) && BEHIND(n) ->
 		printf("node %d: [replicate] %e from node %d\n", n, rec[follows[n]].status, follows[n]);
-		copy(n)
+		replicate(n)
 	}
-	/* [attach] It is told who was elected, and takes over its data. What an old primary
-	 * wrote in the meantime is gone. */
+	/* [attach] The node starts to follow the elected primary and copies its data. Writes
+	 * that an old primary accepted in the meantime are lost. */
 	:: d_step { follows[n] != 0 ->
 		printf("node %d: [attach] to the elected primary\n", n);
-		close(n); changed(n); zero(n);
+		drop_clients(n); record_changed(n); reset_times(n);
 #if REPLICAS == 2
-		if :: follows[OTHER(n)] == n -> follows[OTHER(n)] = NOWHERE :: else fi;
+		if :: follows[OTHER(n)] == n -> follows[OTHER(n)] = NO_NODE :: else fi;
 #endif
 		follows[n] = 0;
-		copy(n)
+		replicate(n)
 	}
 #if WAIT == AUTO
-	/* [disconnect] It is not counted any more. */
+	/* [disconnect] The replica is no longer connected, and not counted. */
 	:: d_step { FAULTS && follows[n] == 0 ->
 		printf("node %d: [disconnect]\n", n);
-		follows[n] = NOWHERE
+		follows[n] = NO_NODE
 	}
 #endif
-	/* [failover] It is elected, with what it has. The old primary takes its number, and
-	 * goes on with its clients, and with a replica that has not been told yet. */
-	:: d_step { FAULTS && ELIGIBLE(n) && ALONE ->
+	/* [failover] The node is elected, with the data that it has. The old primary gets its
+	 * number, and keeps its clients and any replica that has not attached to the new one. */
+	:: d_step { FAULTS && ELIGIBLE(n) && NO_OLD_PRIMARY ->
 		printf("node %d: [failover] is elected: from now on node 0, the old primary is node %d\n", n, n);
 		status = rec[n].status; holder = rec[n].holder;
 		rec[n].status = rec[0].status; rec[n].holder = rec[0].holder;
 		rec[0].status = status; rec[0].holder = holder;
-#ifdef OLD_PRIMARY_STOPS /* it is dead, and not only cut off */
-		close(0); changed(0);
-		zero(n); follows[n] = NOWHERE;
+#ifdef OLD_PRIMARY_STOPS /* the old primary is down, not only partitioned */
+		drop_clients(0); record_changed(0);
+		reset_times(n); follows[n] = NO_NODE;
 #else
-		rec[n].lease = rec[0].lease; rec[n].here = rec[0].here;
-		rec[n].settle = rec[0].settle; rec[n].once = rec[0].once;
-		stay_behind(0, n); stay_behind(1, n); stay_behind(2, n);
-		if :: asked == 0 -> asked = n :: else fi;
+		rec[n].lease = rec[0].lease; rec[n].settle_here = rec[0].settle_here;
+		rec[n].settle = rec[0].settle; rec[n].not_found_once = rec[0].not_found_once;
+		keep_client(0, n); keep_client(1, n); keep_client(2, n);
+		if :: lookup_node == 0 -> lookup_node = n :: else fi;
 		follows[n] = n;
 #endif
 #if REPLICAS == 2
 		if :: follows[OTHER(n)] == 0 -> follows[OTHER(n)] = follows[n] :: else fi;
 #endif
-		zero(0);
-#ifdef SETTLE_KEPT /* settle and count go on after a failover; the clock is ahead */
+		reset_times(0);
+#ifdef SETTLE_KEPT /* settle and the count continue after a failover; the new clock is ahead */
 		if
-		:: status == verifying -> rec[0].here = true; rec[0].once = true
+		:: status == verifying -> rec[0].settle_here = true; rec[0].not_found_once = true
 		:: else
 		fi;
 #endif
-#ifdef WITNESS
-		elected = (sends > 0);
+#ifdef REACHABLE
+		failed_over = (sends > 0);
 #endif
 		status = 0; holder = 0;
-		assert(!answered || rec[0].status != missing) /* nothing enqueued is lost */
+		assert(!enqueued || rec[0].status != missing) /* nothing enqueued is lost */
 	}
 	od
 }
@@ -299,7 +299,7 @@ inline any_primary(p) {
 	fi
 }
 
-/* `enqueue create`, or the HTTP API. */
+/* `enqueue create`. */
 proctype Client() {
 	byte p;
 	bool duplicate;
@@ -307,39 +307,39 @@ create:
 	/* [create] Ledger.Create: the script, and WAIT on the same connection. */
 	atomic {
 		any_primary(p);
-		printf("client: [create] on node %d, %e there\n", p, rec[p].status);
+		printf("client: [create] on node %d, found %e\n", p, rec[p].status);
 		if
-		:: rec[p].status == missing -> write(p, queued, NOBODY)
+		:: rec[p].status == missing -> write(p, queued, NO_ONE)
 		:: else -> duplicate = true
 		fi;
 		connect(CLIENT, p); p = 0
 	}
 end:	if
-#ifdef DUPLICATE_AT_ONCE /* `duplicate` is answered without waiting */
+#ifdef DUPLICATE_BEFORE_ACK /* `duplicate` is answered without waiting for replicas */
 	:: d_step { ACKNOWLEDGED(CLIENT) || duplicate ->
 #else
 	:: d_step { ACKNOWLEDGED(CLIENT) ->
 #endif
 		printf("client: enqueued, or duplicate\n");
-		hang_up(CLIENT); duplicate = false;
-		answered = true;
+		close_connection(CLIENT); duplicate = false;
+		enqueued = true;
 		assert(rec[0].status != missing) /* nothing enqueued is lost */
 	}
 	/* `failed`: the same content is submitted again under the same id. */
-	:: d_step { UNACKNOWLEDGED(CLIENT) -> hang_up(CLIENT); duplicate = false } -> goto create
+	:: d_step { UNACKNOWLEDGED(CLIENT) -> close_connection(CLIENT); duplicate = false } -> goto create
 	fi
 }
 
 /* -------------------------------------------------------------------- workers -- */
 
 #ifdef ID_REUSED
-byte released = NOBODY; /* a release that is still on its way to Redis */
+byte released = NO_ONE; /* the worker whose release has not reached Redis yet */
 #endif
 
-#ifdef NO_FENCE /* the holder's request id is not compared */
+#ifdef NO_FENCING /* the holder's request id is not compared */
 #define HELD(p, w) (rec[p].status == submitting)
 #else
-#define HELD(p, w) OF(p, w, submitting)
+#define HELD(p, w) HOLDS(p, w, submitting)
 #endif
 #define CLAIMABLE(p) (PRIMARY(p) && rec[p].status == queued)
 #if REPLICAS == 2
@@ -348,77 +348,77 @@ byte released = NOBODY; /* a release that is still on its way to Redis */
 #define ANY(what) (what(0) || what(1))
 #endif
 
-inline nobodys(n, w) { if :: rec[n].holder == w -> rec[n].holder = NOBODY :: else fi }
+inline clear_holder(n, w) { if :: rec[n].holder == w -> rec[n].holder = NO_ONE :: else fi }
 
-inline forget(w) { /* the task's run ends, or the worker dies: the same for everybody else */
-	nobodys(0, w); nobodys(1, w);
+inline end_run(w) { /* the run of the task ends or the worker crashes: no difference to the others */
+	clear_holder(0, w); clear_holder(1, w);
 #if REPLICAS == 2
-	nobodys(2, w);
+	clear_holder(2, w);
 #endif
-	hang_up(w);
+	close_connection(w);
 	budget[w] = 0; answer[w] = none;
-	if :: sender == w -> sender = NOBODY :: else fi;
-#ifdef SAVED_ELSEWHERE
-	if :: asked_holder == w -> asked_holder = NOBODY :: else fi;
+	if :: sender == w -> sender = NO_ONE :: else fi;
+#ifdef SAVE_ON_OTHER_PRIMARY
+	if :: lookup_holder == w -> lookup_holder = NO_ONE :: else fi;
 #endif
 #ifdef ID_REUSED
-	if :: released == w -> released = NOBODY :: else fi;
+	if :: released == w -> released = NO_ONE :: else fi;
 #endif
-	busy = (w == 0 -> false : busy)
+	worker0_busy = (w == 0 -> false : worker0_busy)
 }
 
-/* [claim] Ledger.Claim. The budget counts from before it left. A claim under the request id
- * that the record has already renews the lease. */
+/* [claim] Ledger.Claim. The budget counts from before the command is sent. A claim with the
+ * request id that the record already has renews the lease. */
 inline claim(w, p) {
 	printf("worker %d: [claim] on node %d\n", w, p);
 	budget[w] = BUDGET;
 	write(p, submitting, w); rec[p].lease = LEASE;
 #ifdef SETTLE_FROM_LEASE
-	rec[p].here = true;
+	rec[p].settle_here = true;
 #endif
 	connect(w, p);
-	busy = (w == 0 -> true : busy)
+	worker0_busy = (w == 0 -> true : worker0_busy)
 }
 
-/* Nothing has left under this claim, and nothing will. On whoever is primary now: */
+/* No request was sent for this claim, and none will be. On any present primary: */
 inline unsent(w) {
-	hang_up(w);
+	close_connection(w);
 	any_primary(p);
 	if
-	/* the claim again, under the same request id ... */
-	:: rec[p].status == queued || OF(p, w, submitting) -> claim(w, p); p = 0; goto claimed
-	/* ... or [release] Ledger.Release: back into the queue. The request id is never used again. */
-#ifdef ID_REUSED /* the release is slow, and the worker claims again before it is there */
-	:: released == NOBODY -> released = w; p = 0; goto claimed
+	/* the claim again, with the same request id ... */
+	:: rec[p].status == queued || HOLDS(p, w, submitting) -> claim(w, p); p = 0; goto claimed
+	/* ... or [release] Ledger.release: back to queued. The request id is never used again. */
+#ifdef ID_REUSED /* the release is slow: the worker claims again before it arrives */
+	:: released == NO_ONE -> released = w; p = 0; goto claimed
 #else
 	:: HELD(p, w) ->
 		printf("worker %d: [release] on node %d\n", w, p);
-		write(p, queued, NOBODY); p = 0; forget(w); goto idle
+		write(p, queued, NO_ONE); p = 0; end_run(w); goto idle
 #endif
-	/* By now the record is somebody else's, or being looked up. */
-	:: rec[p].status != queued && !OF(p, w, submitting) -> p = 0; forget(w); goto idle
+	/* Another worker holds the record, or it is being looked up. */
+	:: rec[p].status != queued && !HOLDS(p, w, submitting) -> p = 0; end_run(w); goto idle
 	fi
 }
 
-/* [record] Refused for good: under the same request id, on whoever is primary. */
+/* [record] A final refusal, saved with the same request id on any present primary. */
 inline refusal(w) {
 	any_primary(p);
-	printf("worker %d: [record] rejected on node %d, %e there\n", w, p, rec[p].status);
+	printf("worker %d: [record] rejected on node %d, found %e\n", w, p, rec[p].status);
 	if
-	:: HELD(p, w) || OF(p, w, verifying) || OF(p, w, rejected) ->
+	:: HELD(p, w) || HOLDS(p, w, verifying) || HOLDS(p, w, rejected) ->
 		write(p, rejected, w); connect(w, p); p = 0
-#ifdef TOLD_AT_ONCE /* the event is read before the save is acknowledged */
-		; told = true
+#ifdef REPORT_BEFORE_ACK /* the event is read before the save is acknowledged */
+		; reported = true
 #endif
-	:: else -> p = 0; forget(w); goto idle
+	:: else -> p = 0; end_run(w); goto idle
 	fi
 }
 
-/* Submitter.Submit: two workers have got the same task. */
+/* Submitter.Submit: two workers have the same task. */
 proctype Worker(byte w) {
 	byte p;
 end:
-idle:	atomic { (w == 0 || busy) && ANY(CLAIMABLE) ->
+idle:	atomic { (w == 0 || worker0_busy) && ANY(CLAIMABLE) ->
 		if
 		:: CLAIMABLE(0) -> p = 0
 		:: CLAIMABLE(1) -> p = 1
@@ -431,17 +431,17 @@ idle:	atomic { (w == 0 || busy) && ANY(CLAIMABLE) ->
 
 claimed:
 	if
-#ifdef SEND_AT_ONCE /* without waiting for the acknowledgement */
-	:: d_step { hang_up(w) }
+#ifdef SEND_BEFORE_ACK /* the request is sent without waiting for the acknowledgement */
+	:: d_step { close_connection(w) }
 #endif
-	:: d_step { ACKNOWLEDGED(w) -> printf("worker %d: claim acknowledged\n", w); hang_up(w) }
+	:: d_step { ACKNOWLEDGED(w) -> printf("worker %d: claim acknowledged\n", w); close_connection(w) }
 	:: atomic { UNACKNOWLEDGED(w) -> unsent(w) }
-	:: d_step { FAULTS -> printf("worker %d: dies\n", w); forget(w) } -> goto idle
+	:: d_step { FAULTS -> printf("worker %d: crashes\n", w); end_run(w) } -> goto idle
 	fi;
 
 may_send:
 	if
-	/* [send] Submitter.send: the budget is compared just before the first byte leaves. */
+	/* [send] Submitter.send: the budget is checked just before the first byte is sent. */
 	:: d_step {
 #ifdef NO_BUDGET_CHECK
 		true
@@ -450,90 +450,90 @@ may_send:
 #endif
 		->
 		printf("worker %d: [send]\n", w);
-		assert(request == none || believed); /* never two that may be processed */
-		assert(!told);                       /* nothing after `rejected` */
-		request = flying; flight = LATE; sender = w; answer[w] = waiting;
-		believed = false;
-#ifdef WITNESS
+		assert(request == none || resend_allowed); /* never two that may be processed */
+		assert(!reported);                         /* none after `rejected` was reported */
+		request = in_flight; time_left = LATE; sender = w; answer[w] = waiting;
+		resend_allowed = false;
+#ifdef REACHABLE
 		sends = (sends < 2 -> sends + 1 : 2);
 #endif
 		budget[w] = 0
 	}
 	:: atomic { budget[w] == 0 -> unsent(w) }
-	:: d_step { FAULTS -> printf("worker %d: dies\n", w); forget(w) } -> goto idle
+	:: d_step { FAULTS -> printf("worker %d: crashes\n", w); end_run(w) } -> goto idle
 	fi;
 
 sent:
-	/* [record] Ledger.Save, by the holder of the fence: what the answer says. */
+	/* [record] Ledger.Save with the worker's request id: the result in the answer. */
 	if
-	/* Accepted. Adopted, too, when the claim was over before the answer came. */
+	/* Accepted. It is saved even if the claim expired before the answer arrived. */
 	:: atomic { answer[w] == yes ->
 		any_primary(p);
-		printf("worker %d: [record] accepted on node %d, %e there\n", w, p, rec[p].status);
+		printf("worker %d: [record] accepted on node %d, found %e\n", w, p, rec[p].status);
 		if
-		:: HELD(p, w) || OF(p, w, verifying) -> write(p, accepted, NOBODY)
+		:: HELD(p, w) || HOLDS(p, w, verifying) -> write(p, accepted, NO_ONE)
 		:: else
 		fi;
-		p = 0; forget(w); goto idle
+		p = 0; end_run(w); goto idle
 	}
-	/* Certainly not processed: back into the queue. */
+	/* Certainly not processed: back to queued. */
 	:: atomic { answer[w] == throttled ->
 		any_primary(p);
-		printf("worker %d: [record] queued again on node %d, %e there\n", w, p, rec[p].status);
+		printf("worker %d: [record] queued again on node %d, found %e\n", w, p, rec[p].status);
 		if
-		:: HELD(p, w) -> write(p, queued, NOBODY)
+		:: HELD(p, w) -> write(p, queued, NO_ONE)
 		:: else
 		fi;
-		p = 0; forget(w); goto idle
+		p = 0; end_run(w); goto idle
 	}
 	/* No answer in time. */
 	:: atomic { answer[w] == waiting && (FAULTS || sender != w) ->
 		any_primary(p);
-		printf("worker %d: [record] unknown on node %d, %e there\n", w, p, rec[p].status);
+		printf("worker %d: [record] unknown on node %d, found %e\n", w, p, rec[p].status);
 		if
-#ifdef RELEASE_AFTER_SEND /* the claim is released although the request may have left */
-		:: HELD(p, w) -> write(p, queued, NOBODY)
+#ifdef RELEASE_AFTER_SEND /* the claim is released although the request may have been sent */
+		:: HELD(p, w) -> write(p, queued, NO_ONE)
 #else
-		:: HELD(p, w) -> doubt(p, w)
+		:: HELD(p, w) -> save_unknown(p, w)
 #endif
 		:: else
 		fi;
-		p = 0; forget(w); goto idle
+		p = 0; end_run(w); goto idle
 	}
-	/* Refused for good. No lookup finds that again: it waits. */
+	/* A final refusal. No lookup would find it again, so the save waits for replicas. */
 	:: atomic { answer[w] == refused -> answer[w] = none; refusal(w) }
 	:: d_step { FAULTS ->
-		printf("worker %d: dies\n", w);
-#ifdef WITNESS
-		died = true;
+		printf("worker %d: crashes\n", w);
+#ifdef REACHABLE
+		crashed = true;
 #endif
-		forget(w)
+		end_run(w)
 	} -> goto idle
 	fi;
 
-refusing: /* ... until it is acknowledged */
+refusing: /* the save is repeated until it is acknowledged */
 	if
 	:: d_step { ACKNOWLEDGED(w) ->
-		forget(w);
-#if defined(TOLD_WHEN_SAFE) || defined(TOLD_AT_ONCE)
-		told = true
+		end_run(w);
+#if defined(REPORT_AFTER_ACK) || defined(REPORT_BEFORE_ACK)
+		reported = true
 #endif
 	} -> goto idle
-	:: atomic { UNACKNOWLEDGED(w) -> hang_up(w); refusal(w); goto refusing }
-	:: d_step { FAULTS -> printf("worker %d: dies\n", w); forget(w) } -> goto idle
+	:: atomic { UNACKNOWLEDGED(w) -> close_connection(w); refusal(w); goto refusing }
+	:: d_step { FAULTS -> printf("worker %d: crashes\n", w); end_run(w) } -> goto idle
 	fi
 }
 
 #ifdef ID_REUSED
 proctype SlowRelease() {
 end:	do
-	:: d_step { released != NOBODY ->
+	:: d_step { released != NO_ONE ->
 		printf("worker %d: [release] arrives at node 0\n", released);
 		if
-		:: HELD(0, released) -> write(0, queued, NOBODY)
+		:: HELD(0, released) -> write(0, queued, NO_ONE)
 		:: else
 		fi;
-		released = NOBODY
+		released = NO_ONE
 	}
 	od
 }
@@ -541,90 +541,90 @@ end:	do
 
 /* --------------------------------------------------------------------- poller -- */
 
-#ifdef NO_EXPIRY /* nobody ends the claim of a worker that died */
-#define OVER(p) false
+#ifdef NO_EXPIRY /* the claim of a crashed worker does not expire */
+#define LEASE_EXPIRED(p) false
 #else
-#define OVER(p) (rec[p].status == submitting && rec[p].lease == 0)
+#define LEASE_EXPIRED(p) (rec[p].status == submitting && rec[p].lease == 0)
 #endif
-#define MOVED(p) (rec[p].status == verifying && !rec[p].here)
-#if defined(SETTLE_AT_SAVE) || defined(SAVED_ELSEWHERE)
-#define DUE(p) (rec[p].status == verifying && rec[p].here)
-#else /* the lookups that change anything */
-#define DUE(p) (rec[p].status == verifying && rec[p].here && \
-	(request == processed || !rec[p].once || rec[p].settle == 0))
+#define OTHER_PRIMARY(p) (rec[p].status == verifying && !rec[p].settle_here)
+#if defined(SETTLE_AT_SAVE) || defined(SAVE_ON_OTHER_PRIMARY)
+#define DUE(p) (rec[p].status == verifying && rec[p].settle_here)
+#else /* only lookups that change something */
+#define DUE(p) (rec[p].status == verifying && rec[p].settle_here && \
+	(request == processed || !rec[p].not_found_once || rec[p].settle == 0))
 #endif
-#define TODO(p) (PRIMARY(p) && (OVER(p) || MOVED(p) || asked == NOWHERE && DUE(p)))
+#define WORK(p) (PRIMARY(p) && (LEASE_EXPIRED(p) || OTHER_PRIMARY(p) || lookup_node == NO_NODE && DUE(p)))
 
-/* The Poller of any worker. */
+/* The Poller, of any worker. */
 proctype Poller() {
 	byte p;
 end:	do
-	:: atomic { ANY(TODO) ->
+	:: atomic { ANY(WORK) ->
 		if
-		:: TODO(0) -> p = 0
-		:: TODO(1) -> p = 1
+		:: WORK(0) -> p = 0
+		:: WORK(1) -> p = 1
 #if REPLICAS == 2
-		:: TODO(2) -> p = 2
+		:: WORK(2) -> p = 2
 #endif
 		fi;
 		if
-		/* [expire] Submitter.Abandon: the claim is over, by this primary's clock. Whether
-		 * its request left, nobody knows. */
-		:: OVER(p) ->
+		/* [expire] Submitter.ExpireClaim: the claim has expired by this primary's clock. It is
+		 * unknown whether its request was sent. */
+		:: LEASE_EXPIRED(p) ->
 			printf("poller: [expire] on node %d\n", p);
-#ifdef SETTLE_FROM_LEASE /* settle counts from the lease's end, by the clock that set it */
+#ifdef SETTLE_FROM_LEASE /* settle counts from the end of the lease, by the clock that wrote it */
 			if
-			:: !rec[p].here -> doubt(p, rec[p].holder); rec[p].settle = 0
-			:: else -> doubt(p, rec[p].holder)
+			:: !rec[p].settle_here -> save_unknown(p, rec[p].holder); rec[p].settle = 0
+			:: else -> save_unknown(p, rec[p].holder)
 			fi
 #else
-			doubt(p, rec[p].holder)
+			save_unknown(p, rec[p].holder)
 #endif
-		/* [lookup] The primary has changed since: settle and the count begin anew. */
-		:: MOVED(p) ->
-			printf("poller: [lookup] begins anew on node %d\n", p);
-			doubt(p, rec[p].holder)
-		/* [lookup] The question leaves for the gateway. What the record says so far was
-		 * read before that, with the time of the primary. */
-		:: asked == NOWHERE && DUE(p) ->
-#ifdef SAVED_ELSEWHERE
-			asked_holder = rec[p].holder;
+		/* [lookup] The primary has changed: settle and the count start from zero. */
+		:: OTHER_PRIMARY(p) ->
+			printf("poller: [lookup] starts from zero on node %d\n", p);
+			save_unknown(p, rec[p].holder)
+		/* [lookup] The request to the gateway is sent. The record was read before that,
+		 * with the time of the primary. */
+		:: lookup_node == NO_NODE && DUE(p) ->
+#ifdef SAVE_ON_OTHER_PRIMARY
+			lookup_holder = rec[p].holder;
 #endif
-			asked = p; decides = (rec[p].once && rec[p].settle == 0); found = (request == processed);
+			lookup_node = p; conclusive = (rec[p].not_found_once && rec[p].settle == 0); found = (request == processed);
 			printf("poller: [lookup] for node %d; found: %d\n", p, found)
 		fi;
 		p = 0
 	}
-	/* [lookup] The answer is saved, on the node where the record was read; see `asked`. */
-	:: atomic { asked != NOWHERE ->
-#ifdef SAVED_ELSEWHERE
+	/* [lookup] The answer is saved on the node that the record was read from; see `lookup_node`. */
+	:: atomic { lookup_node != NO_NODE ->
+#ifdef SAVE_ON_OTHER_PRIMARY
 		any_primary(p);
 #else
-		p = asked;
+		p = lookup_node;
 #endif
-#ifdef SETTLE_AT_SAVE /* settle is compared when the answer is saved */
-		decides = (rec[p].once && rec[p].settle == 0);
+#ifdef SETTLE_AT_SAVE /* settle is checked only when the answer is saved */
+		conclusive = (rec[p].not_found_once && rec[p].settle == 0);
 #endif
 		if
 		:: AS_READ(p) && found ->
 			printf("poller: [lookup] found, on node %d\n", p);
-			write(p, accepted, NOBODY)
-		:: AS_READ(p) && !found && decides ->
+			write(p, accepted, NO_ONE)
+		:: AS_READ(p) && !found && conclusive ->
 			printf("poller: [lookup] absent, on node %d\n", p);
 #ifdef THEN_RETRY
-#ifdef UNLESS_BELIEVED /* a second request is right, whatever becomes of the first */
-			believed = true;
+#ifdef RESEND_AFTER_ABSENT /* a second request is allowed, even if the first is processed later */
+			resend_allowed = true;
 #endif
-			write(p, queued, NOBODY)
+			write(p, queued, NO_ONE)
 #else
-			write(p, needs_review, NOBODY)
+			write(p, needs_review, NO_ONE)
 #endif
-		:: AS_READ(p) && !found && !decides ->
+		:: AS_READ(p) && !found && !conclusive ->
 			printf("poller: [lookup] not found, on node %d\n", p);
-			rec[p].once = true
+			rec[p].not_found_once = true
 		:: !AS_READ(p)
 		fi;
-		lookup_ends();
+		end_lookup();
 		p = 0
 	}
 	od
@@ -632,55 +632,55 @@ end:	do
 
 /* -------------------------------------------------------------------- gateway -- */
 
-inline tell(what) { /* an answer is of use only to a worker that still waits for it */
+inline give_answer(what) { /* only a worker that still waits receives the answer */
 	if
-	:: sender != NOBODY -> answer[sender] = what; sender = NOBODY
+	:: sender != NO_ONE -> answer[sender] = what; sender = NO_ONE
 	:: else
 	fi;
-	flight = 0
+	time_left = 0
 }
 
 proctype Gateway() {
 end:	do
-	:: d_step { request == flying ->
+	:: d_step { request == in_flight ->
 		printf("gateway: [gateway] processes the request\n");
-		request = processed; tell(yes)
+		request = processed; give_answer(yes)
 	}
-	:: d_step { request == flying && FAULTS ->
+	:: d_step { request == in_flight && FAULTS ->
 		printf("gateway: [gateway] refuses the request\n");
-		request = none; tell(refused)
+		request = none; give_answer(refused)
 	}
-	:: d_step { request == flying && FAULTS ->
+	:: d_step { request == in_flight && FAULTS ->
 		printf("gateway: [gateway] does not process the request now\n");
-		request = none; tell(throttled)
+		request = none; give_answer(throttled)
 	}
 	od
 }
 
 /* ----------------------------------------------------------------------- time -- */
 
-#define RUNS(n) (rec[n].lease > 0 || rec[n].settle > 0)
-#define LESS(x) x = (x > 0 -> x - 1 : 0)
-/* Once it is calm, what a worker and the gateway have to do takes less time than
- * they have for it. */
-#define IN_TIME (FAULTS || (budget[0] == 0 && budget[1] == 0 && flight == 0))
+#define RUNNING(n) (rec[n].lease > 0 || rec[n].settle > 0)
+#define COUNT_DOWN(x) x = (x > 0 -> x - 1 : 0)
+/* Without faults, a worker sends within its budget and the gateway answers in time: time
+ * passes only after they have. */
+#define IN_TIME (FAULTS || (budget[0] == 0 && budget[1] == 0 && time_left == 0))
 
 proctype Time() {
 end:	do
-	:: d_step { IN_TIME && (budget[0] > 0 || budget[1] > 0 || flight > 0 || ANY(RUNS)) ->
+	:: d_step { IN_TIME && (budget[0] > 0 || budget[1] > 0 || time_left > 0 || ANY(RUNNING)) ->
 		printf("time: [time] passes\n");
-		LESS(budget[0]); LESS(budget[1]);
-		LESS(rec[0].lease); LESS(rec[0].settle);
-		LESS(rec[1].lease); LESS(rec[1].settle);
+		COUNT_DOWN(budget[0]); COUNT_DOWN(budget[1]);
+		COUNT_DOWN(rec[0].lease); COUNT_DOWN(rec[0].settle);
+		COUNT_DOWN(rec[1].lease); COUNT_DOWN(rec[1].settle);
 #if REPLICAS == 2
-		LESS(rec[2].lease); LESS(rec[2].settle);
+		COUNT_DOWN(rec[2].lease); COUNT_DOWN(rec[2].settle);
 #endif
 		if
-		:: flight > 0 ->
-#ifndef GATEWAY_ANY_TIME /* the gateway may process a request however late */
-			/* It was lost on its way, and will never be processed. */
-			flight--;
-			if :: flight == 0 -> request = none; sender = NOBODY :: else fi
+		:: time_left > 0 ->
+#ifndef GATEWAY_ANY_TIME /* with it, the gateway may process a request at any later time */
+			/* The request was lost on its way and will never be processed. */
+			time_left--;
+			if :: time_left == 0 -> request = none; sender = NO_ONE :: else fi
 #endif
 		:: else
 		fi
@@ -689,38 +689,38 @@ end:	do
 }
 
 #ifdef LIVENESS
-proctype Calm() {
-	calm = true;
-	do /* the world never stops: every end of a run is a cycle */
-	:: calm -> skip
+proctype EndFaults() {
+	faults_over = true;
+	do /* endless, so that every run ends in a cycle */
+	:: faults_over -> skip
 	od
 }
 
 #define FINAL(s) (s == accepted || s == rejected || s == needs_review)
 #ifdef CREATE
-ltl ends { <> [] (answered && rec[0].status != missing) }
+ltl ends { <> [] (enqueued && rec[0].status != missing) }
 #else
 ltl ends { <> [] FINAL(rec[0].status) }
 #endif
 #endif
 
-#ifdef WITNESS
-/* What has to be possible, or else the model proves nothing. Spin names the lines
- * that it never reached, and scripts/model fails if one of these is among them. */
-bool seen; /* a step of its own behind the condition, which can be reached or not */
-proctype Witness() {
+#ifdef REACHABLE
+/* Situations that must be reachable: a model without them would prove nothing. Spin lists
+ * the lines that it never reached, and scripts/model fails if one of these is among them. */
+bool hit; /* set in a separate step after the condition, so that spin can list it */
+proctype Reachable() {
 	do
-	:: atomic { rec[0].status == accepted && sends == 1 && !died && !elected -> seen = true; seen = false } /* sent, processed, recorded */
-	:: atomic { rec[0].status == rejected -> seen = true; seen = false } /* refused for good */
-	:: atomic { rec[0].status == submitting && died && request == processed -> seen = true; seen = false } /* processed, and its worker died */
-	:: atomic { rec[0].status == verifying && died && request == processed -> seen = true; seen = false } /* then its claim expired */
-	:: atomic { rec[0].status == accepted && died && sends == 1 -> seen = true; seen = false } /* then a lookup found it */
-	:: atomic { rec[0].status == submitting && sends == 1 && rec[1].status == accepted && PRIMARY(1) -> seen = true; seen = false } /* a failover lost what was recorded */
-	:: atomic { rec[0].status == accepted && elected && sends == 1 && rec[1].status == accepted && !PRIMARY(1) -> seen = true; seen = false } /* and it was found again */
-	:: atomic { rec[0].status == queued && rec[1].status == submitting && PRIMARY(1) && budget[0] > 0 -> seen = true; seen = false } /* a failover lost a claim */
-	:: atomic { rec[0].status == verifying && budget[0] > 0 && sends == 0 -> seen = true; seen = false } /* a claim expired early: the clock is ahead */
-	:: atomic { rec[0].status == queued && sends == 1 && died && request == none -> seen = true; seen = false } /* absent: back into the queue */
-	:: atomic { rec[0].status == accepted && sends == 2 && died -> seen = true; seen = false } /* sent again, processed, recorded */
+	:: atomic { rec[0].status == accepted && sends == 1 && !crashed && !failed_over -> hit = true; hit = false } /* sent, processed, recorded */
+	:: atomic { rec[0].status == rejected -> hit = true; hit = false } /* refused finally */
+	:: atomic { rec[0].status == submitting && crashed && request == processed -> hit = true; hit = false } /* processed, and its worker crashed */
+	:: atomic { rec[0].status == verifying && crashed && request == processed -> hit = true; hit = false } /* then its claim expired */
+	:: atomic { rec[0].status == accepted && crashed && sends == 1 -> hit = true; hit = false } /* then a lookup found it */
+	:: atomic { rec[0].status == submitting && sends == 1 && rec[1].status == accepted && PRIMARY(1) -> hit = true; hit = false } /* a failover lost what was recorded */
+	:: atomic { rec[0].status == accepted && failed_over && sends == 1 && rec[1].status == accepted && !PRIMARY(1) -> hit = true; hit = false } /* and it was found again */
+	:: atomic { rec[0].status == queued && rec[1].status == submitting && PRIMARY(1) && budget[0] > 0 -> hit = true; hit = false } /* a failover lost a claim */
+	:: atomic { rec[0].status == verifying && budget[0] > 0 && sends == 0 -> hit = true; hit = false } /* a claim expired early: the clock is ahead */
+	:: atomic { rec[0].status == queued && sends == 1 && crashed && request == none -> hit = true; hit = false } /* absent: queued again */
+	:: atomic { rec[0].status == accepted && sends == 2 && crashed -> hit = true; hit = false } /* sent again, processed, recorded */
 	od
 }
 #endif
@@ -734,7 +734,7 @@ init {
 #else
 			rec[n].status = queued;
 #endif
-			rec[n].holder = NOBODY
+			rec[n].holder = NO_ONE
 		}
 		n = 0;
 		run Node(1);
@@ -752,11 +752,11 @@ init {
 		run Poller(); run Gateway();
 #endif
 		run Time();
-#ifdef WITNESS
-		run Witness();
+#ifdef REACHABLE
+		run Reachable();
 #endif
 #ifdef LIVENESS
-		run Calm();
+		run EndFaults();
 #endif
 #ifdef ID_REUSED
 		run SlowRelease();

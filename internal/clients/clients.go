@@ -1,7 +1,6 @@
-// Package clients is the common ground of the two gateway clients: what one
-// request to a gateway comes to, and how the request itself is made. A client
-// makes one honest attempt and says what happened; it never sends twice and
-// knows nothing of retries or of the ledger.
+// Package clients has the common parts of the two gateway clients: the interface Gateway,
+// the Answer to a request, and the HTTP sender and login session. A client sends every
+// request once and reports the result. It never retries and does not use the ledger.
 package clients
 
 import (
@@ -14,25 +13,24 @@ import (
 	"terbayar/internal/secret"
 )
 
-// Gateway is what the submitter needs of a gateway. Both clients implement it,
-// and clientstest holds both to the same contract.
+// Gateway is the client interface that the submitter uses. Both clients implement it, and
+// the contract tests of clientstest check both.
 type Gateway interface {
-	// Authenticate makes sure that an access token is at hand, so that a gateway
-	// that cannot be logged in to is noticed before a payment is claimed. However
-	// many callers ask, one request is made. The error is a *Error.
+	// Authenticate logs in unless there is a valid access token, so that a failing login
+	// is noticed before a payment is claimed. Concurrent callers share one request. The
+	// error is a *Error.
 	Authenticate(ctx context.Context) error
-	// NewExternalID makes the X-EXTERNAL-ID of the next message, to be written
-	// down before it is sent; empty where the gateway has no such thing.
+	// NewExternalID returns the X-EXTERNAL-ID of the next message, to be recorded before
+	// the message is sent; "" if the gateway uses none.
 	NewExternalID() string
 	// Submit sends the money-moving request once. It always returns an Answer.
 	Submit(ctx context.Context, s Submission) Answer
-	// DropToken forgets the access token of that generation, which the gateway has
-	// refused, if it is still the one in use: when fifty workers learn at once that it
-	// is void, one logs in. Where new ones are refused, too, logins are made later and
-	// later.
+	// DropToken drops the access token of that generation, which the gateway has refused,
+	// if it is still in use. If many goroutines drop the same token, one logs in. If the
+	// tokens of new logins are refused too, the delay before the next login grows.
 	DropToken(g TokenGeneration)
-	// RenewToken forgets the access token of that generation, if it is still the one
-	// in use, with nothing known against it: to see whether one can log in.
+	// RenewToken drops the access token of that generation if it is still in use. The
+	// gateway has not refused it: the caller wants to know whether a login succeeds.
 	RenewToken(g TokenGeneration)
 }
 
@@ -41,57 +39,55 @@ type Submission struct {
 	Order         *order.Order
 	CustomerToken secret.Text // Paydia: Authorization-Customer
 	ExternalID    string      // Paydia: X-EXTERNAL-ID, from NewExternalID
-	// MayLeave is asked right before the first byte leaves; an error keeps the request
-	// from leaving (net:unsent). Nil: it may.
+	// BeforeSend is called immediately before the first byte is sent. If it returns an
+	// error, nothing is sent (net:unsent). It may be nil.
 	BeforeSend func() error
 }
 
-// TokenGeneration numbers the access tokens a client has had, from 1.
+// TokenGeneration numbers the access tokens of a client, from 1.
 type TokenGeneration int64
 
-// Answer is what one request came to. Code is always set; it alone decides what
-// follows.
+// Answer is the result of one request. Code is always set; the retry policy decides by it
+// and by Message.
 type Answer struct {
-	Code       string        // what the retry policy is asked about
-	HTTPStatus int           // 0 when no answer came
-	Message    string        // the gateway's own words, cut and masked: fit to be kept and shown; "" when it gave none
-	RetryAfter time.Duration // from a Retry-After header; 0 when there was none
-	Receipt    *Receipt      // set only when the gateway positively said where the payment stands
-	Absent     bool          // a lookup: the gateway positively said that it knows no such payment
+	Code       string        // see package retrypolicy
+	HTTPStatus int           // 0 if no answer arrived
+	Message    string        // the gateway's message, cut and redacted so that it may be stored and logged; "" if it gave none
+	RetryAfter time.Duration // from a Retry-After header; 0 if there was none
+	Receipt    *Receipt      // set only if the gateway reported the payment's status
+	Absent     bool          // of a lookup: the gateway reported that it has no such payment
 	Token      TokenGeneration
-	At         time.Time     // when the request was begun
-	Duration   time.Duration // until its outcome was known
-	Err        error         // a *Error with more detail for the log; nil when there is nothing to add
+	At         time.Time     // start of the request
+	Duration   time.Duration // until the result was known
+	Err        error         // a *Error with more detail for the log; nil if there is none
 }
 
-// Receipt is where a payment stands at the gateway, in the gateway's own words
-// and in ours.
+// Receipt is a payment as the gateway reports it.
 type Receipt struct {
-	TransactionID string         // our reference, as the gateway echoed it; empty when it did not
-	Reference     string         // AM's id as text, Paydia's referenceNo; empty when not told
+	TransactionID string         // our reference, echoed by the gateway; "" if missing
+	Reference     string         // AM's id as text, Paydia's referenceNo; "" if missing
 	GatewayStatus string         // AM's status word, Paydia's code or latestTransactionStatus
-	Status        payment.Status // what that means for us
-	Amount        Number         // the zero value when not told
-	Currency      string         // ISO 4217; empty when not told
+	Status        payment.Status // our status for GatewayStatus
+	Amount        Number         // the zero value if missing
+	Currency      string         // ISO 4217; "" if missing
 	PaymentLinks  string
 	PaymentCode   string
 	QRCode        string
 }
 
-// Apply brings a payment to where the receipt says it stands. Where the receipt
-// contradicts what was ordered the payment goes to a person instead; the
-// contradiction is returned, in words, and is the payment's Reason. A payment at
-// its end is left alone.
+// Apply updates a payment from the receipt. If the receipt contradicts the order, the
+// payment goes to review; Apply returns the contradiction, which is also the payment's
+// Reason. A payment with a final status is not changed.
 func (r *Receipt) Apply(p *payment.Payment) (contradiction string) {
 	contradiction = r.Contradiction(p)
 	if p.Status.Final() {
 		return contradiction
 	}
-	told := r.Status
+	status := r.Status
 	if contradiction != "" {
-		told = payment.NeedsReview
+		status = payment.NeedsReview
 	}
-	p.Status, p.Reason = payment.Next(p.Status, told), contradiction
+	p.Status, p.Reason = payment.Next(p.Status, status), contradiction
 	if r.ofAnother(p) {
 		return contradiction
 	}
@@ -100,30 +96,29 @@ func (r *Receipt) Apply(p *payment.Payment) (contradiction string) {
 		p.GatewayReference = r.Reference
 	}
 	if contradiction != "" {
-		return contradiction // nobody is to pay a sum that was not ordered
+		return contradiction // do not show the customer how to pay a wrong amount
 	}
-	// What an answer leaves out is still so: a list row without the QR code of
-	// the create answer must not take it away from the customer.
-	for field, told := range map[*string]string{
+	// A missing field keeps its value: a row of AM's list may lack the QR code that the
+	// answer to create-transaction had.
+	for field, value := range map[*string]string{
 		&p.PaymentLinks: r.PaymentLinks,
 		&p.PaymentCode:  r.PaymentCode,
 		&p.QRCode:       r.QRCode,
 	} {
-		if told != "" {
-			*field = told
+		if value != "" {
+			*field = value
 		}
 	}
 	return ""
 }
 
-// Contradiction compares a receipt with what was ordered and returns, in words,
-// what does not agree; empty when all does. What the gateway did not tell
-// contradicts nothing, and neither does what cannot be read: the clients give no
-// receipt for it. (gateways.md 3.4, rule 7.)
+// Contradiction returns what in the receipt disagrees with the order; "" if nothing does. A
+// missing field agrees with anything. The clients return no receipt with a malformed field.
+// (docs/gateways.md 3.4, rule 7.)
 func (r *Receipt) Contradiction(p *payment.Payment) string {
 	switch {
 	case r.ofAnother(p):
-		return "the gateway's answer speaks of another transaction"
+		return "the gateway's answer is about another transaction"
 	case p.GatewayReference != "" && r.Reference != "" && r.Reference != p.GatewayReference:
 		return fmt.Sprintf("the gateway has it as %.80q and as %.80q", p.GatewayReference, r.Reference)
 	case r.Currency != "" && r.Currency != "IDR":
@@ -140,17 +135,17 @@ func (r *Receipt) ofAnother(p *payment.Payment) bool {
 	return r.TransactionID != "" && r.TransactionID != p.TransactionID
 }
 
-// Error is what went wrong with one request, fit for logs: it holds no URL, no
-// header, no body, and of the gateway's own words only what Answer.Message keeps
-// of them, so nothing secret and nothing of a customer's.
+// Error describes the failure of one request. It can be logged: it contains no URL, header
+// or body, and the gateway's message only as redacted in Answer.Message, so no secret and
+// no customer data.
 type Error struct {
 	Gateway    payment.Gateway
 	Operation  string // e.g. "login", "create-transaction", "auth-payment"
 	Code       string // as in Answer
 	HTTPStatus int
 	RetryAfter time.Duration // as in Answer
-	Detail     string        // in our own words, e.g. "dial: connection refused"
-	NextTry    time.Time     // of a login: no other one is made before; set when the login has failed
+	Detail     string        // our description, e.g. "dial: connection refused"
+	NextTry    time.Time     // of a failed login: no other login is made before
 	Message    string        // as in Answer
 }
 

@@ -20,22 +20,22 @@ import (
 	"terbayar/internal/secret"
 )
 
-// DefaultTimeout bounds one operation of a client, the login it may need
-// included, where no other time-out is set. An integrator of AM measured 5 to 7
-// seconds for a create-transaction and settled on 15 (gateways.md 1.4).
+// DefaultTimeout is the timeout of one operation of a client, including a login if it needs
+// one. An integrator of AM measured 5 to 7 seconds for create-transaction and uses a timeout
+// of 15 (docs/gateways.md 1.4).
 const DefaultTimeout = 15 * time.Second
 
 const (
-	maxAnswer     = 1 << 20 // bytes of an answer about one payment; they are a few kilobytes
+	maxAnswer     = 1 << 20 // bytes of an answer about one payment, usually a few kilobytes
 	maxRetryAfter = time.Hour
 )
 
-// NewTransport is the tuned connection pool of one gateway client. What wraps
-// it, to measure or to trace, must pass the request's context on.
+// NewTransport returns the connection pool of one gateway client. A wrapper, for metrics or
+// tracing, must pass on the request's context.
 func NewTransport() *http.Transport {
 	dialer := &net.Dialer{Timeout: 5 * time.Second}
-	// HTTP/2 re-sends requests by rules of its own, and requests share its
-	// connections, so their bytes could not be told apart.
+	// HTTP/1.1 only: HTTP/2 sends requests again by rules of its own, and its requests
+	// share connections, so the bytes of one request cannot be counted.
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	return &http.Transport{
@@ -50,30 +50,28 @@ func NewTransport() *http.Transport {
 		Protocols:           protocols,
 		TLSHandshakeTimeout: 5 * time.Second,
 		MaxIdleConnsPerHost: 64,
-		// Many servers close an idle connection after 5 seconds. A payment sent at
-		// that very moment has an unknown outcome, so it is closed here first.
+		// Many servers close an idle connection after 5 seconds. A payment sent at that
+		// moment has an unknown outcome, so the client closes it first.
 		IdleConnTimeout:        4 * time.Second,
 		MaxResponseHeaderBytes: 64 << 10,
 	}
 }
 
-// Sender makes the requests of one gateway client: each once, in bounded time
-// and space, following no redirect, and knowing afterwards whether a byte of it
-// had left.
+// Sender sends the requests of one gateway client. It sends each request once, limits the
+// size of the answer, follows no redirect, and knows afterwards whether a byte was sent.
 type Sender struct {
 	gateway payment.Gateway
 	base    *url.URL
-	// transport is used without an http.Client around it: that would follow
-	// redirects, and a redirected request reaches an address nobody signed for.
+	// transport is used without an http.Client, which would follow redirects: the
+	// signature does not cover the address of a redirect.
 	transport http.RoundTripper
 	now       func() time.Time
-	secrets   []string // see Hide
+	secrets   []string // see Redact
 	names     []string
 }
 
-// NewSender makes the sender of a gateway's requests. A nil transport is
-// NewTransport, a nil now the clock. The error says what is wrong with the base
-// URL and does not repeat it.
+// NewSender returns a sender for a gateway. A nil transport means NewTransport, a nil now
+// time.Now. The error describes what is wrong with the base URL without repeating it.
 func NewSender(g payment.Gateway, baseURL string, transport http.RoundTripper, now func() time.Time) (*Sender, error) {
 	base, err := url.Parse(strings.TrimRight(baseURL, "/"))
 	if err != nil || (base.Scheme != "http" && base.Scheme != "https") || base.Host == "" ||
@@ -89,9 +87,8 @@ func NewSender(g payment.Gateway, baseURL string, transport http.RoundTripper, n
 	return &Sender{gateway: g, base: base, transport: transport, now: now}, nil
 }
 
-// Redact names what must never be shown of the gateway's words: secrets wherever
-// they stand, names (of a user, say) where they stand as words. It is to be called
-// before the first request.
+// Redact sets what to redact in the gateway's messages: secrets anywhere, names (of a user,
+// for example) only as whole words. Call it before the first request.
 func (s *Sender) Redact(secrets []secret.Text, names ...string) {
 	for _, each := range secrets {
 		s.secrets = append(s.secrets, each.Reveal())
@@ -102,54 +99,54 @@ func (s *Sender) Redact(secrets []secret.Text, names ...string) {
 // Request is one request to a gateway.
 type Request struct {
 	Method    string
-	Path      string // below the base URL, from its slash on
+	Path      string // below the base URL, beginning with a slash
 	Query     url.Values
 	Header    http.Header
-	Body      []byte // sent as it is: signatures cover these very bytes
+	Body      []byte // sent unchanged: signatures cover these bytes
 	MaxAnswer int    // bytes; 0 is 1 MiB
-	// MayLeave is asked right before the first byte leaves; with an error none does.
+	// BeforeSend is called immediately before the first byte is sent. If it returns an
+	// error, nothing is sent. It may be nil.
 	BeforeSend func() error
-	// Hide is what is the customer's, and so must not be shown of the gateway's words.
+	// Redact lists the customer data to redact in the gateway's message.
 	Redact []string
 }
 
-// Path is the path of a request as it stands on the wire, the base URL's part
-// included.
+// Path returns the path of a request as it is sent, including the base URL's path.
 func (s *Sender) Path(path string) string { return s.base.EscapedPath() + path }
 
-// Now is the time by the clock that the client was given.
+// Now returns the time of the client's clock.
 func (s *Sender) Now() time.Time { return s.now() }
 
-// Send makes one request; operation names it in errors. Where no whole answer
-// came, the code says so and the body is nil. Otherwise the code is the HTTP
-// status's, and what the body adds to it is for the caller to read. The context
-// must carry the time-out.
+// Send sends one request; operation names it in errors. If no complete answer arrives, the
+// code says so and the body is nil. Otherwise the code is that of the HTTP status, and the
+// caller replaces it if the body has a more exact one. The context must have a deadline.
 func (s *Sender) Send(ctx context.Context, operation string, r Request) (Answer, []byte) {
 	answer := Answer{At: s.now()}
 	body, code, detail := s.exchange(ctx, r, &answer)
-	answer.Message = s.hide(r).message(body)
-	if code == retrypolicy.HTTPCode(answer.HTTPStatus) && saysVoidToken(answer) {
+	answer.Message = s.redactor(r).message(body)
+	if code == retrypolicy.HTTPCode(answer.HTTPStatus) && reportsInvalidToken(answer) {
 		code = retrypolicy.HTTPCode(http.StatusUnauthorized)
 	}
 	answer.Duration = s.now().Sub(answer.At)
-	s.Conclude(&answer, operation, code, detail)
+	s.SetCode(&answer, operation, code, detail)
 	return answer, body
 }
 
-// saysVoidToken reports whether an answer says that our token is void under a
-// status that leaves it open what was refused, as Laravel's 419. Under the others
-// the retry policy looks at the words itself.
-func saysVoidToken(a Answer) bool {
+// reportsInvalidToken reports whether the message of an answer means that our access token is
+// expired or invalid, under a status that does not say why the request was refused, such as
+// Laravel's 419. For the statuses excluded here the retry policy has rules that match the
+// message.
+func reportsInvalidToken(a Answer) bool {
 	switch a.HTTPStatus {
 	case http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound, http.StatusUnprocessableEntity,
-		http.StatusRequestTimeout, http.StatusConflict, http.StatusTooManyRequests: // the last three: nothing to do with tokens
+		http.StatusRequestTimeout, http.StatusConflict, http.StatusTooManyRequests: // the last three have nothing to do with tokens
 		return false
 	}
 	return a.HTTPStatus/100 == 4 && retrypolicy.InvalidToken(a.Message)
 }
 
-// loginPage reports whether a redirect leads to a page to log in at: that is what
-// web frameworks answer to whom they do not know.
+// loginPage reports whether a redirect leads to a login page, which is how web frameworks
+// answer an unauthorized request.
 func loginPage(location string) bool {
 	target, err := url.Parse(location)
 	if err != nil {
@@ -159,44 +156,45 @@ func loginPage(location string) bool {
 	return slices.Contains([]string{"login", "signin", "sign-in", "masuk"}, last)
 }
 
-// Conclude sets what an answer comes to. The detail, in our own words, goes into
-// the error; without one there is none.
-func (s *Sender) Conclude(a *Answer, operation, code, detail string) {
+// SetCode sets the code of an answer, and its Err if there is a detail.
+func (s *Sender) SetCode(a *Answer, operation, code, detail string) {
 	a.Code, a.Err = code, nil
 	if detail != "" {
 		a.Err = &Error{Gateway: s.gateway, Operation: operation, Code: code, HTTPStatus: a.HTTPStatus, RetryAfter: a.RetryAfter, Detail: detail, Message: a.Message}
 	}
 }
 
-// Unsent is the answer of a request that could not even be begun.
+// Unsent returns the answer of a request that failed before it was started.
 func (s *Sender) Unsent(operation, detail string) Answer {
 	a := Answer{At: s.now()}
-	s.Conclude(&a, operation, retrypolicy.CodeUnsent, detail)
+	s.SetCode(&a, operation, retrypolicy.CodeUnsent, detail)
 	return a
 }
 
-// Inconclusive is for a 2xx answer that says neither success nor failure. It may
-// still say, in words, that our token is void: then it is as good as a 401.
-// Otherwise nobody can go by it.
+// Inconclusive sets the code of a 2xx answer that reports neither success nor failure: that
+// of a 401 if the message means that our access token is expired or invalid, otherwise
+// body:unreadable.
 func (s *Sender) Inconclusive(a *Answer, operation, detail string) {
 	if retrypolicy.InvalidToken(a.Message) {
-		s.Conclude(a, operation, retrypolicy.HTTPCode(http.StatusUnauthorized), detail)
+		s.SetCode(a, operation, retrypolicy.HTTPCode(http.StatusUnauthorized), detail)
 		return
 	}
 	s.Unreadable(a, operation, detail)
 }
 
-// Unreadable turns a 2xx answer into one that nobody can go by.
+// Unreadable sets the code of a malformed 2xx answer.
 func (s *Sender) Unreadable(a *Answer, operation, detail string) {
-	s.Conclude(a, operation, retrypolicy.CodeUnreadable, detail)
+	s.SetCode(a, operation, retrypolicy.CodeUnreadable, detail)
 }
 
+// exchange sends a request and reads the answer. It returns the code, and a detail for the
+// error if there is one.
 func (s *Sender) exchange(ctx context.Context, r Request, answer *Answer) (body []byte, code, detail string) {
 	if ctx.Err() != nil {
 		return nil, retrypolicy.CodeUnsent, "before the request: " + reason(ctx, ctx.Err())
 	}
-	w := &wire{mayLeave: r.BeforeSend}
-	req, err := s.request(w.watch(ctx), r)
+	w := &wire{beforeSend: r.BeforeSend}
+	req, err := s.request(w.trace(ctx), r)
 	if err != nil {
 		return nil, retrypolicy.CodeUnsent, err.Error()
 	}
@@ -208,18 +206,18 @@ func (s *Sender) exchange(ctx context.Context, r Request, answer *Answer) (body 
 	answer.HTTPStatus = res.StatusCode
 	answer.RetryAfter = retryAfter(res.Header.Get("Retry-After"), s.now())
 	if res.StatusCode == http.StatusSwitchingProtocols {
-		// The connection is ours then, and reading from it would heed no time-out.
-		return nil, retrypolicy.HTTPCode(res.StatusCode), "another protocol than HTTP"
+		// The body is then the connection itself, and reading from it has no timeout.
+		return nil, retrypolicy.HTTPCode(res.StatusCode), "switch to another protocol"
 	}
 	if res.StatusCode/100 == 3 && loginPage(res.Header.Get("Location")) {
-		return nil, retrypolicy.HTTPCode(http.StatusUnauthorized), "a redirect to a page to log in at"
+		return nil, retrypolicy.HTTPCode(http.StatusUnauthorized), "redirect to a login page"
 	}
 
 	limit := r.MaxAnswer
 	if limit == 0 {
 		limit = maxAnswer
 	}
-	body, err = io.ReadAll(io.LimitReader(res.Body, int64(limit)+1)) // to its end, so that the connection can be used again
+	body, err = io.ReadAll(io.LimitReader(res.Body, int64(limit)+1)) // to its end, so that the connection can be reused
 	switch {
 	case err != nil:
 		return nil, retrypolicy.CodeUnknown, "read the answer: " + reason(ctx, err)
@@ -230,7 +228,7 @@ func (s *Sender) exchange(ctx context.Context, r Request, answer *Answer) (body 
 	}
 }
 
-var errNotWritable = errors.New("the request has characters that cannot stand in a header or an address")
+var errNotWritable = errors.New("the request has characters that are not allowed in a header or URL")
 
 func (s *Sender) request(ctx context.Context, r Request) (*http.Request, error) {
 	target := s.base.String() + r.Path
@@ -241,12 +239,11 @@ func (s *Sender) request(ctx context.Context, r Request) (*http.Request, error) 
 	if err != nil {
 		return nil, errNotWritable
 	}
-	// With GetBody the Transport would send a POST again on another connection
-	// when it believes that nothing had left on the first. That is for the retry
-	// policy to decide.
+	// With GetBody the Transport sends a POST again on another connection if it assumes
+	// that nothing was sent on the first one. Only the retry policy may decide that.
 	req.GetBody = nil
 	for name, values := range r.Header {
-		// The Transport checks too, but does not say that it had not begun.
+		// The Transport checks this too, but its error does not say that nothing was sent.
 		if strings.ContainsFunc(strings.Join(values, ""), unicode.IsControl) {
 			return nil, errNotWritable
 		}
@@ -255,8 +252,8 @@ func (s *Sender) request(ctx context.Context, r Request) (*http.Request, error) 
 	return req, nil
 }
 
-// retryAfter reads a Retry-After header, in seconds or as a date (RFC 9110,
-// 10.2.3). What is in the past, or no time at all, is 0; an hour is the most.
+// retryAfter parses a Retry-After header, in seconds or as a date (RFC 9110, 10.2.3). It
+// returns 0 for a time in the past and for a malformed value, and one hour at most.
 func retryAfter(value string, now time.Time) time.Duration {
 	var wait time.Duration
 	if seconds, err := strconv.ParseUint(value, 10, 63); err == nil {

@@ -1,6 +1,7 @@
 package clients
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -11,52 +12,52 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"terbayar/internal/payment"
 )
 
-// brittle is a connection that stops writing once it is broken, after letting
-// a number of bytes through.
-type brittle struct {
+// breakable is a connection whose writes fail once it is broken, after a number of bytes.
+type breakable struct {
 	net.Conn
 
 	broken *atomic.Bool
-	lets   int
+	writes int // bytes of a write before it fails
 }
 
 var errBroken = errors.New("broken by the test")
 
-func (c *brittle) Write(b []byte) (int, error) {
+func (c *breakable) Write(b []byte) (int, error) {
 	if !c.broken.Load() {
 		return c.Conn.Write(b)
 	}
-	n, err := c.Conn.Write(b[:min(c.lets, len(b))])
+	n, err := c.Conn.Write(b[:min(c.writes, len(b))])
 	return n, errors.Join(errBroken, err)
 }
 
-// TestUnsentIsCertain breaks a connection that was used before, and looks at
-// what is claimed about the request that was to go through it.
+// TestUnsentIsCertain breaks a reused connection. The request is net:unsent only if no byte
+// was sent.
 func TestUnsentIsCertain(t *testing.T) {
 	for _, row := range []struct {
 		name    string
 		secured bool
-		lets    int
+		writes  int
 		counted bool
 		code    string
 	}{
-		{"no byte left", false, 0, true, "net:unsent"},
-		{"one byte left", false, 1, true, "net:unknown"},
-		{"nobody counted", false, 0, false, "net:unknown"},
-		{"no byte left, TLS", true, 0, true, "net:unsent"},
-		{"one byte left, TLS", true, 1, true, "net:unknown"},
+		{"no byte sent", false, 0, true, "net:unsent"},
+		{"one byte sent", false, 1, true, "net:unknown"},
+		{"bytes not counted", false, 0, false, "net:unknown"},
+		{"no byte sent, TLS", true, 0, true, "net:unsent"},
+		{"one byte sent, TLS", true, 1, true, "net:unknown"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			var posts, dials atomic.Int32
 			server := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 				posts.Add(1)
 				if r.ProtoMajor != 1 {
-					t.Errorf("%s, want HTTP/1.1: over HTTP/2 bytes cannot be told apart", r.Proto)
+					t.Errorf("%s, want HTTP/1.1: over HTTP/2 the bytes of a request cannot be counted", r.Proto)
 				}
 			}))
 			server.EnableHTTP2 = true
@@ -77,7 +78,7 @@ func TestUnsentIsCertain(t *testing.T) {
 				if err != nil {
 					return nil, err
 				}
-				conn = &brittle{conn, broken, row.lets}
+				conn = &breakable{conn, broken, row.writes}
 				if row.counted {
 					conn = &countedConn{Conn: conn}
 				}
@@ -94,53 +95,60 @@ func TestUnsentIsCertain(t *testing.T) {
 				t.Errorf("code %s (%v), want %s", a.Code, a.Err, row.code)
 			}
 			if dials.Load() != 1 || posts.Load() != 1 {
-				t.Errorf("%d dials, %d requests handled; want 1 of each: the Transport may not try again", dials.Load(), posts.Load())
+				t.Errorf("%d dials, %d requests handled; want 1 of each: the Transport must not send it again", dials.Load(), posts.Load())
 			}
 			if strings.Contains(a.Err.Error(), errBroken.Error()) {
-				t.Errorf("error %q holds the text of another", a.Err)
+				t.Errorf("error %q contains the text of another error", a.Err)
 			}
 		})
 	}
 }
 
-// mute is a transport that fails without telling how far it came.
-type mute struct{}
+// untraced is a transport that fails without calling the hooks of httptrace.
+type untraced struct{}
 
-func (mute) RoundTrip(*http.Request) (*http.Response, error) { return nil, errBroken }
+func (untraced) RoundTrip(*http.Request) (*http.Response, error) { return nil, errBroken }
 
-func TestTransportThatDoesNotReport(t *testing.T) {
-	a, _ := newSender(t, "http://gateway.example", mute{}).Send(t.Context(), "test", Request{Method: http.MethodPost})
+func TestTransportWithoutTrace(t *testing.T) {
+	a, _ := newSender(t, "http://gateway.example", untraced{}).Send(t.Context(), "test", Request{Method: http.MethodPost})
 	if a.Code != "net:unknown" {
-		t.Errorf("code %s, want net:unknown: it may have sent anything", a.Code)
+		t.Errorf("code %s, want net:unknown: it may have been sent", a.Code)
 	}
 }
 
-func TestRequestThatCannotBeWritten(t *testing.T) {
+func TestInvalidRequest(t *testing.T) {
 	for name, r := range map[string]Request{
 		"header": {Method: http.MethodPost, Header: http.Header{"X": {"a\nb"}}},
 		"path":   {Method: http.MethodPost, Path: "/%zz"},
 		"method": {Method: "a b"},
 	} {
-		if a, _ := newSender(t, "http://gateway.example", mute{}).Send(t.Context(), "test", r); a.Code != "net:unsent" {
+		if a, _ := newSender(t, "http://gateway.example", untraced{}).Send(t.Context(), "test", r); a.Code != "net:unsent" {
 			t.Errorf("%s: code %s, want net:unsent", name, a.Code)
 		}
 	}
 }
 
-func TestContextWithACauseOfItsOwn(t *testing.T) {
-	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
-	defer server.Close()
-	ctx, cancel := context.WithTimeoutCause(t.Context(), 50*time.Millisecond, errBroken)
-	defer cancel()
-	a, _ := newSender(t, server.URL, nil).Send(ctx, "test", Request{Method: http.MethodGet})
-	if want := "paydia test: net:unknown: wait for the answer: time-out"; a.Err == nil || a.Err.Error() != want {
-		t.Errorf("error %v, want %q", a.Err, want)
-	}
+// TestContextWithCause: the error does not contain the cause of the caller's context.
+func TestContextWithCause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, server := net.Pipe()
+		defer client.Close()
+		defer server.Close()
+		transport := NewTransport()
+		transport.DialContext = func(context.Context, string, string) (net.Conn, error) { return &countedConn{Conn: client}, nil }
+		go func() { _, _ = http.ReadRequest(bufio.NewReader(server)) }() // and no answer
+		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, errBroken)
+		defer cancel()
+		a, _ := newSender(t, "http://gateway.example", transport).Send(ctx, "test", Request{Method: http.MethodGet})
+		if want := "paydia test: net:unknown: wait for the answer: timeout"; a.Err == nil || a.Err.Error() != want {
+			t.Errorf("error %v, want %q", a.Err, want)
+		}
+	})
 }
 
 func TestBaseURL(t *testing.T) {
 	for _, row := range []struct {
-		base, path string // path of "/x"; empty: refused
+		base, path string // path of "/x"; "": refused
 	}{
 		{"https://api.paydia.id/snap/v1.0", "/snap/v1.0/x"},
 		{"https://api.paydia.id/snap/v1.0/", "/snap/v1.0/x"},
@@ -161,7 +169,7 @@ func TestBaseURL(t *testing.T) {
 		case (err == nil) != (row.path != ""):
 			t.Errorf("%q: error %v", row.base, err)
 		case err != nil && strings.Contains(err.Error(), "hush"):
-			t.Errorf("%q: error %q repeats it", row.base, err)
+			t.Errorf("%q: error %q contains the URL", row.base, err)
 		case err == nil && s.Path("/x") != row.path:
 			t.Errorf("%q: path %q, want %q", row.base, s.Path("/x"), row.path)
 		}

@@ -14,40 +14,39 @@ import (
 )
 
 const (
-	maxMessage   = 150      // runes of a message that are kept
-	maxSpoken    = 64 << 10 // bytes: a longer body is a list or a page, not a word to us
-	maxPlainText = 1 << 10  // bytes of a body that is a sentence and no JSON
-	veil         = "***"
+	maxMessage   = 150      // runes of a message
+	maxErrorBody = 64 << 10 // bytes: a longer body is a list or a web page without a message
+	maxPlainText = 1 << 10  // bytes of a body that is plain text
+	mask         = "***"
 )
 
-// hidden is what must not be shown of a gateway's words, beside what looks like a
-// number, an address or a key.
-type hidden struct {
-	secrets []string // wherever they stand
-	names   []string // where they stand as words: of customers, and our user names
+// redactor redacts gateway messages: its secrets and names, and everything that looks like a
+// number, an e-mail address or a key.
+type redactor struct {
+	secrets []string // redacted anywhere
+	names   []string // redacted as whole words: customer data, our user names
 }
 
-// message is what a gateway says in the body of an answer, fit to be kept and
-// shown: in one line, cut, and without anything secret or of the customer's. It is
-// empty where the gateway says nothing, as a web page does.
-func (h hidden) message(body []byte) string {
-	text := oneLine(spoken(body))
+// message returns the gateway's message in the body of an answer: redacted, cut, on one line.
+// It is "" if the body has none, like a web page.
+func (r redactor) message(body []byte) string {
+	text := oneLine(messageText(body))
 	if text == "" {
 		return ""
 	}
-	text = h.mask(text) // before the cut: half a secret would not be known again
+	text = r.redact(text) // before the cut, which could leave a part of a secret
 	if utf8.RuneCountInString(text) > maxMessage {
 		text = strings.TrimSpace(string([]rune(text)[:maxMessage-3])) + "..."
 	}
 	return text
 }
 
-// spoken takes the words out of a body: AM's message, or its error where that is a
-// word (token_expired); Laravel's errors of a validation, by field; SNAP's
-// responseMessage; OAuth's error_description. What does not begin like JSON or
-// HTML and is short is a sentence.
-func spoken(body []byte) string {
-	if len(body) > maxSpoken || !utf8.Valid(body) {
+// messageText returns the message texts in a body, joined: AM's message, or its error if that
+// is a text (token_expired); the errors by field of a failed Laravel validation; SNAP's
+// responseMessage; OAuth's error_description. A short body that is neither JSON nor HTML is
+// itself the message.
+func messageText(body []byte) string {
+	if len(body) > maxErrorBody || !utf8.Valid(body) {
 		return ""
 	}
 	var value any
@@ -57,60 +56,62 @@ func spoken(body []byte) string {
 		}
 		return ""
 	}
-	var words []string
+	var texts []string
 	switch v := value.(type) {
 	case string:
-		words = []string{v}
+		texts = []string{v}
 	case map[string]any:
-		words = wordsOf(v, fieldsWithWords)
+		texts = textsOf(v, messageFields)
 		if data, ok := v["data"].(map[string]any); ok {
-			words = append(words, wordsOf(data, fieldsWithWords[:fieldsOfData])...)
+			texts = append(texts, textsOf(data, messageFields[:messageFieldsOfData])...)
 		}
 	}
-	var said []string
-	for _, w := range words {
-		if w != "" && !slices.ContainsFunc(said, func(s string) bool { return strings.Contains(s, w) }) {
-			said = append(said, w)
+	var distinct []string
+	for _, t := range texts {
+		if t != "" && !slices.ContainsFunc(distinct, func(earlier string) bool { return strings.Contains(earlier, t) }) {
+			distinct = append(distinct, t)
 		}
 	}
-	return strings.Join(said, "; ")
+	return strings.Join(distinct, "; ")
 }
 
-// fieldsWithWords are the fields in which gateways, frameworks and proxies say
-// what is wrong, without case, _ and -.
-var fieldsWithWords = []string{
+// messageFields are the fields in which gateways, frameworks and proxies describe an error,
+// in lower case without _ and -.
+var messageFields = []string{
 	"responsemessage", "message", "msg", "errormessage", "pesan", "error", "errors", "errordescription",
 	"errorcode", "code", "detail", "details", "description", "reason", "statusmessage", "title", "status",
 }
 
-// fieldsOfData is how many of them count within data too, where the others are a
-// payment's own.
-const fieldsOfData = 8
+// messageFieldsOfData is how many of them, from the first, are also read in data. The others
+// are fields of the payment there.
+const messageFieldsOfData = 8
 
-// verdicts are no words: whether it went well, the fields say by being there.
-var verdicts = []string{"true", "false", "error", "success", "failed", "fail", "ok", "null"}
+// outcomeWords are values of these fields that describe no error. In the field message they
+// are kept.
+var outcomeWords = []string{"true", "false", "error", "success", "failed", "fail", "ok", "null"}
 
-func wordsOf(object map[string]any, fields []string) (words []string) {
-	plain := make(map[string]any, len(object))
+// textsOf returns the texts in the given fields of an object.
+func textsOf(object map[string]any, fields []string) (texts []string) {
+	byName := make(map[string]any, len(object))
 	for _, name := range slices.Sorted(maps.Keys(object)) {
-		plain[strings.NewReplacer("_", "", "-", "").Replace(strings.ToLower(name))] = object[name]
+		byName[strings.NewReplacer("_", "", "-", "").Replace(strings.ToLower(name))] = object[name]
 	}
 	for _, name := range fields {
-		for _, w := range leaves(plain[name], 0) {
-			if name != "message" && slices.Contains(verdicts, strings.ToLower(w)) || !strings.ContainsFunc(w, unicode.IsLetter) {
+		for _, t := range leaves(byName[name], 0) {
+			if name != "message" && slices.Contains(outcomeWords, strings.ToLower(t)) || !strings.ContainsFunc(t, unicode.IsLetter) {
 				continue
 			}
-			words = append(words, w)
+			texts = append(texts, t)
 		}
 	}
-	return words
+	return texts
 }
 
-// maxDepth is how deep the words of one field may be buried.
+// maxDepth is the maximum nesting of the texts in one field.
 const maxDepth = 4
 
-// leaves are the texts within a field, each with the names of the fields that it
-// is about: {"signature":["is invalid"]} says so in the name alone.
+// leaves returns the texts in a value, each after the names of the fields around it:
+// {"signature":["is invalid"]} gives "signature: is invalid".
 func leaves(value any, depth int) (texts []string) {
 	if depth > maxDepth {
 		return nil
@@ -125,7 +126,7 @@ func leaves(value any, depth int) (texts []string) {
 	case map[string]any:
 		for _, name := range slices.Sorted(maps.Keys(v)) {
 			for _, text := range leaves(v[name], depth+1) {
-				if !slices.Contains(fieldsWithWords, strings.ToLower(name)) {
+				if !slices.Contains(messageFields, strings.ToLower(name)) {
 					text = name + ": " + text
 				}
 				texts = append(texts, text)
@@ -135,8 +136,8 @@ func leaves(value any, depth int) (texts []string) {
 	return texts
 }
 
-// oneLine makes every run of white space one space, and drops what cannot be seen:
-// it could hide a secret from the masks, and acts on terminals.
+// oneLine replaces every run of white space with one space and drops invisible characters:
+// they could hide a secret from redaction, or control a terminal.
 func oneLine(text string) string {
 	var b strings.Builder
 	for _, r := range text {
@@ -151,51 +152,51 @@ func oneLine(text string) string {
 	return strings.Join(strings.Fields(b.String()), " ")
 }
 
-// minSecret is how long a text must be to be looked for as a secret: what is
-// shorter stands in every other word.
+// minSecret is the minimum length of a secret that is redacted. A shorter one would occur in
+// ordinary words.
 const minSecret = 4
 
-// mask hides what must not be shown.
-func (h hidden) mask(text string) string {
-	secrets := slices.Clone(h.secrets)
-	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) }) // one may hold another
+// redact replaces everything to redact with mask.
+func (r redactor) redact(text string) string {
+	secrets := slices.Clone(r.secrets)
+	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) }) // longest first: one may contain another
 	for _, s := range secrets {
 		if s = oneLine(s); len(s) >= minSecret {
 			text = replace(text, s, func(_, _ rune) bool { return true })
 		}
 	}
-	for _, name := range h.names {
+	for _, name := range r.names {
 		name = oneLine(name)
 		parts := strings.Fields(name)
 		if len(parts) > 1 {
-			text = replace(text, name, betweenWords)
+			text = replace(text, name, wholeWord)
 		}
 		for _, part := range parts {
-			if utf8.RuneCountInString(part) > 2 && !retrypolicy.InVocabulary(part) {
-				text = replace(text, part, betweenWords)
+			if utf8.RuneCountInString(part) > 2 && !retrypolicy.IsMatchWord(part) {
+				text = replace(text, part, wholeWord)
 			}
 		}
 	}
 	for _, p := range patterns {
-		text = p.like.ReplaceAllStringFunc(text, p.veil)
+		text = p.like.ReplaceAllStringFunc(text, p.replacement)
 	}
 	return text
 }
 
-// replace hides a text, whatever its case, where what stands before and behind it
-// allows.
-func replace(text, hide string, allows func(before, behind rune) bool) string {
-	if !strings.Contains(strings.ToLower(text), strings.ToLower(hide)) { // nearly always
+// replace replaces a part of a text with mask, ignoring case, where the characters before and
+// after it allow that.
+func replace(text, part string, allowed func(before, after rune) bool) string {
+	if !strings.Contains(strings.ToLower(text), strings.ToLower(part)) { // nearly always; saves the regexp
 		return text
 	}
 	var out strings.Builder
 	done := 0
-	for _, at := range regexp.MustCompile("(?i)"+regexp.QuoteMeta(hide)).FindAllStringIndex(text, -1) {
+	for _, at := range regexp.MustCompile("(?i)"+regexp.QuoteMeta(part)).FindAllStringIndex(text, -1) {
 		before, _ := utf8.DecodeLastRuneInString(text[:at[0]])
-		behind, _ := utf8.DecodeRuneInString(text[at[1]:])
-		if allows(before, behind) {
+		after, _ := utf8.DecodeRuneInString(text[at[1]:])
+		if allowed(before, after) {
 			out.WriteString(text[done:at[0]])
-			out.WriteString(veil)
+			out.WriteString(mask)
 			done = at[1]
 		}
 	}
@@ -203,34 +204,35 @@ func replace(text, hide string, allows func(before, behind rune) bool) string {
 	return out.String()
 }
 
-func betweenWords(before, behind rune) bool {
+// wholeWord reports whether the characters around a part are no letters or digits.
+func wholeWord(before, after rune) bool {
 	inWord := func(r rune) bool { return r != utf8.RuneError && (unicode.IsLetter(r) || unicode.IsDigit(r)) }
-	return !inWord(before) && !inWord(behind)
+	return !inWord(before) && !inWord(after)
 }
 
-// patterns are the looks of what is hidden whoever it belongs to.
+// patterns describe secrets and customer data that are redacted in every message.
 var patterns = []struct {
-	like *regexp.Regexp
-	veil func(string) string
+	like        *regexp.Regexp
+	replacement func(string) string
 }{
 	{regexp.MustCompile(`[^\s<>"',;:=(]+@[^\s<>"',;:)]+`), always},           // e-mail addresses
 	{regexp.MustCompile(`eyJ[A-Za-z0-9_-]*(\.[A-Za-z0-9_-]*){0,2}`), always}, // JWTs
 	{regexp.MustCompile(`(?i)(bearer|basic) +[A-Za-z0-9+/_=.~-]*[0-9+/_=.~-][A-Za-z0-9+/_=.~-]*`), always},
-	{regexp.MustCompile(`(?i)(password|sandi|secret|signature|sign|key|pin|otp|cvv)["']? *[=:] *["']?[^\s"',;]*\p{Nd}[^\s"',;]*`), afterSign},
+	{regexp.MustCompile(`(?i)(password|sandi|secret|signature|sign|key|pin|otp|cvv)["']? *[=:] *["']?[^\s"',;]*\p{Nd}[^\s"',;]*`), valueOnly},
 	{regexp.MustCompile(`[A-Za-z0-9+/_=-]{20,}`), random},
 	{regexp.MustCompile(`[+(]*\p{Nd}([ ().,*/xX•-]*\p{Nd}){5,}`), numbers}, // phones, cards, accounts
 }
 
-func always(string) string { return veil }
+func always(string) string { return mask }
 
-// afterSign hides a value and leaves its name.
-func afterSign(text string) string {
+// valueOnly redacts a value and keeps its name.
+func valueOnly(text string) string {
 	at := strings.IndexAny(text, "=:")
-	return text[:at+1] + " " + veil
+	return text[:at+1] + " " + mask
 }
 
-// random hides the parts of a long run that no language has: keys, signatures,
-// tokens. Those that are words stay: transaction_id_4711_already_exists.
+// random redacts the parts of a long run that are not words: keys, signatures, tokens. It
+// keeps a run such as transaction_id_4711_already_exists.
 func random(run string) string {
 	parts := strings.FieldsFunc(run, func(r rune) bool { return r == '_' || r == '-' })
 	if !slices.ContainsFunc(parts, func(part string) bool { return len(part) > 5 && !isWord(part) }) {
@@ -238,13 +240,13 @@ func random(run string) string {
 	}
 	for i, part := range parts {
 		if !isWord(part) {
-			parts[i] = veil
+			parts[i] = mask
 		}
 	}
 	return strings.Join(slices.Compact(parts), "_")
 }
 
-// isWord reports whether a part of a run may be a word, or several in camel case.
+// isWord reports whether a part of a run may be a word, or several words in camel case.
 func isWord(part string) bool {
 	humps, small := 0, false
 	for _, r := range part {
@@ -259,38 +261,39 @@ func isWord(part string) bool {
 	return humps <= len(part)/5
 }
 
-// thousands is an amount as Indonesia and others write it, up to 99 million.
+// thousands matches an amount with separators, in Indonesian or English format, up to 99
+// million.
 var thousands = regexp.MustCompile(`^[1-9][0-9]?([.,][0-9]{3}){1,2}([.,][0-9]{2})?$|^[1-9][0-9]{2}[.,][0-9]{3}([.,][0-9]{2})?$`)
 
-// numbers hides a number, unless it is plainly an amount.
+// numbers redacts a number unless it is clearly an amount.
 func numbers(number string) string {
 	if thousands.MatchString(number) {
 		return number
 	}
-	return veil
+	return mask
 }
 
-// hide is what must not be shown of the answer to a request: the sender's own
-// secrets, and whatever the request's headers and the request itself name.
-func (s *Sender) hide(r Request) hidden {
-	h := hidden{secrets: slices.Clone(s.secrets), names: append(slices.Clone(s.names), r.Redact...)}
+// redactor returns the redactor for the answer to a request. It redacts the secrets of the
+// sender, those in the headers of the request, and its customer data.
+func (s *Sender) redactor(r Request) redactor {
+	red := redactor{secrets: slices.Clone(s.secrets), names: append(slices.Clone(s.names), r.Redact...)}
 	for name, values := range r.Header {
 		if name == "Accept" || name == "Content-Type" {
 			continue
 		}
 		for _, value := range values {
-			if value = strings.TrimPrefix(value, "Bearer "); len(value) > 5 { // CHANNEL-ID is no secret
-				h.secrets = append(h.secrets, value)
+			if value = strings.TrimPrefix(value, "Bearer "); len(value) > 5 { // longer than CHANNEL-ID, which is no secret
+				red.secrets = append(red.secrets, value)
 			}
 		}
 	}
-	return h
+	return red
 }
 
-// quoted is a message within an error.
+// quoted returns a message as the end of an error text.
 func quoted(message string) string {
 	if message == "" {
 		return ""
 	}
-	return fmt.Sprintf(" (it says %q)", message)
+	return fmt.Sprintf(" (message %q)", message)
 }

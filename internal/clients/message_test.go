@@ -7,16 +7,15 @@ import (
 	"unicode/utf8"
 )
 
-var budi = hidden{
+var budi = redactor{
 	secrets: []string{"hush-password", "Sécret Two"},
 	names:   []string{"Budi Santoso", "Ada Merchant", "12345", "", "mitra"},
 }
 
-// TestMessage reads what gateways, frameworks and proxies say, and hides what must
-// not be shown.
+// TestMessage reads messages of gateways, frameworks and proxies, and redacts them.
 func TestMessage(t *testing.T) {
 	for _, row := range []struct{ body, want string }{
-		// Where the words are.
+		// The fields that contain the message.
 		{`{"error":true,"message":"Saldo tidak cukup"}`, "Saldo tidak cukup"},
 		{`{"error":false,"message":"success","data":{"message":"x"}}`, "success; x"},
 		{`{"error":"token_expired"}`, "token_expired"},
@@ -46,21 +45,21 @@ func TestMessage(t *testing.T) {
 		{`<html><body>Forbidden</body></html>`, ""},
 		{`{"error":true,"message":"x"}trailing`, ""},
 		{`{"errors":{"a":{"b":{"c":{"d":{"e":{"f":"deep"}}}}}}}`, ""},
-		{strings.Repeat("a ", 600), ""}, // a page
+		{strings.Repeat("a ", 600), ""}, // a web page
 
-		// One line, and nothing that acts on a terminal or hides.
+		// One line, without control and invisible characters.
 		{`{"message":"a\n\tb\u0000\u001b[31m\u202e\u200bc\ufe0f\u3164d  e"}`, "a b[31mcd e"},
 		{`{"message":"` + strings.Repeat("ab ", 100) + `"}`, strings.TrimSpace(strings.Repeat("ab ", 49)) + "..."},
 
-		// Secrets, in any case, also where a character was put between.
+		// Secrets, in any case, also with an invisible character in between.
 		{`{"message":"password HUSH-PASSWORD wrong"}`, "password *** wrong"},
 		{`{"message":"password hush-\u200bpassword wrong"}`, "password *** wrong"},
 		{`{"message":"xhush-passwordx sécret  two"}`, "x***x ***"},
 		{`{"message":"` + strings.Repeat("ab ", 47) + `hush-password"}`, strings.TrimSpace(strings.Repeat("ab ", 47)) + " ***"},
 		{`{"message":"` + strings.Repeat("abc ", 36) + `hush-password"}`, strings.TrimSpace(strings.Repeat("abc ", 36)) + " ***"},
-		{`{"message":"Bearer abc.def-1 void"}`, "*** void"},
-		{`{"message":"bearer token void"}`, "bearer token void"},
-		{`{"message":"token eyJ0eXAiOiJKV1QifQ.eyJhIjoxfQ.sig-x is void"}`, "token *** is void"},
+		{`{"message":"Bearer abc.def-1 expired"}`, "*** expired"},
+		{`{"message":"bearer token expired"}`, "bearer token expired"},
+		{`{"message":"token eyJ0eXAiOiJKV1QifQ.eyJhIjoxfQ.sig-x is invalid"}`, "token *** is invalid"},
 		{`{"message":"expected signature: 9f8e, got signature=1a2b"}`, "expected signature: ***, got signature= ***"},
 		{`{"message":"signature: is invalid"}`, "signature: is invalid"},
 		{`{"message":"sign 23f7cef3b8ed22222125d88b53d3db650aa60f4aae7ccb9f6dfc9695ae640b35"}`, "sign ***"},
@@ -78,10 +77,10 @@ func TestMessage(t *testing.T) {
 		{`{"message":"mail <a.b@example.com> or C@D"}`, "mail <***> or ***"},
 		{`{"message":"BUDI SANTOSO, Mr Santoso and budi's account, not Budiman"}`, "***, Mr *** and ***'s account, not Budiman"},
 		{`{"message":"12345 is not 123456"}`, "*** is not ***"},
-		// A word that a rule looks for is no name, whoever is called so.
+		// A word that a policy rule matches is not redacted, even if it is a name.
 		{`{"message":"merchant sudah ada; mitra"}`, "merchant sudah ada; mitra"},
 
-		// What is no key stays, and so does what it says.
+		// Text that is not a key is not redacted.
 		{`{"message":"transaction_id_4711_already_exists"}`, "transaction_id_4711_already_exists"},
 		{`{"message":"insufficient-funds-of-customer TokenExpiredExceptionHandler"}`, "insufficient-funds-of-customer TokenExpiredExceptionHandler"},
 		{`{"message":"transaction b57d8895-790b-4da3-a9e7-0387176de9bf already exists"}`, "transaction *** already exists"},
@@ -92,8 +91,7 @@ func TestMessage(t *testing.T) {
 	}
 }
 
-// FuzzMessage: whatever a gateway says, its message is one short line that a
-// terminal can bear, and says no secret.
+// FuzzMessage: every message is one short printable line without a secret.
 func FuzzMessage(f *testing.F) {
 	for _, body := range []string{
 		`{"error":true,"message":"Budi Santoso hush-password 085925065195"}`, `{"errors":{"a":["b"]}}`, "plain", `{"message":"hush-\u200bpassword"}`,
@@ -104,7 +102,7 @@ func FuzzMessage(f *testing.F) {
 		for _, b := range []string{body, `{"message":` + body + `}`, `{"message":"` + body + ` hush-password ` + body + `"}`} {
 			m := budi.message([]byte(b))
 			if utf8.RuneCountInString(m) > maxMessage || !utf8.ValidString(m) || strings.ContainsFunc(m, func(r rune) bool { return !unicode.IsPrint(r) }) {
-				t.Errorf("%q is not one short line", m)
+				t.Errorf("%q is not one short printable line", m)
 			}
 			if strings.Contains(strings.ToLower(m), "hush-password") {
 				t.Errorf("%q holds the secret", m)

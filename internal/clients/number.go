@@ -6,36 +6,34 @@ import (
 	"strings"
 )
 
-// Number is a field of an answer that means a number, read by its value: 13000,
-// "13000", 13000.0, "13000.00" and 1.3e4 are the same Number, and == compares
-// values. Both gateways mix the forms (AM, Create Transaction: transaction_total
-// is a number in the request and a string in the response). There are no floats
-// in it, so nothing is rounded. The zero value is a field that is missing, null
-// or the empty string.
+// Number is a numeric field of an answer, read by its value: 13000, "13000", 13000.0,
+// "13000.00" and 1.3e4 are the same Number, and == compares values. Both gateways mix these
+// forms (AM, Create Transaction: transaction_total is a number in the request and a string
+// in the response). Number uses no floats, so nothing is rounded. The zero value is a field
+// that is missing, null or the empty string.
 //
-// What is written for people ("13,000.00", "Rp 13.000") is unreadable, and so is
-// "13.000" in quotes: in Indonesia that is thirteen thousand, in JSON thirteen.
+// A number that is formatted for people ("13,000.00", "Rp 13.000") is unreadable, and so is
+// "13.000" as a string: in Indonesian format that is thirteen thousand, in JSON thirteen.
 type Number struct {
-	text       string // the value in its one spelling: "13000", "-0.5", "1e400"
+	text       string // the value in its canonical form: "13000", "-0.5", "1e400"
 	unreadable bool
 }
 
 const (
-	// maxNumber is how many characters a number may have. No gateway writes
-	// longer ones, and the bound keeps a hostile one cheap.
+	// maxNumber is the maximum length of a number in characters. No gateway sends longer
+	// ones, and the limit bounds the cost of parsing.
 	maxNumber = 64
-	// maxExponent is where an exponent is cut off. It is so much more than
-	// maxNumber that the digits before it cannot make up for what was cut.
+	// maxExponent is the largest exponent; a larger one is reduced to it. It exceeds
+	// maxNumber by far, so the digits cannot make a difference.
 	maxExponent = 1_000_000_000
-	// maxPlain is how many digits are written out before a Number's spelling
-	// has an exponent.
+	// maxPlain is the maximum number of digits in the canonical form without an exponent.
 	maxPlain = 40
 )
 
-// WholeNumber is an integer as a Number.
+// WholeNumber returns an integer as a Number.
 func WholeNumber(n int64) Number { return ParseNumber(strconv.FormatInt(n, 10)) }
 
-// ParseNumber reads a text as a Number. It never fails: see Unreadable.
+// ParseNumber parses a text. It never fails: see Unreadable.
 func ParseNumber(text string) Number {
 	text = strings.Trim(text, " \t\r\n")
 	if grouped(text) {
@@ -44,8 +42,8 @@ func ParseNumber(text string) Number {
 	return parseNumber(text)
 }
 
-// UnmarshalJSON implements json.Unmarshaler. It never fails, so that one odd
-// field does not make a whole answer unreadable.
+// UnmarshalJSON implements json.Unmarshaler. It never fails, so that one malformed field
+// does not make the whole answer unreadable.
 func (n *Number) UnmarshalJSON(b []byte) error {
 	var text string
 	switch {
@@ -53,30 +51,29 @@ func (n *Number) UnmarshalJSON(b []byte) error {
 		*n = Number{}
 	case json.Unmarshal(b, &text) == nil:
 		*n = ParseNumber(text)
-	default: // in a JSON number a point is a point
+	default: // in a JSON number a point is always a decimal point
 		*n = parseNumber(string(b))
 	}
 	return nil
 }
 
-// Present reports whether the field has anything in it, readable or not.
+// Present reports whether the field has a value, readable or not.
 func (n Number) Present() bool { return n != Number{} }
 
-// Unreadable reports whether there is something in the field that is not plainly
-// a number. It agrees with nothing, and contradicts nothing.
+// Unreadable reports whether the field has a value that is not clearly a number.
 func (n Number) Unreadable() bool { return n.unreadable }
 
-// String is the value in its one spelling, fewer than 80 characters of digits,
-// sign, point and exponent; empty when there is none.
+// String returns the value in its canonical form, fewer than 80 characters; "" if missing or
+// unreadable.
 func (n Number) String() string { return n.text }
 
-// Int is the value where it is a whole number that fits.
+// Int returns the value if it is a whole number that fits into an int64.
 func (n Number) Int() (int64, bool) {
 	i, err := strconv.ParseInt(n.text, 10, 64)
 	return i, err == nil
 }
 
-// Digits is a whole number that is not negative, in digits; empty for every other.
+// Digits returns a whole number that is not negative in digits; "" for any other value.
 func (n Number) Digits() string {
 	if strings.Trim(n.text, "0123456789") != "" {
 		return ""
@@ -84,8 +81,8 @@ func (n Number) Digits() string {
 	return n.text
 }
 
-// Float is roughly the value, for what is not money. It is 0 where there is none,
-// and where it is too large.
+// Float returns the approximate value; 0 if there is none or it is too large. Do not use it
+// for money.
 func (n Number) Float() float64 {
 	f, err := strconv.ParseFloat(n.text, 64)
 	if err != nil {
@@ -94,15 +91,15 @@ func (n Number) Float() float64 {
 	return f
 }
 
-// grouped reports whether a text may group thousands with its point: one to three
-// digits, a point, three digits.
+// grouped reports whether the point in a text may separate thousands: one to three digits,
+// a point, three digits.
 func grouped(text string) bool {
 	whole, fraction, ok := strings.Cut(strings.TrimLeft(text, "+-"), ".")
 	return ok && len(whole) <= 3 && len(fraction) == 3 && strings.Trim(whole+fraction, "0123456789") == ""
 }
 
-// parseNumber reads [sign] digits [. digits] [e [sign] digits], which takes in
-// every JSON number.
+// parseNumber parses [sign] digits [. digits] [e [sign] digits]. Every JSON number has this
+// form.
 func parseNumber(text string) Number {
 	if len(text) > maxNumber {
 		return Number{unreadable: true}
@@ -126,16 +123,17 @@ func parseNumber(text string) Number {
 		return Number{text: "0"}
 	}
 	exponent += len(digits) - len(significant) - len(fraction)
-	spelling := spell(significant, exponent)
+	text = canonical(significant, exponent)
 	if negative {
-		spelling = "-" + spelling
+		text = "-" + text
 	}
-	return Number{text: spelling}
+	return Number{text: text}
 }
 
-// parseExponent reads what stands behind an e, cut off at maxExponent.
-func parseExponent(text string, there bool) (n int, ok bool) {
-	if !there {
+// parseExponent parses the exponent after an e, and reduces it to maxExponent. Without an e
+// the exponent is 0.
+func parseExponent(text string, present bool) (n int, ok bool) {
+	if !present {
 		return 0, true
 	}
 	digits, negative := strings.CutPrefix(text, "-")
@@ -146,7 +144,7 @@ func parseExponent(text string, there bool) (n int, ok bool) {
 		return 0, false
 	}
 	n, err := strconv.Atoi(digits)
-	if err != nil || n > maxExponent { // digits alone: it can only be too large
+	if err != nil || n > maxExponent { // only digits: an error means too large
 		n = maxExponent
 	}
 	if negative {
@@ -155,10 +153,10 @@ func parseExponent(text string, there bool) (n int, ok bool) {
 	return n, true
 }
 
-// spell writes digits times ten to the exponent, always in the same way. The
-// digits neither begin nor end with a zero.
-func spell(digits string, exponent int) string {
-	point := len(digits) + exponent // how many digits stand before the point
+// canonical returns digits times ten to the exponent in canonical form. The digits neither
+// begin nor end with a zero.
+func canonical(digits string, exponent int) string {
+	point := len(digits) + exponent // number of digits before the point
 	switch {
 	case exponent >= 0 && point <= maxPlain:
 		return digits + strings.Repeat("0", exponent)

@@ -31,7 +31,7 @@ func TestNumber(t *testing.T) {
 		{`"0013000"`, "13000"},
 		{`"+13000"`, "13000"},
 		{`" 13000 "`, "13000"},
-		{`"13000.000"`, "13000"}, // five digits are no group
+		{`"13000.000"`, "13000"}, // five digits are not a group
 		{`13000.5`, "13000.5"},
 		{`"13000.50"`, "13000.5"},
 		{`0`, "0"},
@@ -50,7 +50,7 @@ func TestNumber(t *testing.T) {
 		{`null`, none},
 		{`""`, none},
 		{`" "`, unreadable},
-		{`"13.000"`, unreadable}, // thirteen thousand, or thirteen
+		{`"13.000"`, unreadable}, // thirteen thousand or thirteen
 		{`"-1.000"`, unreadable},
 		{`"13.000.000"`, unreadable},
 		{`"13,000"`, unreadable},
@@ -74,7 +74,7 @@ func TestNumber(t *testing.T) {
 		{`{"value":1}`, unreadable},
 		{`[]`, unreadable},
 		{`[13000]`, unreadable},
-		{`1` + strings.Repeat("0", 64), unreadable}, // nobody's number
+		{`1` + strings.Repeat("0", 64), unreadable}, // too long
 	} {
 		n := readNumber(t, row.json)
 		got := n.String()
@@ -82,7 +82,7 @@ func TestNumber(t *testing.T) {
 			got = unreadable + got
 		}
 		if got != row.want || n.Present() != (row.want != none) {
-			t.Errorf("%s: %q, told %t; want %q", row.json, got, n.Present(), row.want)
+			t.Errorf("%s: %q, present %t; want %q", row.json, got, n.Present(), row.want)
 		}
 	}
 }
@@ -112,12 +112,12 @@ func TestNumberAs(t *testing.T) {
 		}
 	}
 	if clients.WholeNumber(-13000) != readNumber(t, `"-1.3e4"`) {
-		t.Error("one value, two numbers")
+		t.Error("equal values are different Numbers")
 	}
 }
 
-// FuzzNumber: whatever stands in a field, a number is read by its value or not at
-// all, and its spelling is read as the same number again.
+// FuzzNumber: a number is read by its value or not at all, and its canonical form is read as
+// the same number.
 func FuzzNumber(f *testing.F) {
 	for _, text := range []string{"13000", "1.3e4", "-0.50", "13.000", "1e1000000", "0e9", "00.100e-3", "1e-99999999999", "Rp 1", "", "1e+", "9.99e37"} {
 		f.Add(text)
@@ -133,7 +133,7 @@ func FuzzNumber(f *testing.F) {
 		}
 		if json.Valid([]byte(text)) && strings.Trim(text, "-+.eE0123456789") == "" && text != "" {
 			if bare := readNumber(t, text); !n.Unreadable() && bare != n {
-				t.Errorf("%s is %v, in quotes %v", text, bare, n)
+				t.Errorf("%s is %v, as a string %v", text, bare, n)
 			} else {
 				n = bare
 			}
@@ -141,8 +141,8 @@ func FuzzNumber(f *testing.F) {
 		if n.Unreadable() || !n.Present() {
 			return
 		}
-		if again := readNumber(t, n.String()); again != n {
-			t.Errorf("%q is spelt %s, and that is %s", text, n, again)
+		if second := readNumber(t, n.String()); second != n {
+			t.Errorf("%q is %s in canonical form, which is read as %s", text, n, second)
 		}
 		text = strings.Trim(text, " \t\r\n")
 		if i := strings.IndexAny(text, "eE"); i >= 0 && len(text)-i > 5 {

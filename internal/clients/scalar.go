@@ -6,14 +6,12 @@ import (
 	"strings"
 )
 
-// Scalar is a field of an answer that a gateway may write as a string or as a
-// number: both mix them (AM, Create Transaction: transaction_total is a number
-// in the request and a string in the response). It holds the string's content,
-// the JSON text of anything else, and nothing for null. It never fails, so that
-// one odd field does not make a whole answer unreadable.
+// Scalar is a field of an answer that a gateway may write as a string or as a number. It
+// holds the content of a string, the JSON text of anything else, and "" for null.
 type Scalar string
 
-// UnmarshalJSON implements json.Unmarshaler.
+// UnmarshalJSON implements json.Unmarshaler. It never fails, so that one malformed field
+// does not make the whole answer unreadable.
 func (s *Scalar) UnmarshalJSON(b []byte) error {
 	var text string
 	switch {
@@ -27,9 +25,9 @@ func (s *Scalar) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// Text is a field of an answer that holds something for people or for a machine
-// to show, such as a status word or a QR code: a string, or a number as it is
-// written. Anything else, such as PHP's false or [] for "nothing", is no text.
+// Text is a field of an answer that is only displayed, such as a status word or a QR code: a
+// string, or the JSON text of a number. Anything else is "": PHP services write false or []
+// for a missing value.
 type Text string
 
 // UnmarshalJSON implements json.Unmarshaler. It never fails.
@@ -42,17 +40,16 @@ func (t *Text) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// Identifier is a field of an answer that names a payment. Names are compared
-// letter for letter and never by value: "1001", "01001" and "1001.0" are three.
-// The zero value is a field that is missing, null or the empty string.
+// Identifier is a field of an answer that identifies a payment. Identifiers are compared as
+// text and never by value: "1001", "01001" and "1001.0" are different. The zero value is a
+// field that is missing, null or the empty string.
 type Identifier struct {
 	Text string
-	// Bare: it was written as a number, in plain digits. Services that drop the
-	// quotes of what looks like a number drop zeros with them, so that 123 may
-	// stand for "0123", too.
-	Bare bool
-	// Unreadable: there is something, but no name: true, {}, or a number such as
-	// 1e3 that may stand for more than one text.
+	// Unquoted: the field is a JSON number of plain digits. A service that writes a text
+	// of digits as a number loses its leading zeros, so 123 may also mean "0123".
+	Unquoted bool
+	// Unreadable: the field has a value that identifies nothing: true, {}, or a number
+	// such as 1e3, which may mean more than one text.
 	Unreadable bool
 }
 
@@ -60,26 +57,26 @@ type Identifier struct {
 func (i *Identifier) UnmarshalJSON(b []byte) error {
 	*i = Identifier{}
 	switch {
-	case json.Unmarshal(b, &i.Text) == nil: // null, too: it leaves the text empty
+	case json.Unmarshal(b, &i.Text) == nil: // null too, which leaves the text empty
 	case allDigits(string(b)):
-		i.Text, i.Bare = string(b), true
+		i.Text, i.Unquoted = string(b), true
 	default:
 		i.Text, i.Unreadable = "", true
 	}
 	return nil
 }
 
-// Flag is a field of an answer that says yes or no, read by its value: false,
-// "false", 0 and "0" are False, true, "true", 1 and "1" are True. A field that is
-// missing, null or the empty string is empty. Anything else is neither.
+// Flag is a boolean field of an answer, read by its value: false, "false", 0 and "0" are
+// False, true, "true", 1 and "1" are True. A field that is missing, null or the empty string
+// is Unset. Any other value is invalid.
 type Flag string
 
-// What a Flag may be.
+// The values of a Flag.
 const (
 	True    Flag = "true"
 	False   Flag = "false"
-	Unsaid  Flag = ""
-	unclear Flag = "unclear"
+	Unset   Flag = ""
+	invalid Flag = "invalid"
 )
 
 // UnmarshalJSON implements json.Unmarshaler. It never fails.
@@ -91,13 +88,13 @@ func (f *Flag) UnmarshalJSON(b []byte) error {
 	number := ParseNumber(text)
 	switch {
 	case text == "" || string(b) == "null":
-		*f = Unsaid
+		*f = Unset
 	case strings.EqualFold(text, "true"), number == WholeNumber(1):
 		*f = True
 	case strings.EqualFold(text, "false"), number == WholeNumber(0):
 		*f = False
 	default:
-		*f = unclear
+		*f = invalid
 	}
 	return nil
 }
@@ -106,8 +103,8 @@ func isNumber(b []byte) bool {
 	return len(b) > 0 && (b[0] == '-' || b[0] >= '0' && b[0] <= '9')
 }
 
-// EncodeJSON writes a request body: compact, with &, < and > as they are, and
-// without the newline at the end that an Encoder adds (gateways.md 2.4).
+// EncodeJSON returns a request body: compact, with &, < and > not escaped, and without the
+// final newline that an Encoder adds (docs/gateways.md 2.4).
 func EncodeJSON(v any) ([]byte, error) {
 	var buf bytes.Buffer
 	enc := json.NewEncoder(&buf)

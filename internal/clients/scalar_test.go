@@ -52,7 +52,7 @@ func TestIdentifier(t *testing.T) {
 		{`"INV-1"`, Identifier{Text: "INV-1"}},
 		{`"1e3"`, Identifier{Text: "1e3"}},
 		{`"01001"`, Identifier{Text: "01001"}},
-		{`1001`, Identifier{Text: "1001", Bare: true}},
+		{`1001`, Identifier{Text: "1001", Unquoted: true}},
 		{`null`, Identifier{}},
 		{`""`, Identifier{}},
 		{`1e3`, Identifier{Unreadable: true}},
@@ -75,8 +75,8 @@ func TestFlag(t *testing.T) {
 	}{
 		{False, []string{`false`, `"false"`, `"False"`, `0`, `"0"`, `0.0`, `-0`}},
 		{True, []string{`true`, `"true"`, `"TRUE"`, `1`, `"1"`, `1.0`, `1e0`}},
-		{Unsaid, []string{`null`, `""`}},
-		{unclear, []string{`2`, `-1`, `"no"`, `"none"`, `[]`, `{}`, `["true"]`, `" "`, `"null"`, `"unclear"`}},
+		{Unset, []string{`null`, `""`}},
+		{invalid, []string{`2`, `-1`, `"no"`, `"none"`, `[]`, `{}`, `["true"]`, `" "`, `"null"`, `"invalid"`}},
 	} {
 		for _, text := range row.json {
 			if got := read[Flag](t, text); got != row.want {
@@ -86,7 +86,7 @@ func TestFlag(t *testing.T) {
 	}
 }
 
-// read reads a member of an object as a T.
+// read decodes a member of an object as a T.
 func read[T any](t *testing.T, raw string) T {
 	t.Helper()
 	var got struct{ V T }

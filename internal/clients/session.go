@@ -20,24 +20,25 @@ import (
 	"terbayar/internal/secret"
 )
 
-// DefaultTokenMargin is how long before its end an access token is no longer
-// believed in. A tenth of its life is the least, half of it the most.
+// DefaultTokenMargin is how long before its expiry an access token is no longer used. The
+// margin is at least a tenth and at most half of the token's lifetime.
 const DefaultTokenMargin = 300 * time.Second
 
 const (
-	// assumedLifetime is that of a token of which nobody says how long it lives:
-	// BI's usual one (gateways.md 2.2).
+	// assumedLifetime is the lifetime of a token if neither the answer nor the token
+	// contains it: the value usual at Bank Indonesia (docs/gateways.md 2.2).
 	assumedLifetime = 900 * time.Second
 	maxLifetime     = 30 * 24 * time.Hour
-	// A failed login stands for all who ask until the next one may be tried: a
-	// second, then twice as long each time. Refused credentials do not become right
-	// by themselves, and accounts get locked; an outage's end is to be noticed. A
-	// Retry-After may stretch either.
-	firstLoginPause   = time.Second
-	maxRefusedPause   = 5 * time.Minute
-	maxUnheardPause   = 15 * time.Second
-	maxTokenPause     = time.Minute // the login works, its token does not: nothing is locked
-	loginPauseStretch = 5           // up to a fifth longer, so that replicas do not keep in step
+	// After a failed login all callers get its error, until the next login is allowed:
+	// after one second, then twice as long after every failure, up to a maximum. The
+	// maximum is long if the credentials were refused, because further logins may lock
+	// the account. It is short otherwise, so that the end of an outage is noticed. A
+	// Retry-After can only lengthen the pause.
+	firstLoginPause = time.Second
+	maxRefusedPause = 5 * time.Minute
+	maxFailedPause  = 15 * time.Second
+	maxTokenPause   = time.Minute // logins succeed, but their tokens are refused
+	loginPauseParts = 5           // jitter: up to a fifth longer, so that replicas do not log in together
 )
 
 // Token is an access token in use.
@@ -46,16 +47,15 @@ type Token struct {
 	Generation TokenGeneration
 }
 
-// Grant is what a gateway answers to a login: the token, and how long it lives
-// (0: not told).
+// Grant is the result of a successful login: the token and its lifetime (0 if unknown).
 type Grant struct {
 	Text     secret.Text
 	Lifetime time.Duration
 }
 
-// NewGrant reads the lifetime of a token: from the answer's expires_in in
-// seconds, else from the token itself where it is a JWT. AM's pages say 24 hours
-// where expires_in and the JWT say one: the token is right.
+// NewGrant returns a token with its lifetime: expires_in of the answer, in seconds, or the
+// lifetime in the token itself if it is a JWT. (AM's pages say 24 hours, but both expires_in
+// and its JWTs say one hour.)
 func NewGrant(token Text, expiresIn Number, now time.Time) Grant {
 	g := Grant{Text: secret.NewText(string(token))}
 	seconds := expiresIn.Float()
@@ -66,8 +66,8 @@ func NewGrant(token Text, expiresIn Number, now time.Time) Grant {
 	return g
 }
 
-// jwtLifetime is how many seconds a JWT lives by its own claims, 0 where it says
-// nothing. Where it has an iat our clock plays no part.
+// jwtLifetime returns the lifetime of a JWT in seconds by its claims; 0 if it has none. Our
+// clock matters only if the claim iat is missing.
 func jwtLifetime(token string, now time.Time) float64 {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
@@ -91,30 +91,30 @@ func jwtLifetime(token string, now time.Time) float64 {
 	return max(times.Exp.Float()-from, 0)
 }
 
-// Session keeps a gateway's access token and makes requests with it: one login
-// at a time however many ask, a token believed in for its lifetime less a
-// margin, and tokens numbered, so that only the one in use can be dropped.
+// Session holds the access token of a gateway and makes requests with it. Concurrent callers
+// share one login. A token is used for its lifetime less a margin. Tokens are numbered, so
+// that dropping an old token does not drop its successor.
 type Session struct {
 	sender  *Sender
 	login   func(context.Context) (Grant, Answer)
 	timeout time.Duration
 	margin  time.Duration
 
-	flight singleflight.Group
+	logins singleflight.Group
 
 	mu       sync.Mutex
-	token    Token // Text is empty when there is none
-	believed time.Time
-	failure  error // of the latest login, or of its token
-	nextTry  time.Time
-	refused  int // logins in a row that were refused
-	unheard  int // logins in a row that failed otherwise
-	rejected int // access tokens in a row that were refused, none of which ever worked
+	token    Token     // Text is empty if there is none
+	expires  time.Time // when the token is no longer used
+	failure  error     // of the latest login, or of its token
+	nextTry  time.Time // no login before
+	refused  int       // consecutive logins whose credentials were refused
+	failed   int       // consecutive logins that failed otherwise
+	rejected int       // consecutive access tokens that were refused without ever being accepted
 }
 
-// NewSession makes a session without a token. login asks the gateway for one; an
-// answer of its with an Err is a failure. A timeout of 0 is DefaultTimeout, a
-// margin of 0 DefaultTokenMargin.
+// NewSession returns a session without a token. login requests a token from the gateway; it
+// has failed if its Answer has an Err. A timeout of 0 means DefaultTimeout, a margin of 0
+// DefaultTokenMargin.
 func NewSession(s *Sender, login func(context.Context) (Grant, Answer), timeout, margin time.Duration) *Session {
 	return &Session{
 		sender: s, login: login,
@@ -123,13 +123,12 @@ func NewSession(s *Sender, login func(context.Context) (Grant, Answer), timeout,
 	}
 }
 
-// Call makes one request with the access token. The login that it may need is
-// part of it, in the time-out and in the answer's times. Without a token nothing
-// is sent.
+// Call sends one request with the access token. If it has to log in first, the login counts
+// toward the timeout and the times in the answer. Without a token nothing is sent.
 func (s *Session) Call(ctx context.Context, operation string, request func(Token) Request) (Answer, []byte) {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
-	began := s.sender.Now()
+	start := s.sender.Now()
 	var (
 		answer Answer
 		body   []byte
@@ -140,38 +139,38 @@ func (s *Session) Call(ctx context.Context, operation string, request func(Token
 	} else {
 		answer, body = s.sender.Send(ctx, operation, request(token))
 	}
-	answer.Token, answer.At, answer.Duration = token.Generation, began, s.sender.Now().Sub(began)
+	answer.Token, answer.At, answer.Duration = token.Generation, start, s.sender.Now().Sub(start)
 	return answer, body
 }
 
-// Token is the access token in use, from a login if need be. The error is a
-// *Error; it may be that of another caller's login.
+// Token returns the access token in use, and logs in if necessary. The error is a *Error,
+// perhaps of another caller's login.
 func (s *Session) Token(ctx context.Context) (Token, error) {
-	if token, known, err := s.kept(); known {
+	if token, known, err := s.current(); known {
 		return token, err
 	}
-	// The login serves all who wait: it must not end with the first of them.
+	// All waiting callers share the login: it must not end with the first one's context.
 	shared := context.WithoutCancel(ctx)
-	flight := s.flight.DoChan("", func() (any, error) {
-		if token, known, err := s.kept(); known { // another flight landed between the look and the take-off
+	login := s.logins.DoChan("", func() (any, error) {
+		if token, known, err := s.current(); known { // another login ended since the check above
 			return token, err
 		}
 		ctx, cancel := context.WithTimeout(shared, s.timeout)
 		defer cancel()
-		return s.keep(s.login(ctx))
+		return s.store(s.login(ctx))
 	})
 	select {
-	case landed := <-flight:
-		token, _ := landed.Val.(Token)
-		return token, landed.Err
+	case result := <-login:
+		token, _ := result.Val.(Token)
+		return token, result.Err
 	case <-ctx.Done():
 		return Token{}, s.sender.Unsent("login", "wait for the token: "+reason(ctx, ctx.Err())).Err
 	}
 }
 
-// Drop forgets the token of that generation, which the gateway has refused, if it
-// is still the one in use. The next login is made at once; where the tokens of new
-// logins are refused, too, later and later.
+// Drop drops the token of that generation, which the gateway has refused, if it is still in
+// use. The next login is allowed at once. If the tokens of new logins are refused too, the
+// pause before the next login grows.
 func (s *Session) Drop(g TokenGeneration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -180,7 +179,7 @@ func (s *Session) Drop(g TokenGeneration) {
 	}
 	s.token.Text = secret.Text{}
 	s.rejected++
-	if s.rejected == 1 { // it may well have expired
+	if s.rejected == 1 { // it may have expired
 		return
 	}
 	wait := loginPause(s.rejected-1, maxTokenPause)
@@ -191,8 +190,8 @@ func (s *Session) Drop(g TokenGeneration) {
 	}
 }
 
-// Renew forgets the token of that generation if it is still the one in use. Nothing
-// is known against it.
+// Renew drops the token of that generation if it is still in use. The gateway has not refused
+// it.
 func (s *Session) Renew(g TokenGeneration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -201,7 +200,7 @@ func (s *Session) Renew(g TokenGeneration) {
 	}
 }
 
-// Worked says that the gateway has accepted the token of that generation.
+// Worked records that the gateway has accepted the token of that generation.
 func (s *Session) Worked(g TokenGeneration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -210,19 +209,18 @@ func (s *Session) Worked(g TokenGeneration) {
 	}
 }
 
-// loginPause is how long nobody logs in after so many failures in a row, at the
-// most.
-func loginPause(failures int, most time.Duration) time.Duration {
-	pause := most
-	if failures <= 10 { // beyond that the most is long reached
-		pause = min(firstLoginPause<<(failures-1), most)
+// loginPause returns the pause before the next login after this many consecutive failures.
+func loginPause(failures int, longest time.Duration) time.Duration {
+	pause := longest
+	if failures <= 10 { // more failures always give the longest pause
+		pause = min(firstLoginPause<<(failures-1), longest)
 	}
-	return pause + rand.N(pause/loginPauseStretch) //nolint:gosec // G404: it spreads load and keeps no secret
+	return pause + rand.N(pause/loginPauseParts) //nolint:gosec // G404: jitter, not a secret
 }
 
-// refusal reports whether a failed login says that the credentials are refused. A
-// gateway that is busy, in trouble or not there says nothing about them.
-func refusal(a Answer) bool {
+// credentialsRefused reports whether a failed login means that the gateway refused the
+// credentials, rather than that it is busy, failing or unreachable.
+func credentialsRefused(a Answer) bool {
 	switch {
 	case a.HTTPStatus == http.StatusTooManyRequests || a.HTTPStatus == http.StatusRequestTimeout:
 		return false
@@ -231,13 +229,14 @@ func refusal(a Answer) bool {
 	}
 }
 
-// kept is the token, or the failure, that still stands.
-func (s *Session) kept() (token Token, known bool, err error) {
+// current returns the token in use, or the failure of the latest login if no new login is
+// allowed yet; known is false if a login is necessary.
+func (s *Session) current() (token Token, known bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.sender.Now()
 	switch {
-	case !s.token.Text.Empty() && now.Before(s.believed):
+	case !s.token.Text.Empty() && now.Before(s.expires):
 		return s.token, true, nil
 	case now.Before(s.nextTry):
 		return Token{}, true, s.failure
@@ -246,17 +245,18 @@ func (s *Session) kept() (token Token, known bool, err error) {
 	}
 }
 
-func (s *Session) keep(g Grant, a Answer) (Token, error) {
+// store stores the result of a login.
+func (s *Session) store(g Grant, a Answer) (Token, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if a.Err != nil {
 		var pause time.Duration
-		if refusal(a) {
-			s.refused, s.unheard = s.refused+1, 0
+		if credentialsRefused(a) {
+			s.refused, s.failed = s.refused+1, 0
 			pause = loginPause(s.refused, maxRefusedPause)
 		} else {
-			s.refused, s.unheard = 0, s.unheard+1
-			pause = loginPause(s.unheard, maxUnheardPause)
+			s.refused, s.failed = 0, s.failed+1
+			pause = loginPause(s.failed, maxFailedPause)
 		}
 		s.nextTry, s.failure = s.sender.Now().Add(max(pause, a.RetryAfter)), a.Err
 		if failure, ok := errors.AsType[*Error](a.Err); ok {
@@ -264,16 +264,16 @@ func (s *Session) keep(g Grant, a Answer) (Token, error) {
 		}
 		return Token{}, a.Err
 	}
-	s.refused, s.unheard = 0, 0
+	s.refused, s.failed = 0, 0
 	s.token = Token{g.Text, s.token.Generation + 1}
-	// Its life began at the gateway after the request had: counting from the
-	// request is on the safe side.
-	s.believed = a.At.Add(belief(g.Lifetime, s.margin))
+	// The gateway issued the token after the request began, so counting from the start of
+	// the request is safe.
+	s.expires = a.At.Add(usableTime(g.Lifetime, s.margin))
 	return s.token, nil
 }
 
-// belief is how long a token of some lifetime is used.
-func belief(lifetime, margin time.Duration) time.Duration {
+// usableTime returns how long a token with this lifetime is used.
+func usableTime(lifetime, margin time.Duration) time.Duration {
 	if lifetime <= 0 {
 		lifetime = assumedLifetime
 	}

@@ -14,12 +14,12 @@ import (
 	"terbayar/internal/secret"
 )
 
-// TestLateCallers has callers who see that there is no token, and take off only
-// when another's login has landed.
-func TestLateCallers(t *testing.T) {
+// TestConcurrentCallersShareLogin includes callers that find no token and start a login just
+// after another caller's login has ended.
+func TestConcurrentCallersShareLogin(t *testing.T) {
 	for range 300 {
 		var logins atomic.Int32
-		s := NewSession(newSender(t, "http://gateway.example", mute{}), func(context.Context) (Grant, Answer) {
+		s := NewSession(newSender(t, "http://gateway.example", untraced{}), func(context.Context) (Grant, Answer) {
 			logins.Add(1)
 			return Grant{secret.NewText("t"), time.Hour}, Answer{At: time.Now()}
 		}, 0, 0)
@@ -41,27 +41,27 @@ func TestLateCallers(t *testing.T) {
 	}
 }
 
-// TestLoginIsPartOfTheCall: what a caller waited for its token counts.
-func TestLoginIsPartOfTheCall(t *testing.T) {
+// TestLoginIsPartOfCall: the time of the login counts toward the time of the call.
+func TestLoginIsPartOfCall(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	defer server.Close()
-	began := time.Date(2026, 5, 20, 12, 0, 0, 0, time.UTC)
-	now := began
+	start := time.Date(2026, 5, 20, 12, 0, 0, 0, time.UTC)
+	now := start
 	sender, err := NewSender("paydia", server.URL, nil, func() time.Time { return now })
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := NewSession(sender, func(context.Context) (Grant, Answer) {
 		now = now.Add(7 * time.Second)
-		return Grant{secret.NewText("t"), time.Hour}, Answer{At: began}
+		return Grant{secret.NewText("t"), time.Hour}, Answer{At: start}
 	}, 0, 0)
 	a, _ := s.Call(t.Context(), "test", func(Token) Request { return Request{Method: http.MethodPost} })
-	if !a.At.Equal(began) || a.Duration != 7*time.Second || a.Token != 1 {
-		t.Errorf("at %v for %v with token %d; want %v for 7s with token 1", a.At, a.Duration, a.Token, began)
+	if !a.At.Equal(start) || a.Duration != 7*time.Second || a.Token != 1 {
+		t.Errorf("at %v for %v with token %d; want %v for 7s with token 1", a.At, a.Duration, a.Token, start)
 	}
 }
 
-// session is one on a clock of the test's, whose logins answer what the test says.
+// session is a Session with a clock and login answers that the test sets.
 type session struct {
 	*Session
 	t      *testing.T
@@ -73,7 +73,7 @@ type session struct {
 func newSession(t *testing.T) *session {
 	t.Helper()
 	s := &session{t: t, now: time.Now()}
-	sender, err := NewSender("paydia", "http://gateway.example", mute{}, func() time.Time { return s.now })
+	sender, err := NewSender("paydia", "http://gateway.example", untraced{}, func() time.Time { return s.now })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,8 +89,8 @@ func newSession(t *testing.T) *session {
 	return s
 }
 
-// pause asks for a token again and again, and returns how long nobody logs in after
-// the failed login that is due now.
+// pause makes a login that fails, and returns the pause before the next login. It checks that
+// there is no login before the end of the pause.
 func (s *session) pause() time.Duration {
 	s.t.Helper()
 	logins := s.logins
@@ -101,19 +101,19 @@ func (s *session) pause() time.Duration {
 	}
 	pause := failure.NextTry.Sub(s.now)
 	s.now = failure.NextTry.Add(-1)
-	if _, again := s.Token(s.t.Context()); !errors.Is(again, err) || s.logins != logins+1 {
-		s.t.Fatalf("%v, want the same error and no other login", again)
+	if _, second := s.Token(s.t.Context()); !errors.Is(second, err) || s.logins != logins+1 {
+		s.t.Fatalf("%v, want the same error and no other login", second)
 	}
 	s.now = failure.NextTry
 	return pause
 }
 
-// TestLoginPause: how long a failed login stands for all who ask: refused credentials
-// do not become right by themselves, and the end of an outage is to be noticed.
+// TestLoginPause: the pause after a failed login grows, to a long maximum if the credentials
+// were refused and a short one after other failures.
 func TestLoginPause(t *testing.T) {
-	sequence := func(most time.Duration, n int) (want []time.Duration) {
+	sequence := func(longest time.Duration, n int) (want []time.Duration) {
 		for i := range n {
-			want = append(want, min(time.Second<<i, most))
+			want = append(want, min(time.Second<<i, longest))
 		}
 		return want
 	}
@@ -140,7 +140,7 @@ func TestLoginPause(t *testing.T) {
 				t.Errorf("%s %d, failure %d: %s, want %s and up to a fifth more", row.answer.Code, row.answer.HTTPStatus, i+1, got, want)
 			}
 		}
-		// A login that succeeds ends it: the next failure is a first one.
+		// After a successful login the pauses start again with the shortest.
 		s.answer = Answer{}
 		if _, err := s.Token(t.Context()); err != nil {
 			t.Error(err)
@@ -153,8 +153,8 @@ func TestLoginPause(t *testing.T) {
 	}
 }
 
-// TestRefusalsAndOutages: a login that is refused after a long outage is the first
-// one refused.
+// TestRefusalsAndOutages: the pause after refused credentials does not depend on failures of
+// another kind before.
 func TestRefusalsAndOutages(t *testing.T) {
 	s := newSession(t)
 	for range 10 {
@@ -167,8 +167,8 @@ func TestRefusalsAndOutages(t *testing.T) {
 	}
 }
 
-// TestTokensRefused: a gateway that gives tokens and takes none of them is logged in to
-// later and later, too; one that takes them now and then, at once.
+// TestTokensRefused: if the gateway refuses the tokens it has issued, the pauses between logins
+// grow. If it accepts a token in between, the next login is allowed at once.
 func TestTokensRefused(t *testing.T) {
 	s := newSession(t)
 	var pauses []time.Duration
@@ -176,7 +176,7 @@ func TestTokensRefused(t *testing.T) {
 		token, err := s.Token(t.Context())
 		if failure, ok := errors.AsType[*Error](err); ok {
 			if failure.HTTPStatus/100 == 5 || failure.Code != "http:401" {
-				t.Errorf("%v counts against the gateway", err)
+				t.Errorf("%v, want http:401: the gateway is not failing", err)
 			}
 			pauses = append(pauses, failure.NextTry.Sub(s.now).Truncate(time.Second))
 			s.now = failure.NextTry
@@ -185,7 +185,7 @@ func TestTokensRefused(t *testing.T) {
 			}
 		}
 		s.Drop(token.Generation)
-		s.Drop(token.Generation) // whoever else used it
+		s.Drop(token.Generation) // another caller that used it
 	}
 	if len(pauses) != 10 || pauses[0] != time.Second || pauses[3] < 8*time.Second || pauses[9] < time.Minute || pauses[9] > 72*time.Second {
 		t.Errorf("pauses: %v", pauses)
@@ -202,8 +202,7 @@ func TestTokensRefused(t *testing.T) {
 	}
 }
 
-// TestRenew: a token that nothing is known against is replaced at once, any number
-// of times.
+// TestRenew: a renewed token is replaced at once, any number of times.
 func TestRenew(t *testing.T) {
 	s := newSession(t)
 	for want := TokenGeneration(1); want < 10; want++ {
@@ -216,7 +215,7 @@ func TestRenew(t *testing.T) {
 	}
 }
 
-// jwt is a token with these claims, and no valid signature.
+// jwt returns a token with these claims, without a valid signature.
 func jwt(claims string) string {
 	return "e30." + base64.RawURLEncoding.EncodeToString([]byte(claims)) + ".x"
 }
@@ -230,16 +229,16 @@ func TestGrantLifetime(t *testing.T) {
 	}{
 		{"a number, or a string of one", "opaque", "3600", time.Hour},
 		{"a fraction", "opaque", "0.5", 500 * time.Millisecond},
-		{"for ever", "opaque", "1e300", maxLifetime},
-		{"the answer before the token", jwt(`{"iat":1724122678,"exp":1724209078}`), "900", 15 * time.Minute},
+		{"longer than the maximum", "opaque", "1e300", maxLifetime},
+		{"the answer takes precedence over the token", jwt(`{"iat":1724122678,"exp":1724209078}`), "900", 15 * time.Minute},
 		{"the token's own", jwt(`{"iat":1724122678,"exp":1724209078}`), "", 24 * time.Hour},
-		{"our clock plays no part", jwt(`{"iat":5,"exp":65}`), "", time.Minute},
-		{"unless it must", jwt(`{"exp":1724122738}`), "", time.Minute},
-		{"over already", jwt(`{"exp":1}`), "", 0},
-		{"its own, in quotes", jwt(`{"iat":"5.0","exp":"6.5e1"}`), "", time.Minute},
-		{"beyond all bounds", jwt(`{"iat":1e400,"exp":1e400}`), "1e400", 0},
-		{"no number but Go's", "opaque", "Infinity", 0},
-		{"not told", "opaque", "", 0},
+		{"our clock does not matter", jwt(`{"iat":5,"exp":65}`), "", time.Minute},
+		{"our clock, without iat", jwt(`{"exp":1724122738}`), "", time.Minute},
+		{"expired", jwt(`{"exp":1}`), "", 0},
+		{"claims as strings", jwt(`{"iat":"5.0","exp":"6.5e1"}`), "", time.Minute},
+		{"numbers too large", jwt(`{"iat":1e400,"exp":1e400}`), "1e400", 0},
+		{"Infinity", "opaque", "Infinity", 0},
+		{"missing", "opaque", "", 0},
 		{"nonsense", "a.b.c", "soon", 0},
 		{"not a number", "opaque", "NaN", 0},
 		{"negative", "opaque", "-1", 0},
@@ -251,18 +250,18 @@ func TestGrantLifetime(t *testing.T) {
 	}
 }
 
-func TestBelief(t *testing.T) {
+func TestUsableTime(t *testing.T) {
 	for _, row := range []struct{ lifetime, margin, want time.Duration }{
 		{24 * time.Hour, 300 * time.Second, 24 * time.Hour * 9 / 10}, // 90 %
 		{time.Hour, 300 * time.Second, 54 * time.Minute},
-		{15 * time.Minute, 300 * time.Second, 10 * time.Minute}, // less 300 s
+		{15 * time.Minute, 300 * time.Second, 10 * time.Minute}, // minus 300 s
 		{10 * time.Minute, 300 * time.Second, 5 * time.Minute},
 		{time.Minute, 300 * time.Second, 30 * time.Second}, // never less than half
-		{0, 300 * time.Second, 10 * time.Minute},           // not told: 900 s
+		{0, 300 * time.Second, 10 * time.Minute},           // unknown: 900 s
 		{time.Hour, 20 * time.Minute, 40 * time.Minute},
 	} {
-		if got := belief(row.lifetime, row.margin); got != row.want {
-			t.Errorf("belief(%v, %v) = %v, want %v", row.lifetime, row.margin, got, row.want)
+		if got := usableTime(row.lifetime, row.margin); got != row.want {
+			t.Errorf("usableTime(%v, %v) = %v, want %v", row.lifetime, row.margin, got, row.want)
 		}
 	}
 }

@@ -14,19 +14,19 @@ import (
 	"terbayar/internal/retrypolicy"
 )
 
-// countedConn counts the bytes that leave through a connection. While a write
-// is under way all of it counts as gone.
+// countedConn counts the bytes sent on a connection. During a write all of its bytes count
+// as sent.
 type countedConn struct {
 	net.Conn
 
 	sent atomic.Int64
-	// mayLeave is asked, once, before the next byte leaves.
-	mayLeave atomic.Pointer[func() error]
+	// beforeSend is called once, before the next byte is sent.
+	beforeSend atomic.Pointer[func() error]
 }
 
 func (c *countedConn) Write(b []byte) (int, error) {
-	if ask := c.mayLeave.Swap(nil); ask != nil {
-		if err := (*ask)(); err != nil {
+	if beforeSend := c.beforeSend.Swap(nil); beforeSend != nil {
+		if err := (*beforeSend)(); err != nil {
 			return 0, &notAllowedError{err}
 		}
 	}
@@ -36,13 +36,13 @@ func (c *countedConn) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// notAllowedError says that the request was not allowed to leave any more.
+// notAllowedError is the error of a request that BeforeSend did not allow to be sent.
 type notAllowedError struct{ why error }
 
-func (e *notAllowedError) Error() string { return "may not leave any more: " + e.why.Error() }
+func (e *notAllowedError) Error() string { return "no longer allowed to be sent: " + e.why.Error() }
 
-// counted finds the counting connection below TLS; nil where a foreign
-// transport has none.
+// counted returns the counting connection below TLS; nil if a transport other than
+// NewTransport dialled.
 func counted(conn net.Conn) *countedConn {
 	for {
 		secured, ok := conn.(*tls.Conn)
@@ -54,11 +54,11 @@ func counted(conn net.Conn) *countedConn {
 	}
 }
 
-// stage is how far a request has come.
+// stage is the progress of a request.
 type stage int
 
 const (
-	begin stage = iota // nothing heard of a connection
+	begin stage = iota // no connection requested yet
 	dial
 	handshake
 	send
@@ -69,25 +69,24 @@ func (s stage) String() string {
 	return [...]string{"begin", "dial", "TLS handshake", "send", "wait for the answer"}[s]
 }
 
-// wire watches one request on its way onto the wire. The hooks are called from
-// goroutines of the transport's, some after the request has ended.
+// wire records how far one request has got. The transport calls its hooks from several
+// goroutines, sometimes after the request has ended.
 type wire struct {
-	mayLeave func() error // nil: it may
+	beforeSend func() error // may be nil
 
 	mu    sync.Mutex
 	stage stage
 	used  []use
 }
 
-// use is a connection the request was given, with what had left through it
-// before.
+// use is a connection that the request used, and the number of bytes sent on it before.
 type use struct {
 	conn *countedConn
 	sent int64
 }
 
-// watch returns a context that reports to the wire.
-func (w *wire) watch(ctx context.Context) context.Context {
+// trace returns a context whose requests report to the wire.
+func (w *wire) trace(ctx context.Context) context.Context {
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GetConn:           func(string) { w.reach(dial) },
 		TLSHandshakeStart: func() { w.reach(handshake) },
@@ -95,10 +94,10 @@ func (w *wire) watch(ctx context.Context) context.Context {
 			u := use{conn: counted(info.Conn)}
 			if u.conn != nil {
 				u.sent = u.conn.sent.Load()
-				if w.mayLeave == nil {
-					u.conn.mayLeave.Store(nil)
+				if w.beforeSend == nil {
+					u.conn.beforeSend.Store(nil)
 				} else {
-					u.conn.mayLeave.Store(&w.mayLeave)
+					u.conn.beforeSend.Store(&w.beforeSend)
 				}
 			}
 			w.mu.Lock()
@@ -114,8 +113,8 @@ func (w *wire) watch(ctx context.Context) context.Context {
 	})
 }
 
-// reach moves on, never back: a dial that lost the race against an idle
-// connection still reports.
+// reach advances the stage and never moves it back: a dial whose connection is no longer
+// needed, because an idle one became free first, still reports.
 func (w *wire) reach(s stage) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -128,14 +127,13 @@ func (w *wire) at() stage {
 	return w.stage
 }
 
-// code is the code of a request that got no answer. It is unsent only when that
-// is certain: the transport looked for a connection, and through none that it
-// found a byte has left since. net/http ends its writing before it returns an
-// error, so the counts are final.
+// code returns the code of a request without an answer. It is net:unsent only if that is
+// certain: the transport requested a connection, and no byte was sent on any that it got.
+// net/http stops writing before it returns an error, so the counts are final.
 func (w *wire) code() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.stage == begin { // a transport that does not report may have sent anything
+	if w.stage == begin { // a transport without tracing may have sent the request
 		return retrypolicy.CodeUnknown
 	}
 	for _, u := range w.used {
@@ -146,30 +144,30 @@ func (w *wire) code() string {
 	return retrypolicy.CodeUnsent
 }
 
-// reason says in our own words why a request failed. The error's own text may
-// hold the URL, a header or what a stranger wrote, so none of it is used.
+// reason describes why a request failed. It does not use the text of the error, which may
+// contain the URL, a header or data from the other side.
 func reason(ctx context.Context, err error) string {
 	var (
-		refused   *notAllowedError
+		denied    *notAllowedError
 		timeout   net.Error
 		name      *net.DNSError
 		untrusted *tls.CertificateVerificationError
 	)
 	switch {
-	case errors.As(err, &refused):
-		return refused.Error() // words of our own
+	case errors.As(err, &denied):
+		return denied.Error() // the text is our own
 	case errors.Is(ctx.Err(), context.Canceled):
 		return "cancelled"
 	case ctx.Err() != nil, errors.As(err, &timeout) && timeout.Timeout():
-		return "time-out"
+		return "timeout"
 	case errors.As(err, &name):
 		return "host name not resolved"
 	case errors.As(err, &untrusted):
 		return "certificate not trusted"
 	}
 	for _, known := range []struct {
-		err  error
-		word string
+		err         error
+		description string
 	}{
 		{syscall.ECONNREFUSED, "connection refused"},
 		{syscall.ECONNRESET, "connection reset"},
@@ -180,7 +178,7 @@ func reason(ctx context.Context, err error) string {
 		{io.ErrUnexpectedEOF, "connection closed"},
 	} {
 		if errors.Is(err, known.err) {
-			return known.word
+			return known.description
 		}
 	}
 	return "connection broken, or not HTTP"

@@ -1,12 +1,11 @@
-// Package durable writes to Redis so that what was acknowledged survives the loss of
-// the node that took it. How, is Redis' own: an append-only file that is synced
-// before the answer, and WAIT for the replicas, or WAITAOF, sent with the script on
-// the same connection (interface.md, "Durability").
+// Package durable runs Lua scripts in Redis so that an acknowledged write survives the loss
+// of the node that ran it. It relies on Redis for that: on an append-only file that is
+// fsynced before the reply, and on WAIT (for replicas) or WAITAOF (for the fsync), see
+// docs/interface.md, "Durability".
 //
-// An acknowledgement is what one node says on one connection: that it has run the
-// script, and then that so many replicas have all that this connection wrote. A
-// WAIT on another connection, or on another node than the script ran on, waits for
-// something else and may well succeed.
+// WAIT and WAITAOF only cover the writes of the connection that they are sent on. So a
+// script and its WAIT go to one node, in one pipeline, on one connection. A WAIT on another
+// connection, or on another node, may succeed although the script's write is lost.
 package durable
 
 import (
@@ -29,44 +28,44 @@ type Mode string
 
 // The modes.
 const (
-	// Auto wants each write on the primary's disk, and in every connected replica.
+	// Auto requires each write on the primary's disk and in every connected replica.
 	Auto Mode = "auto"
-	// Replicas wants each write in every connected replica, at least one; no disk.
+	// Replicas requires each write in every connected replica, and at least in one.
 	Replicas Mode = "replicas"
-	// Trusted checks nothing; replicas that are there are waited for.
+	// Trusted does not check Redis' settings. It waits for the connected replicas.
 	Trusted Mode = "trusted"
-	// None waits for nothing. For development.
+	// None waits for nothing. It is for development.
 	None Mode = "none"
 )
 
-// EveryReplica is the number of replicas that waits for all that are connected.
+// EveryReplica is the value of Options.Replicas that means all connected replicas.
 const EveryReplica = -1
 
-// The default timeouts of WAIT and WAITAOF. With appendfsync everysec Redis syncs once
-// a second, or up to two when the disk is busy.
+// The default timeouts of WAIT and WAITAOF. With appendfsync everysec Redis calls fsync
+// once a second, or every two seconds when the disk is busy.
 const (
 	DefaultTimeout  = time.Second
 	EverySecTimeout = 2500 * time.Millisecond
 )
 
 var (
-	// ErrNotAcknowledged says that the scripts have run and Redis did not acknowledge
-	// their writes in time: they may or may not survive.
-	ErrNotAcknowledged = errors.New("redis has not acknowledged the write in time")
-	// ErrUnfit says that Redis' settings do not give what the mode wants.
-	ErrUnfit = errors.New("redis does not give what REDIS_DURABILITY wants")
+	// ErrNotAcknowledged means that the scripts have run, but Redis did not acknowledge
+	// their writes in time: the writes may be lost.
+	ErrNotAcknowledged = errors.New("redis did not acknowledge the write in time")
+	// ErrUnfit means that Redis' settings do not provide what the mode requires.
+	ErrUnfit = errors.New("redis does not provide what REDIS_DURABILITY requires")
 )
 
 // Options are the settings of a Writer.
 type Options struct {
-	// Client must have a pool of its own, since its connections are blocked while
-	// Redis waits, and must not send commands again by itself.
+	// Client must have its own connection pool, because WAIT blocks a connection, and must
+	// not retry commands.
 	Client   redis.UniversalClient
 	Mode     Mode
-	Replicas int           // REDIS_WAIT_REPLICAS; EveryReplica: those that are connected
+	Replicas int           // REDIS_WAIT_REPLICAS, or EveryReplica
 	Timeout  time.Duration // of WAIT and of WAITAOF; 0: DefaultTimeout or EverySecTimeout
-	// Key is a key in the slot that is written to. It holds, in a hash, that a replica
-	// was once seen.
+	// Key is a key in the slot of the writes. The Writer keeps a hash there with what it
+	// knows of the replicas.
 	Key string
 	Now func() time.Time
 	Log *slog.Logger
@@ -76,45 +75,44 @@ type Options struct {
 type Writer struct {
 	options Options
 
-	told    func(Status) // nil: nobody wants to know
-	looking sync.Mutex   // one look at a time
+	observe    func(Status) // see Observe; may be nil
+	inspecting sync.Mutex   // held during inspectPrimary
 
 	mu      sync.Mutex
-	seen    view   // the latest look at the primary
-	stale   bool   // it no longer holds
-	changes int    // how often the primary has changed
-	paused  string // why nothing may be claimed; empty: it may
-	skewed  bool   // the clocks differ too much, and it was said
+	state   primaryState // as of the latest inspection
+	stale   bool         // state must not be used
+	changes int          // of the primary
+	paused  string       // why claims are paused; empty: they are not
+	skewed  bool         // a warning about clock skew was logged
 }
 
-// New makes a Writer. It asks nothing of Redis yet.
+// New returns a Writer. It sends nothing to Redis yet.
 func New(o Options) *Writer { return &Writer{options: o} }
 
-// Call is one run of a script. A script may run more than once for one Call, so it
-// must recognise its own request (by a request id among its arguments) and then
-// answer as before. It must make a write each time: WAIT covers what the connection
-// has written.
+// Call is a script with its keys and arguments. The script may run more than once for one
+// Call, so its arguments must have a request id, by which it recognises a repetition and
+// returns its first result. It must write something each time, because WAIT only covers
+// writes of its connection.
 type Call struct {
 	Script *redis.Script
 	Keys   []string
 	Args   []any
 }
 
-// Do runs scripts, in order, in one round trip, and waits until their writes are as
-// safe as the mode wants. Without an error all of them are acknowledged, and each
-// reply stands at its call's index; a reply may be an error of its own (a full
-// memory). With ErrNotAcknowledged the replies are there too. Any other error means
-// that nobody knows what has run.
+// Do runs scripts, in order, in one round trip, and waits until their writes are as durable
+// as the mode requires. The replies have the order of the calls; a reply may be an error,
+// for example because Redis' memory is full. If Do returns no error, all writes are
+// acknowledged. If it returns ErrNotAcknowledged, it returns the replies too. With any other
+// error it is unknown which scripts have run.
 //
-// While the node is not, or not yet, the one to write to - a failover, a slot that
-// migrates, a broken connection - scripts and WAIT go again, together, until the
-// context ends.
+// During a failover or the migration of a slot, and after a broken connection, Do sends
+// scripts and WAIT again, together, until the context ends.
 func (w *Writer) Do(ctx context.Context, calls ...Call) ([]*redis.Cmd, error) {
 	var replies []*redis.Cmd
 	backoff := retry.WithCappedDuration(500*time.Millisecond, retry.NewFibonacci(20*time.Millisecond))
 	err := retry.Do(ctx, backoff, func(ctx context.Context) (err error) {
-		replies, err = w.once(ctx, calls)
-		if passing(err) {
+		replies, err = w.tryOnce(ctx, calls)
+		if isTransient(err) {
 			if cluster, ok := w.options.Client.(*redis.ClusterClient); ok {
 				cluster.ReloadState(ctx)
 			}
@@ -128,63 +126,62 @@ func (w *Writer) Do(ctx context.Context, calls ...Call) ([]*redis.Cmd, error) {
 	return replies, err
 }
 
-// once makes one try: the scripts and their acknowledgement on one connection.
-func (w *Writer) once(ctx context.Context, calls []Call) ([]*redis.Cmd, error) {
-	v, err := w.view(ctx)
+// tryOnce sends the scripts and their WAIT once, or twice if the node has not cached a
+// script.
+func (w *Writer) tryOnce(ctx context.Context, calls []Call) ([]*redis.Cmd, error) {
+	state, err := w.currentState(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if v.unfit != nil {
-		return nil, v.unfit
+	if state.unfit != nil {
+		return nil, state.unfit
 	}
 	node, err := w.primary(ctx)
 	if err != nil {
 		return nil, err
 	}
-	replies, acknowledgements, listed := w.send(ctx, node, v, calls)
-	if missing := missingScripts(calls, replies); len(missing) > 0 {
+	sent := w.send(ctx, node, state, calls)
+	if missing := missingScripts(calls, sent.replies); len(missing) > 0 {
 		for _, script := range missing {
 			if err := script.Load(ctx, node).Err(); err != nil {
 				return nil, err
 			}
 		}
-		replies, acknowledgements, listed = w.send(ctx, node, v, calls)
+		sent = w.send(ctx, node, state, calls)
 	}
-	for _, r := range replies {
-		if err := r.Err(); passing(err) || redis.HasErrorPrefix(err, "NOSCRIPT") {
-			return nil, passingError{err}
+	for _, r := range sent.replies {
+		if err := r.Err(); isTransient(err) || redis.HasErrorPrefix(err, "NOSCRIPT") {
+			return nil, transientError{err}
 		}
 	}
-	for _, a := range acknowledgements {
-		n, err := a.cmd.Int()
-		if a.cmd.Name() == "waitaof" {
-			n, err = firstInt(a.cmd)
-		}
+	for _, wait := range sent.waits {
+		n, err := wait.acknowledged()
 		switch {
-		case passing(err):
-			return nil, passingError{err}
+		case isTransient(err):
+			return nil, transientError{err}
 		case err != nil:
-			return replies, fmt.Errorf("%w: %s: %w", ErrNotAcknowledged, a.cmd.Name(), err)
-		case n < a.want:
-			return replies, fmt.Errorf("%w: %s", ErrNotAcknowledged, a.what)
+			return sent.replies, fmt.Errorf("%w: %s: %w", ErrNotAcknowledged, wait.cmd.Name(), err)
+		case n < wait.want:
+			return sent.replies, fmt.Errorf("%w: %s", ErrNotAcknowledged, wait.failure)
 		}
 	}
-	if listed != nil {
-		// A replica that has joined since the look may have acknowledged in place of one
-		// that lags, so all that are there now must have.
-		n, err := replicasInRole(listed)
+	if sent.role != nil {
+		// A replica that joined after the inspection may have acknowledged the write in
+		// place of a replica that lags. So the number in WAIT must be that of all replicas
+		// that are connected now.
+		n, err := replicasInRole(sent.role)
 		switch {
 		case err != nil:
-			return nil, passingError{err}
-		case n > w.needed(v):
-			w.lookAgain()
-			return nil, passingError{errors.New("a replica has joined")}
+			return nil, transientError{err}
+		case n > w.needed(state):
+			w.invalidate()
+			return nil, transientError{errors.New("a replica has joined")}
 		}
 	}
-	return replies, nil
+	return sent.replies, nil
 }
 
-// replicasInRole is how many replicas a primary lists in its answer to ROLE.
+// replicasInRole returns the number of replicas in a primary's reply to ROLE.
 func replicasInRole(cmd *redis.Cmd) (int, error) {
 	role, err := cmd.Slice()
 	if err != nil {
@@ -195,51 +192,63 @@ func replicasInRole(cmd *redis.Cmd) (int, error) {
 			return len(replicas), nil
 		}
 	}
-	return 0, errors.New("the node asked is no primary any more")
+	return 0, errors.New("the node is no longer a primary")
 }
 
-// acknowledgement is a WAIT or WAITAOF, and what it must come to.
-type acknowledgement struct {
-	cmd  *redis.Cmd
-	want int
-	what string
+// pipeline is what send has sent.
+type pipeline struct {
+	replies []*redis.Cmd // of the scripts
+	waits   []waitCommand
+	role    *redis.Cmd // nil: not sent
 }
 
-// send sends scripts and acknowledgements in one pipeline, which is one connection, and,
-// where all replicas are waited for, asks which there are.
-func (w *Writer) send(ctx context.Context, node *redis.Client, v view, calls []Call) (replies []*redis.Cmd, acks []acknowledgement, listed *redis.Cmd) {
-	timeout := w.timeout(v).Milliseconds()
-	// Each command carries its own error, and the pipeline's is the first of them.
-	_, _ = node.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		for _, c := range calls {
-			replies = append(replies, c.Script.EvalSha(ctx, pipe, c.Keys, c.Args...))
-		}
-		if n := w.needed(v); n > 0 {
-			acks = append(acks, acknowledgement{pipe.Do(ctx, "wait", n, timeout), n, fmt.Sprintf("not every one of %d replicas has it", n)})
-		}
-		if w.options.Mode != None && w.options.Replicas < 0 && v.replid != "" {
-			listed = pipe.Do(ctx, "role")
-		}
-		if v.waitAOF {
-			acks = append(acks, acknowledgement{pipe.Do(ctx, "waitaof", 1, 0, timeout), 1, "it is not synced to disk"})
-		}
-		return nil
-	})
-	return replies, acks, listed
+// waitCommand is a WAIT or a WAITAOF.
+type waitCommand struct {
+	cmd     *redis.Cmd
+	want    int    // the number that acknowledges the writes
+	failure string // what a lower number means
 }
 
-func firstInt(cmd *redis.Cmd) (int, error) {
-	counts, err := cmd.Int64Slice()
+// acknowledged returns the number of replicas, or with WAITAOF of local fsyncs, that have
+// the writes.
+func (c waitCommand) acknowledged() (int, error) {
+	if c.cmd.Name() != "waitaof" {
+		return c.cmd.Int()
+	}
+	counts, err := c.cmd.Int64Slice() // local fsyncs, replicas
 	if err != nil {
 		return 0, err
 	}
 	if len(counts) == 0 {
-		return 0, errors.New("an empty answer")
+		return 0, errors.New("empty answer")
 	}
 	return int(counts[0]), nil
 }
 
-// missingScripts are the scripts that the node does not know.
+// send sends the scripts, the WAIT and WAITAOF that the mode requires and, if all connected
+// replicas must acknowledge, ROLE. It is one pipeline on one connection.
+func (w *Writer) send(ctx context.Context, node *redis.Client, state primaryState, calls []Call) (sent pipeline) {
+	timeout := w.timeout(state).Milliseconds()
+	// The error of the pipeline is the first error of its commands: read each command's own.
+	_, _ = node.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for _, c := range calls {
+			sent.replies = append(sent.replies, c.Script.EvalSha(ctx, pipe, c.Keys, c.Args...))
+		}
+		if n := w.needed(state); n > 0 {
+			sent.waits = append(sent.waits, waitCommand{pipe.Do(ctx, "wait", n, timeout), n, fmt.Sprintf("fewer than %d replicas have it", n)})
+		}
+		if w.options.Mode != None && w.options.Replicas < 0 && state.replid != "" {
+			sent.role = pipe.Do(ctx, "role")
+		}
+		if state.waitAOF {
+			sent.waits = append(sent.waits, waitCommand{pipe.Do(ctx, "waitaof", 1, 0, timeout), 1, "it is not fsynced"})
+		}
+		return nil
+	})
+	return sent
+}
+
+// missingScripts returns the scripts that the node has not cached.
 func missingScripts(calls []Call, replies []*redis.Cmd) []*redis.Script {
 	missing := map[*redis.Script]bool{}
 	for i, r := range replies {
@@ -254,40 +263,40 @@ func missingScripts(calls []Call, replies []*redis.Cmd) []*redis.Script {
 	return scripts
 }
 
-// primary is the node that holds the slot, by the client's latest knowledge.
+// primary returns the node that holds the slot, as far as the client knows.
 func (w *Writer) primary(ctx context.Context) (*redis.Client, error) {
 	switch client := w.options.Client.(type) {
 	case *redis.ClusterClient:
 		node, err := client.MasterForKey(ctx, w.options.Key)
 		if err != nil {
-			return nil, passingError{err}
+			return nil, transientError{err}
 		}
 		return node, nil
 	case *redis.Client:
 		return client, nil
 	default:
-		return nil, fmt.Errorf("a client of type %T has no primary", client)
+		return nil, fmt.Errorf("clients of type %T are not supported", client)
 	}
 }
 
-// passingError is an error that the next try may not meet.
-type passingError struct{ err error }
+// transientError marks an error as one that may not occur in the next try.
+type transientError struct{ err error }
 
-func (e passingError) Error() string { return e.err.Error() }
-func (e passingError) Unwrap() error { return e.err }
+func (e transientError) Error() string { return e.err.Error() }
+func (e transientError) Unwrap() error { return e.err }
 
-// passing reports whether the next try may not meet this error: the node asked is not,
-// or not yet, the one to write to, or the connection has failed.
-func passing(err error) bool {
-	var refusal redis.Error
+// isTransient reports whether the error may not occur in the next try: the node is no longer,
+// or not yet, the primary, or the connection failed.
+func isTransient(err error) bool {
+	var redisErr redis.Error // an error that Redis returned
 	switch {
 	case err == nil, errors.Is(err, ErrNotAcknowledged), errors.Is(err, ErrUnfit),
 		errors.Is(err, context.Canceled), redis.IsAuthError(err):
 		return false
-	case errors.As(err, new(passingError)), !errors.As(err, &refusal):
+	case errors.As(err, new(transientError)), !errors.As(err, &redisErr):
 		return true
 	}
-	text := refusal.Error()
+	text := redisErr.Error()
 	for _, prefix := range []string{
 		"MOVED ", "ASK ", "TRYAGAIN ", "CLUSTERDOWN ", "LOADING ", "MASTERDOWN ", "UNBLOCKED ", "NOREPLICAS ", "BUSY ",
 	} {
@@ -295,5 +304,5 @@ func passing(err error) bool {
 			return true
 		}
 	}
-	return redisconn.ReadOnly(text)
+	return redisconn.IsReadOnly(text)
 }

@@ -10,38 +10,38 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// lookEvery is how long a look at the primary holds. A write looks again where the last
-// look is older: a process that was frozen does not go by what was true before.
-const lookEvery = time.Second
+// maxStateAge is how long the result of an inspection is used. A write inspects the primary
+// first if the result is older, for example because the process was frozen.
+const maxStateAge = time.Second
 
-// MaxSkew is how far a process' clock may be away from Redis' before it is a warning.
+// MaxSkew is the difference between this process' clock and Redis' that causes a warning.
 const MaxSkew = 2 * time.Second
 
-// replicaSeen is the field of Options.Key that says that a replica was once seen.
-const replicaSeen = "replica_seen"
+// replicaSeenField is the field of Options.Key that is set when a replica is seen.
+const replicaSeenField = "replica_seen"
 
 // shrinkAfter is how long fewer replicas must have been connected to the same primary
-// before fewer are waited for. A replica that was promoted leaves its former primary,
-// which may not have noticed yet, or never does where it is cut off: what the replicas
-// that are left acknowledge then is lost. So the number is kept for longer than a
-// failover takes.
+// before a write waits for fewer. When a replica is promoted, it leaves its former primary.
+// The former primary may learn of the failover late or, in a partition, never, and writes
+// that only its remaining replicas acknowledge are lost. So a write waits for the former
+// number of replicas for longer than a failover takes.
 const shrinkAfter = 35 * time.Second
 
-// lookScript says who the node is and how many replicas are connected, and keeps how many
-// there lately were: a process that has just started must know, too.
+// inspectScript reads the node's role and its number of connected replicas, and stores that
+// number, so that a process that has just started knows how many were connected before.
 //
-// A copy that redis-cli makes (--rdb, for a backup) is listed like a replica, without a
-// port, and is none that could be promoted.
+// INFO also lists a backup by redis-cli --rdb as a replica, with port 0. It cannot be
+// promoted and does not count.
 //
 //	KEYS[1] Options.Key
-//	ARGV[1] how long fewer must have been connected before fewer count (ms)
+//	ARGV[1] shrinkAfter (ms)
 //	result[1] now (us)
-//	result[2] role: "master" or "slave"; "" if Redis does not tell
-//	result[3] which data set this is: another one when the primary has changed; "" if Redis does not tell
-//	result[4] replicas that are connected
-//	result[5] how many there lately were
-//	result[6] "1" if a replica was once seen, whoever saw it
-var lookScript = redis.NewScript(`
+//	result[2] role: "master" or "slave"; "" if INFO does not show it
+//	result[3] replication id: changes with the primary, and when it restarts; "" if INFO does not show it
+//	result[4] connected replicas
+//	result[5] replicas to wait for: result[4], or a higher former number for shrinkAfter
+//	result[6] "1" if any process has ever seen a replica
+var inspectScript = redis.NewScript(`
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local micros = string.format('%.0f', t[1] * 1000000 + t[2])
@@ -53,192 +53,194 @@ for port in info:gmatch('slave%d+:ip=[^,]*,port=(%d+)') do
   if port ~= '0' then connected = connected + 1 end
 end
 local p = redis.call('HMGET', KEYS[1], 'replica_seen', 'replid', 'replicas', 'replicas_at')
-local most = connected
+local recent = connected
 if role ~= 'slave' then
   local was, at = tonumber(p[3] or '0'), tonumber(p[4] or '0')
   if p[2] == replid and connected < was and now - at < tonumber(ARGV[1]) then
-    most = was
+    recent = was
   elseif p[2] ~= replid or connected ~= was or now - at > 5000 then
     redis.call('HSET', KEYS[1], 'replid', replid, 'replicas', connected, 'replicas_at', string.format('%.0f', now))
   end
 end
-return {micros, role, replid, tostring(connected), tostring(most), p[1] or ''}
+return {micros, role, replid, tostring(connected), tostring(recent), p[1] or ''}
 `)
 
-// view is what a look at the primary has shown.
-type view struct {
-	at       time.Time // when it was begun, by this process' clock
-	answered time.Time // when the answer was there, by this process' clock
-	redis    time.Time // what Redis' clock showed between the two
-	skew     time.Duration
-	replid   string // of the data set: another one when the primary has changed
-	replicas int    // that are connected
-	most     int    // of them, lately: at least as many as are connected
-	seen     bool   // a replica was once connected, whoever saw it
-	waitAOF  bool   // an fsync is to be waited for
-	unfit    error  // what the settings do not give; nil: all that is wanted
+// primaryState is the result of an inspection of the primary.
+type primaryState struct {
+	asked          time.Time // when the inspection began, by this process' clock
+	answered       time.Time // when it ended, by this process' clock
+	redisTime      time.Time // Redis' clock between the two
+	skew           time.Duration
+	replid         string // replication id: changes with the primary, and when it restarts
+	replicas       int    // connected replicas
+	recentReplicas int    // replicas, or a higher former number for shrinkAfter
+	replicaSeen    bool   // any process has ever seen a replica
+	waitAOF        bool   // a write has to wait for an fsync
+	unfit          error  // ErrUnfit and the reason, or nil
 }
 
-// needed is how many replicas must have a write.
-func (w *Writer) needed(v view) int {
+// needed returns the number of replicas that must acknowledge a write.
+func (w *Writer) needed(s primaryState) int {
 	switch {
 	case w.options.Mode == None:
 		return 0
 	case w.options.Replicas >= 0:
 		return w.options.Replicas
-	case w.options.Mode == Replicas, w.options.Mode == Auto && v.seen:
-		return max(1, v.most)
+	case w.options.Mode == Replicas, w.options.Mode == Auto && s.replicaSeen:
+		return max(1, s.recentReplicas)
 	default:
-		return v.most
+		return s.recentReplicas
 	}
 }
 
-func (w *Writer) timeout(v view) time.Duration {
+// timeout returns the timeout of WAIT and of WAITAOF.
+func (w *Writer) timeout(s primaryState) time.Duration {
 	switch {
 	case w.options.Timeout > 0:
 		return w.options.Timeout
-	case v.waitAOF:
+	case s.waitAOF:
 		return EverySecTimeout
 	default:
 		return DefaultTimeout
 	}
 }
 
-// view is the latest look, or a new one where that is too old.
-func (w *Writer) view(ctx context.Context) (view, error) {
-	if v, ok := w.fresh(); ok {
-		return v, nil
+// currentState returns the state of the primary. It inspects the primary if the latest
+// inspection is too old.
+func (w *Writer) currentState(ctx context.Context) (primaryState, error) {
+	if s, ok := w.cachedState(); ok {
+		return s, nil
 	}
-	w.looking.Lock()
-	defer w.looking.Unlock()
-	if v, ok := w.fresh(); ok { // another goroutine has just looked
-		return v, nil
+	w.inspecting.Lock()
+	defer w.inspecting.Unlock()
+	if s, ok := w.cachedState(); ok { // another goroutine has just inspected it
+		return s, nil
 	}
-	return w.look(ctx)
+	return w.inspectPrimary(ctx)
 }
 
-func (w *Writer) fresh() (view, bool) {
+// cachedState returns the result of the latest inspection, and whether it can still be used.
+func (w *Writer) cachedState() (primaryState, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	age := w.options.Now().Sub(w.seen.at)
-	return w.seen, !w.stale && !w.seen.at.IsZero() && age >= 0 && age < lookEvery
+	age := w.options.Now().Sub(w.state.asked)
+	return w.state, !w.stale && !w.state.asked.IsZero() && age >= 0 && age < maxStateAge
 }
 
-// lookAgain lets the next write look first.
-func (w *Writer) lookAgain() {
+// invalidate makes the next write inspect the primary first.
+func (w *Writer) invalidate() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.stale = true
 }
 
-// look asks the primary who it is, what time it has, and which replicas are connected;
-// of a primary that is new, also for its settings.
-func (w *Writer) look(ctx context.Context) (view, error) {
+// inspectPrimary reads the primary's role, clock and replicas and, if the primary has
+// changed, its settings. The caller holds w.inspecting.
+func (w *Writer) inspectPrimary(ctx context.Context) (primaryState, error) {
 	node, err := w.primary(ctx)
 	if err != nil {
-		return view{}, err
+		return primaryState{}, err
 	}
-	before := w.options.Now()
-	// Not EVALSHA: while a node is new to this process it does not know the script, and a
-	// second round trip would make the reading of its clock worse.
-	answer, err := lookScript.Eval(ctx, node, []string{w.options.Key}, shrinkAfter.Milliseconds()).StringSlice()
-	after := w.options.Now()
+	asked := w.options.Now()
+	// Not EVALSHA: if the node has not cached the script, a second round trip would make the
+	// reading of its clock less exact.
+	answer, err := inspectScript.Eval(ctx, node, []string{w.options.Key}, shrinkAfter.Milliseconds()).StringSlice()
+	answered := w.options.Now()
 	if err == nil && len(answer) != 6 {
 		err = errors.New("unexpected answer of a script")
 	}
 	if err != nil {
-		if passing(err) {
-			err = passingError{err}
+		if isTransient(err) {
+			err = transientError{err}
 		}
-		return view{}, err
+		return primaryState{}, err
 	}
-	// A service that hides INFO shows neither its replicas nor that its primary changes.
-	v := view{
-		at: before, answered: after, redis: time.UnixMicro(int64(number(answer[0]))), replid: answer[2],
-		replicas: number(answer[3]), most: number(answer[4]), seen: answer[5] == "1",
+	// A managed service may not show INFO. Then role and replid are empty: its replicas and
+	// its failovers are invisible.
+	role := answer[1]
+	s := primaryState{
+		asked: asked, answered: answered, redisTime: time.UnixMicro(int64(number(answer[0]))), replid: answer[2],
+		replicas: number(answer[3]), recentReplicas: number(answer[4]), replicaSeen: answer[5] == "1",
 	}
-	if answer[1] == "slave" {
-		return view{}, passingError{errors.New("the node asked is a replica")}
+	if role == "slave" {
+		return primaryState{}, transientError{errors.New("the node is a replica")}
 	}
-	// Redis read its clock at some moment between the two.
-	v.skew = v.redis.Sub(before.Add(after.Sub(before) / 2))
+	// The best guess of when Redis read its clock is the middle.
+	s.skew = s.redisTime.Sub(asked.Add(answered.Sub(asked) / 2))
 	w.mu.Lock()
-	last := w.seen
+	last := w.state
 	w.mu.Unlock()
-	if v.replid == last.replid && !last.at.IsZero() && last.unfit == nil {
-		v.waitAOF = last.waitAOF
-	} else if v.waitAOF, v.unfit = w.inspect(ctx, node, v); v.unfit != nil && !errors.Is(v.unfit, ErrUnfit) {
-		return view{}, v.unfit
+	if s.replid == last.replid && !last.asked.IsZero() && last.unfit == nil {
+		s.waitAOF = last.waitAOF
+	} else if s.waitAOF, s.unfit = w.checkSettings(ctx, node, s); s.unfit != nil && !errors.Is(s.unfit, ErrUnfit) {
+		return primaryState{}, s.unfit
 	}
-	if v.replicas > 0 && !v.seen && w.options.Mode == Auto {
-		if err := w.noteReplica(ctx, node); err != nil {
-			return view{}, err
+	if s.replicas > 0 && !s.replicaSeen && w.options.Mode == Auto {
+		if err := w.recordReplicaSeen(ctx, node); err != nil {
+			return primaryState{}, err
 		}
-		v.seen = true
+		s.replicaSeen = true
 	}
-	w.keep(v, last)
-	return v, nil
+	w.setState(s, last)
+	return s, nil
 }
 
-// noteReplica writes down that this Redis has a replica: from then on a write needs
-// one, also when it has gone.
-func (w *Writer) noteReplica(ctx context.Context, node *redis.Client) error {
+// recordReplicaSeen records in Redis, and in a replica, that a replica exists. From then on
+// a write needs at least one replica, even if none is connected.
+func (w *Writer) recordReplicaSeen(ctx context.Context, node *redis.Client) error {
 	var wait *redis.Cmd
 	_, err := node.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		pipe.HSet(ctx, w.options.Key, replicaSeen, 1)
-		wait = pipe.Do(ctx, "wait", 1, w.timeout(view{}).Milliseconds())
+		pipe.HSet(ctx, w.options.Key, replicaSeenField, 1)
+		wait = pipe.Do(ctx, "wait", 1, w.timeout(primaryState{}).Milliseconds())
 		return nil
 	})
 	if err != nil {
-		return passingError{err}
+		return transientError{err}
 	}
 	if n, err := wait.Int(); err != nil || n < 1 {
-		return passingError{errors.New("no replica has acknowledged that there is one")}
+		return transientError{errors.New("no replica acknowledged the record that a replica exists")}
 	}
 	return nil
 }
 
-// keep takes a look for the latest one, and tells what has changed.
-func (w *Writer) keep(v, last view) {
+// setState stores the result of an inspection, and logs what has changed.
+func (w *Writer) setState(s, last primaryState) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.seen, w.stale = v, false
+	w.state, w.stale = s, false
 	log := w.options.Log
-	if !last.at.IsZero() && v.replid != last.replid {
+	if !last.asked.IsZero() && s.replid != last.replid {
 		w.changes++
-		log.Warn("redis has another primary, or was restarted: its settings are checked again",
-			"was", last.replid, "is", v.replid)
+		log.Warn("redis primary changed or restarted, settings checked again", "was", last.replid, "is", s.replid)
 	}
-	if v.unfit != nil && last.unfit == nil && !last.at.IsZero() {
-		log.Error("nothing is claimed", "error", v.unfit)
+	if s.unfit != nil && last.unfit == nil && !last.asked.IsZero() {
+		log.Error("claims stopped", "error", s.unfit)
 	}
-	switch skewed := v.skew.Abs() > MaxSkew; {
+	switch skewed := s.skew.Abs() > MaxSkew; {
 	case skewed && !w.skewed:
-		log.Warn("this process' clock and Redis' differ: gateways and expired_date need real time", "redis_is_ahead_by", v.skew.Round(time.Millisecond).String())
+		log.Warn("clock skew between this process and redis: gateways and expired_date need real time", "redis_is_ahead_by", s.skew.Round(time.Millisecond).String())
 		w.skewed = true
 	case !skewed && w.skewed:
-		log.Info("this process' clock and Redis' agree again")
+		log.Info("clock skew ended")
 		w.skewed = false
 	}
 }
 
-// inspect says whether an fsync has to be waited for, and what the settings lack; the
-// error is ErrUnfit, or that of a primary that cannot be asked.
-func (w *Writer) inspect(ctx context.Context, node *redis.Client, v view) (waitAOF bool, err error) {
-	unfit := func(format string, args ...any) error {
-		return fmt.Errorf("%w: %s: %s", ErrUnfit, w.options.Mode, fmt.Sprintf(format, args...))
-	}
+// checkSettings reports whether a write has to wait for an fsync. The error is ErrUnfit if
+// the settings are not enough for the mode, or a transient one if they cannot be read.
+func (w *Writer) checkSettings(ctx context.Context, node *redis.Client, s primaryState) (waitAOF bool, err error) {
 	switch w.options.Mode {
-	case Replicas:
-		if v.replicas == 0 && w.options.Replicas < 0 {
-			return false, unfit("no replica is connected; connect one, or choose another REDIS_DURABILITY")
-		}
-		return false, nil
 	case Trusted, None:
 		return false, nil
+	case Replicas:
+		if s.replicas == 0 && w.options.Replicas < 0 {
+			return false, w.unfitError("no replica is connected; connect one, or choose another REDIS_DURABILITY")
+		}
+		return false, nil
+	case Auto:
 	}
-	if v.replid == "" {
-		return false, unfit("INFO does not show its replicas; where the service itself keeps every write, set REDIS_DURABILITY=trusted")
+	if s.replid == "" {
+		return false, w.unfitError("INFO does not show the replicas; if the service makes every write durable by itself, set REDIS_DURABILITY=trusted")
 	}
 	settings, err := node.ConfigGet(ctx, "append*").Result()
 	if err == nil {
@@ -248,32 +250,38 @@ func (w *Writer) inspect(ctx context.Context, node *redis.Client, v view) (waitA
 		}
 	}
 	if err != nil {
-		if errors.As(err, new(redis.Error)) && !passing(err) {
-			return false, unfit("CONFIG GET is refused, so nobody knows whether a write is on disk; where the service itself keeps every write, set REDIS_DURABILITY=trusted")
+		if errors.As(err, new(redis.Error)) && !isTransient(err) {
+			return false, w.unfitError("CONFIG GET is not allowed, so the fsync settings are unknown; if the service makes every write durable by itself, set REDIS_DURABILITY=trusted")
 		}
-		return false, passingError{err}
+		return false, transientError{err}
 	}
 	fsync, delayed := settings["appendfsync"], settings["no-appendfsync-on-rewrite"] == "yes"
 	switch {
 	case settings["appendonly"] != "yes":
-		return false, unfit("appendonly is %s; set appendonly yes and appendfsync always (or REDIS_DURABILITY=replicas, where a failed primary never comes back as primary)", settings["appendonly"])
+		return false, w.unfitError("appendonly is %s; set appendonly yes and appendfsync always (or REDIS_DURABILITY=replicas, if a failed primary never returns as primary)", settings["appendonly"])
 	case fsync == "always" && !delayed:
 		return false, nil
-	case fsync != "no" && knowsWaitAOF(ctx, node):
+	case fsync != "no" && hasWaitAOF(ctx, node):
 		return true, nil
 	case fsync != "always":
-		return false, unfit("appendfsync is %s, so a Redis that dies loses its last writes; set appendfsync always (Redis 7.2 and later can wait for everysec, too)", fsync)
+		return false, w.unfitError("appendfsync is %s, so a Redis that crashes loses its last writes; set appendfsync always (from Redis 7.2 everysec works, too)", fsync)
 	default:
-		return false, unfit("no-appendfsync-on-rewrite is yes, so writes are not synced while the file is rewritten; set it to no")
+		return false, w.unfitError("no-appendfsync-on-rewrite is yes, so writes are not fsynced while the file is rewritten; set it to no")
 	}
 }
 
-func knowsWaitAOF(ctx context.Context, node *redis.Client) bool {
+// unfitError returns an ErrUnfit with the reason.
+func (w *Writer) unfitError(format string, args ...any) error {
+	return fmt.Errorf("%w: %s: %s", ErrUnfit, w.options.Mode, fmt.Sprintf(format, args...))
+}
+
+// hasWaitAOF reports whether Redis has the command WAITAOF, which is new in 7.2.
+func hasWaitAOF(ctx context.Context, node *redis.Client) bool {
 	commands, err := node.Do(ctx, "command", "info", "waitaof").Slice()
 	return err == nil && len(commands) == 1 && commands[0] != nil
 }
 
-// number reads a number of the script's own.
+// number parses a number in the answer of inspectScript.
 func number(text string) int {
 	n, err := strconv.Atoi(text)
 	if err != nil {

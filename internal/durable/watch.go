@@ -13,12 +13,12 @@ import (
 	"github.com/sethvargo/go-retry"
 )
 
-// Start looks at the primary for the first time, and checks its settings. The error is
-// ErrUnfit, or that of a Redis that cannot be asked.
+// Start inspects the primary and checks its settings. The error is ErrUnfit, or another one
+// if Redis cannot be reached.
 func (w *Writer) Start(ctx context.Context) error {
-	v, err := w.view(ctx)
+	s, err := w.currentState(ctx)
 	if err == nil {
-		err = v.unfit
+		err = s.unfit
 	}
 	if err != nil {
 		return fmt.Errorf("durable: %w", err)
@@ -26,117 +26,119 @@ func (w *Writer) Start(ctx context.Context) error {
 	return nil
 }
 
-// Warnings are sentences about what the mode, or the number of replicas, leaves open.
+// Warnings returns sentences about risks of the mode, the number of replicas and the clock.
 // Call it after Start.
 func (w *Writer) Warnings() []string {
 	w.mu.Lock()
-	v := w.seen
+	s := w.state
 	w.mu.Unlock()
 	var warnings []string
 	if w.options.Mode == None {
-		warnings = append(warnings, "REDIS_DURABILITY is none: what Redis loses in a crash or a failover is lost, or sent twice; for development only")
+		warnings = append(warnings, "REDIS_DURABILITY is none: payments that Redis loses in a crash or a failover are lost or sent twice; for development only")
 	}
-	if n := w.options.Replicas; n >= 0 && n < v.replicas && w.options.Mode != None {
+	if n := w.options.Replicas; n >= 0 && n < s.replicas && w.options.Mode != None {
 		warnings = append(warnings, fmt.Sprintf(
-			"REDIS_WAIT_REPLICAS is %d and %d replicas are connected: one that lags may be promoted, and then what was acknowledged is lost", n, v.replicas))
+			"REDIS_WAIT_REPLICAS is %d and %d replicas are connected: if one that lags is promoted, acknowledged writes are lost", n, s.replicas))
 	}
-	if v.skew.Abs() > MaxSkew {
+	if s.skew.Abs() > MaxSkew {
 		warnings = append(warnings, fmt.Sprintf(
-			"this process' clock and Redis' differ by %s: gateways and expired_date need real time", v.skew.Abs().Round(time.Millisecond)))
+			"this process' clock and Redis' differ by %s: gateways and expired_date need real time", s.skew.Abs().Round(time.Millisecond)))
 	}
 	return warnings
 }
 
-// Time is a reading of Redis' clock: what it showed, and when that was by this process'
-// clock. Only the time since is measured here, so the two clocks are never compared.
+// Time is a reading of Redis' clock with the time of the reading by this process' clock.
+// This process' clock only measures the time since the reading, so the clocks may differ.
 type Time struct{ redis, local time.Time }
 
-// NewTime is what Redis' clock showed at a moment of this process' clock.
+// NewTime returns the reading redis, which arrived at local by this process' clock.
 func NewTime(redis, local time.Time) Time { return Time{redis, local} }
 
-// At is what Redis' clock showed, at least, at a later moment of this process' clock.
+// At returns the time by Redis' clock, or a little less, when it is local by this process'
+// clock.
 func (t Time) At(local time.Time) time.Time { return t.redis.Add(local.Sub(t.local)) }
 
-// Time is the latest reading of Redis' clock.
+// Time returns the latest reading of Redis' clock.
 func (w *Writer) Time() Time {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return Time{w.seen.redis, w.seen.answered}
+	return Time{w.state.redisTime, w.state.answered}
 }
 
-// Primary tells one primary from another, as of the latest look: it changes with a
-// failover and a restart. Empty where Redis does not tell.
+// Primary returns the replication id of the primary as of the latest inspection. It changes
+// with a failover and with a restart. It is empty if INFO does not show it.
 func (w *Writer) Primary() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.seen.replid
+	return w.state.replid
 }
 
-// Status is what metrics and checks show of a Writer.
+// Status is the state of a Writer for metrics and checks.
 type Status struct {
 	Mode           Mode
-	Replicas       int           // that are connected
-	Needed         int           // replicas that a write waits for
-	Fsync          bool          // an fsync is waited for
-	Skew           time.Duration // Redis' clock less this process'
-	PrimaryChanges int           // how often the primary has changed
-	Paused         string        // why nothing is claimed; empty: it is
+	Replicas       int           // connected replicas
+	Needed         int           // replicas that must acknowledge a write
+	Fsync          bool          // a write waits for an fsync
+	Skew           time.Duration // Redis' clock minus this process' clock
+	PrimaryChanges int           // changes of the primary since the start
+	Paused         string        // why claims are paused; empty: they are not
 }
 
-// Status is the state as of the latest look.
+// Status returns the state as of the latest inspection.
 func (w *Writer) Status() Status {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	v := w.seen
-	return Status{w.options.Mode, v.replicas, w.needed(v), v.waitAOF, v.skew, w.changes, w.paused}
+	s := w.state
+	return Status{w.options.Mode, s.replicas, w.needed(s), s.waitAOF, s.skew, w.changes, w.paused}
 }
 
-// Observe has the state told after every look of Watch. Call it before Watch.
-func (w *Writer) Observe(told func(Status)) { w.told = told }
+// Observe makes Watch call a function after each inspection. Call it before Watch.
+func (w *Writer) Observe(observe func(Status)) { w.observe = observe }
 
-// Pause stops claims after one that was not acknowledged, until Watch has had a write
-// acknowledged.
-func (w *Writer) Pause(why error) {
+// Pause pauses claims because a claim was not acknowledged. Watch resumes them when Redis
+// acknowledges a test write.
+func (w *Writer) Pause(cause error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.paused == "" {
-		w.paused = "redis has not acknowledged a claim"
-		w.options.Log.Error("nothing is claimed until redis acknowledges writes again", "error", why)
+		w.paused = "redis did not acknowledge a claim"
+		w.options.Log.Error("claims paused: redis did not acknowledge a claim", "error", cause)
 	}
 }
 
-// Paused says why nothing may be claimed now; empty: it may.
+// Paused returns why claims are paused; empty means that they are not.
 func (w *Writer) Paused() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.paused
 }
 
-// Clocks says by how much the clocks of Redis' nodes are ahead of this process': those of
-// a Cluster, or of a primary and the replicas that can be reached where it names them.
-func (w *Writer) Clocks(ctx context.Context) map[string]time.Duration {
+// ClockSkews returns, by node, how far Redis' clocks are ahead of this process' clock. The nodes
+// are those of the Cluster, or the primary and its replicas. It leaves out nodes that it
+// cannot reach at the addresses that Redis reports.
+func (w *Writer) ClockSkews(ctx context.Context) map[string]time.Duration {
 	var mu sync.Mutex
-	clocks := map[string]time.Duration{}
+	skews := map[string]time.Duration{}
 	read := func(ctx context.Context, node *redis.Client, name string) {
 		before := w.options.Now()
 		now, err := node.Time(ctx).Result()
 		if err != nil {
-			return // whether a node can be reached is not the question
+			return
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		clocks[name] = now.Sub(before.Add(w.options.Now().Sub(before) / 2))
+		skews[name] = now.Sub(before.Add(w.options.Now().Sub(before) / 2))
 	}
 	if cluster, ok := w.options.Client.(*redis.ClusterClient); ok {
 		_ = cluster.ForEachShard(ctx, func(ctx context.Context, node *redis.Client) error {
 			read(ctx, node, node.Options().Addr)
 			return nil
 		})
-		return clocks
+		return skews
 	}
 	node, err := w.primary(ctx)
 	if err != nil {
-		return clocks
+		return skews
 	}
 	read(ctx, node, "primary")
 	for _, m := range replicaAddress.FindAllStringSubmatch(node.Info(ctx, "replication").Val(), -1) {
@@ -144,55 +146,60 @@ func (w *Writer) Clocks(ctx context.Context) map[string]time.Duration {
 		options.Addr, options.Dialer = net.JoinHostPort(m[1], m[2]), nil
 		replica := redis.NewClient(&options)
 		read(ctx, replica, options.Addr)
-		_ = replica.Close() // it was opened for this one question
+		_ = replica.Close() // no command is left to fail
 	}
-	return clocks
+	return skews
 }
 
 var replicaAddress = regexp.MustCompile(`(?m)^slave\d+:ip=([^,]*),port=([1-9]\d*),`)
 
-// Watch looks at the primary every second, and while claims are paused tries whether a
-// write is acknowledged, until the context ends.
+// Watch inspects the primary about once a second until the context ends, so that writes
+// need not. While claims are paused it also sends test writes, and resumes claims when one
+// is acknowledged.
 func (w *Writer) Watch(ctx context.Context) {
-	const every time.Duration = lookEvery * 4 / 5 // before a write would have to look
-	wait := time.NewTimer(0)
-	defer wait.Stop()
+	const interval time.Duration = maxStateAge * 4 / 5
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	backoff := probeBackoff()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-wait.C:
+		case <-timer.C:
 		}
-		w.looking.Lock()
-		looking, cancel := context.WithTimeout(ctx, 2*lookEvery)
-		_, _ = w.look(looking) // what it could not see the next one will
-		cancel()
-		w.looking.Unlock()
-		if w.told != nil {
-			w.told(w.Status())
+		w.inspectForWatch(ctx)
+		if w.observe != nil {
+			w.observe(w.Status())
 		}
-		next := every
+		next := interval
 		if w.Paused() == "" {
 			backoff = probeBackoff()
 		} else if !w.probe(ctx) {
 			next, _ = backoff.Next()
 		}
-		wait.Reset(next)
+		timer.Reset(next)
 	}
+}
+
+func (w *Writer) inspectForWatch(ctx context.Context) {
+	w.inspecting.Lock()
+	defer w.inspecting.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, 2*maxStateAge)
+	defer cancel()
+	_, _ = w.inspectPrimary(ctx) // Watch tries again soon
 }
 
 func probeBackoff() retry.Backoff {
 	return retry.WithCappedDuration(2*time.Second, retry.NewFibonacci(100*time.Millisecond))
 }
 
-// probeScript makes a write that says nothing.
+// probeScript is the test write.
 //
-//	KEYS Options.Key
-//	returns the number of probes so far
+//	KEYS[1] Options.Key
+//	result  number of test writes so far
 var probeScript = redis.NewScript(`return redis.call('HINCRBY', KEYS[1], 'probes', 1)`)
 
-// probe tries whether a write is acknowledged; if so claims go on.
+// probe sends a test write. If it is acknowledged, probe resumes claims and returns true.
 func (w *Writer) probe(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, 2*EverySecTimeout)
 	defer cancel()
@@ -204,11 +211,11 @@ func (w *Writer) probe(ctx context.Context) bool {
 	defer w.mu.Unlock()
 	if err != nil {
 		if !errors.Is(err, context.Canceled) {
-			w.options.Log.Debug("redis still does not acknowledge", "error", err)
+			w.options.Log.Debug("test write not acknowledged", "error", err)
 		}
 		return false
 	}
 	w.paused = ""
-	w.options.Log.Info("redis acknowledges writes again: claims go on")
+	w.options.Log.Info("claims resumed: redis acknowledged a test write")
 	return true
 }

@@ -290,7 +290,7 @@ func (s *stage) story(key payment.Key) string {
 // nothing to complain of.
 func (s *stage) noDoubles() {
 	s.Helper()
-	for _, double := range s.sim.Summary().Doubles {
+	for _, double := range s.sim.Summary().Duplicates {
 		s.Errorf("paid twice: %s", double)
 	}
 	for _, v := range s.sim.Violations() {

@@ -412,7 +412,7 @@ func (s *stage) findTwice(f *findings) {
 			f.twice = append(f.twice, fmt.Sprintf("%s: %d requests: %+v\n%s", name, len(sent), sent, s.told(sent[0].Reference)))
 		}
 	}
-	for _, double := range s.sim.Summary().Doubles {
+	for _, double := range s.sim.Summary().Duplicates {
 		f.twice = append(f.twice, double+": several rows at the gateway")
 	}
 }

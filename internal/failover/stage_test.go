@@ -392,8 +392,8 @@ func (s *stage) open() map[payment.Key]bool {
 // stream of events, and that ledger, gateway and events agree.
 func (s *stage) judge() {
 	s.Helper()
-	if sum := s.sim.Summary(); len(sum.Doubles) > 0 || sum.Violations > 0 {
-		s.Errorf("doubles %v, violations %+v", sum.Doubles, s.sim.Violations())
+	if sum := s.sim.Summary(); len(sum.Duplicates) > 0 || sum.Violations > 0 {
+		s.Errorf("doubles %v, violations %+v", sum.Duplicates, s.sim.Violations())
 	}
 	events := s.events()
 	for _, key := range s.handedIn {

@@ -10,8 +10,8 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// durations writes every duration as text, e.g. "1m30s", and reads it back.
-var durations = json.JoinOptions(
+// jsonOptions reads and writes durations as text such as "1m30s", and rejects unknown fields.
+var jsonOptions = json.JoinOptions(
 	json.RejectUnknownMembers(true),
 	json.WithMarshalers(json.MarshalToFunc(func(e *jsontext.Encoder, d time.Duration) error {
 		return e.WriteToken(jsontext.String(d.String()))
@@ -27,26 +27,25 @@ var durations = json.JoinOptions(
 	})),
 )
 
-// Decode reads rules, customers and refusals as the admin endpoint does: unknown
-// members are refused, and durations are texts such as "2s".
+// Decode reads JSON rules, customers and refusals as the admin endpoints do: it rejects
+// unknown fields, and durations are strings such as "2s".
 func Decode(text []byte, into any) error {
-	if err := json.Unmarshal(text, into, durations); err != nil {
+	if err := json.Unmarshal(text, into, jsonOptions); err != nil {
 		return fmt.Errorf("gatewaysim: decode: %w", err)
 	}
 	return nil
 }
 
-// routeAdmin serves what a person or a script needs who is not in the same
-// process: the same as the methods of Sim, as JSON.
+// routeAdmin serves the methods of Sim as JSON, for scripts and people outside the process.
 func (s *Sim) routeAdmin() {
-	show := func(path string, look func() any) {
-		s.mux.HandleFunc("GET /admin/"+path, func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, look()) })
+	get := func(path string, value func() any) {
+		s.mux.HandleFunc("GET /admin/"+path, func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, value()) })
 	}
-	show("summary", func() any { return s.Summary() })
-	show("journal", func() any { return s.Journal() })
-	show("violations", func() any { return s.Violations() })
-	show("rows", func() any { return s.Rows() })
-	show("faults", func() any { return s.ActiveFaults() })
+	get("summary", func() any { return s.Summary() })
+	get("journal", func() any { return s.Journal() })
+	get("violations", func() any { return s.Violations() })
+	get("rows", func() any { return s.Rows() })
+	get("faults", func() any { return s.ActiveFaults() })
 
 	s.mux.HandleFunc("POST /admin/faults", post(func(rule FaultRule) error {
 		if err := rule.Check(); err != nil {
@@ -74,7 +73,7 @@ func (s *Sim) routeAdmin() {
 		s.SetCustomer(c.Gateway, c.Reference, c.Customer)
 		return nil
 	}))
-	s.mux.HandleFunc("POST /admin/strangers", post(func(c struct {
+	s.mux.HandleFunc("POST /admin/other-transactions", post(func(c struct {
 		Count    int           `json:"count"`
 		Span     time.Duration `json:"span"`
 		Customer `json:",inline"`
@@ -86,7 +85,7 @@ func (s *Sim) routeAdmin() {
 		if err := c.Check(); err != nil {
 			return err
 		}
-		s.AddStrangers(c.Count, c.Span, c.Customer)
+		s.AddOtherTransactions(c.Count, c.Span, c.Customer)
 		return nil
 	}))
 	s.mux.HandleFunc("POST /admin/spelling", post(func(sp Spelling) error {
@@ -105,14 +104,14 @@ func (s *Sim) routeAdmin() {
 	}))
 }
 
-// writeJSON writes JSON for people: indented.
+// writeJSON writes indented JSON.
 func writeJSON(w http.ResponseWriter, body any) {
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.MarshalWrite(w, body, durations, jsontext.WithIndent("  "), json.Deterministic(true)) // the caller may have gone
+	_ = json.MarshalWrite(w, body, jsonOptions, jsontext.WithIndent("  "), json.Deterministic(true)) // the caller may have closed the connection
 }
 
-// post reads one JSON value, does something with it, and answers 204, or 400
-// with the reason.
+// post returns a handler that decodes a JSON body and calls do with it. It answers 204, or
+// 400 with the error.
 func post[T any](do func(T) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))

@@ -15,33 +15,33 @@ import (
 	"time"
 )
 
-// AMConfig is how AM Digital Payment behaves.
+// AMConfig sets how AM Digital Payment behaves.
 type AMConfig struct {
 	Username, Password string
 	TokenLifetime      time.Duration // expires_in; the vendor's pages say 3600 s and "usually 24 hours"
 
 	// SignatureScheme is "sha256-username-transaction-id", or "hmac-sha256" with
-	// SignatureKey over the values of SignatureFields, one after the other.
+	// SignatureKey over the concatenated values of SignatureFields.
 	SignatureScheme string
 	SignatureKey    string
 	SignatureFields []string
-	// IgnoreSignature lets a wrong signature pass (it is a violation all the same).
+	// IgnoreSignature accepts a wrong signature (it is a violation all the same).
 	IgnoreSignature bool
 
-	// Duplicates is the answer to a transaction_id that exists: the vendor is silent.
+	// Duplicates is the answer to an existing transaction_id: the vendor documents none.
 	Duplicates DuplicatePolicy
-	// ListVerb is the verb of list-transaction, GET, POST or any: the page names none.
+	// ListVerb is the HTTP method of list-transaction, GET, POST or any: the page names none.
 	ListVerb string
-	// ListOrder is the order of list-transaction: the page shows id descending in one sample.
+	// ListOrder is the order of list-transaction: one sample on the page has descending ids.
 	ListOrder ListOrder
-	// MaxLimit caps the limit of list-transaction.
+	// MaxLimit is the largest limit of list-transaction.
 	MaxLimit int
-	// IDStep is the largest distance between one id and the next: ids are not dense.
+	// IDStep is the largest difference between one id and the next: ids have gaps.
 	IDStep int
 	// Methods are the payment methods by payment_id: 33 gets a qr_code, 37 a
 	// payment_links, any other a payment_code.
 	Methods map[int]string
-	// StatusWords are the words of the status ids; the vendor shows those of 2 and 3 only.
+	// StatusWords are the words of the status ids; the vendor documents those of 2 and 3 only.
 	StatusWords map[int]string
 
 	// EnvelopeUnauthorized answers a bad token with the documented 401 envelope
@@ -52,19 +52,19 @@ type AMConfig struct {
 	RedirectWithoutAccept bool
 	// FreeQRIS refuses an admin_fee other than 0 for QRIS, as one integrator found.
 	FreeQRIS bool
-	// QRISSurcharge is added to the amount in the QR code (tag 54): in the
-	// vendor's sample it differs from transaction_total once.
+	// QRISSurcharge, in rupiah, is added to the amount in the QR code (tag 54): in one
+	// sample of the vendor it differs from transaction_total.
 	QRISSurcharge int64
 }
 
-// DuplicatePolicy is what AM does with a transaction_id that it has already.
+// DuplicatePolicy chooses AM's answer to a transaction_id that already exists.
 type DuplicatePolicy string
 
 // The policies.
 const (
-	DuplicateReject DuplicatePolicy = "reject" // error:true under HTTP 200
-	DuplicateSame   DuplicatePolicy = "same"   // the row that is there, as if just created
-	DuplicateSecond DuplicatePolicy = "second" // a second row: the customer can pay twice
+	DuplicateReject DuplicatePolicy = "reject" // error:true with HTTP 200
+	DuplicateSame   DuplicatePolicy = "same"   // the existing transaction, as if just created
+	DuplicateSecond DuplicatePolicy = "second" // a second transaction: the customer can be charged twice
 )
 
 // ListOrder is the order of the rows of list-transaction.
@@ -74,11 +74,11 @@ type ListOrder string
 const (
 	OrderDesc      ListOrder = "desc"      // newest id first, as the vendor's sample shows
 	OrderAsc       ListOrder = "asc"       // oldest id first
-	OrderScrambled ListOrder = "scrambled" // no order that means anything, but always the same
+	OrderScrambled ListOrder = "scrambled" // pseudo-random, but always the same
 )
 
-// The payment methods with a shape of their own (AM "Create Transaction" and
-// "List Transaction", samples).
+// The payment methods with a special answer (AM "Create Transaction" and "List
+// Transaction", samples).
 const (
 	methodQRIS  = 33
 	methodGopay = 37
@@ -98,51 +98,51 @@ func defaultAM() AMConfig {
 	}
 }
 
-// The signature schemes of AM (gateways.md 1.5).
+// The signature schemes of AM (docs/gateways.md 1.5).
 const (
 	SchemeSHA256 = "sha256-username-transaction-id"
 	SchemeHMAC   = "hmac-sha256"
 )
 
-// ListMotion moves the list under its readers: what happens after every request
-// for a page of it.
+// ListMotion changes AM's list after every request for one of its pages, so that rows move
+// between pages while a caller reads them.
 type ListMotion struct {
-	NewRows  int `json:"new_rows"`  // strangers' rows that are created
-	PaidRows int `json:"paid_rows"` // strangers' open rows, newest first, that become paid
-	Requests int `json:"requests"`  // after so many requests it rests; 0: never
+	NewRows  int `json:"new_rows"`  // number of other transactions to create
+	PaidRows int `json:"paid_rows"` // number of other open transactions that become paid, newest first
+	Requests int `json:"requests"`  // stop after this number of requests; 0: never
 }
 
-// SetListMotion sets the list in motion, or with the zero value lets it rest.
+// SetListMotion starts changing the list; the zero value stops it.
 func (s *Sim) SetListMotion(m ListMotion) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.motion = m
+	s.listMotion = m
 }
 
-// AddStrangers adds n rows of other merchants' making to AM, created one after
-// the other over the span before now, all with the same customer: history
-// (Pays, over a day) or open rows (NeverPays). 20,000 take a few milliseconds.
-func (s *Sim) AddStrangers(n int, span time.Duration, c Customer) {
+// AddOtherTransactions adds n transactions to AM that no caller created. Their creation times are
+// spread evenly over the span before now. Customer c pays them all: with Pays and a span of
+// a day they are history, with NeverPays they stay open.
+func (s *Sim) AddOtherTransactions(n int, span time.Duration, c Customer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.now()
 	for i := range n {
-		s.addStranger(now.Add(span*time.Duration(i-n)/time.Duration(n)), c)
+		s.addOther(now.Add(span*time.Duration(i-n)/time.Duration(n)), c)
 	}
 }
 
-type amLedger struct {
-	rows      []*amRow // by id, ascending
-	byID      map[int64]*amRow
-	lastID    int64
-	strangers int
+type amStore struct {
+	rows   []*amRow // by id, ascending
+	byID   map[int64]*amRow
+	lastID int64
+	others int
 }
 
-func newAMLedger() amLedger { return amLedger{byID: map[int64]*amRow{}} }
+func newAMStore() amStore { return amStore{byID: map[int64]*amRow{}} }
 
 // amRow is one transaction at AM.
 type amRow struct {
-	life
+	lifecycle
 
 	id        int64
 	method    int
@@ -155,11 +155,11 @@ type amRow struct {
 	payer     string
 	email     string
 	items     []amItem
-	stranger  bool
+	other     bool
 }
 
-// amItem is one line of item_details. In answers every value is a text (AM
-// "Create Transaction", response).
+// amItem is one line of item_details. In answers every value is a string (AM "Create
+// Transaction", response).
 type amItem struct {
 	ID       string `json:"item_id"`
 	Price    string `json:"item_price"`
@@ -190,7 +190,7 @@ type amData struct {
 	Items         []amItem `json:"item_details"`
 }
 
-// amEnvelope is AM's answer to what it understood.
+// amEnvelope is the body of AM's successes and refusals.
 type amEnvelope struct {
 	Error   bool   `json:"error"`
 	Message string `json:"message"`
@@ -201,12 +201,12 @@ func amSuccess(message string, data any) answer {
 	return jsonAnswer(http.StatusOK, message, amEnvelope{Message: message, Data: data})
 }
 
-// amRefusal is the business refusal: error:true under HTTP 200 (gateways.md 1.4).
+// amRefusal returns a business refusal: error:true with HTTP 200 (docs/gateways.md 1.4).
 func amRefusal(message string) answer {
 	return jsonAnswer(http.StatusOK, message, amEnvelope{Error: true, Message: message})
 }
 
-// amError is the other envelope, of the documented 401 and 500.
+// amError returns an answer with the other envelope, that of the documented 401 and 500.
 func amError(status int, message string) answer {
 	return jsonAnswer(status, message, struct {
 		Status  string `json:"status"`
@@ -223,10 +223,10 @@ func (s *Sim) routeAM() {
 	s.mux.Handle("/api/payment/payment-list", s.serve(AMPaymentList, s.authenticated(s.amPaymentList)))
 }
 
-// amLogin takes JSON, as documented, and forms, as integrators send.
-func (s *Sim) amLogin(x *exchange) processing {
-	if a, ok := x.wantMethod(http.MethodPost); !ok {
-		return refused(a)
+// amLogin checks a login. It accepts JSON, as documented, and forms, as integrators send.
+func (s *Sim) amLogin(x *exchange) action {
+	if a, ok := x.checkMethod(http.MethodPost); !ok {
+		return rejectWith(a)
 	}
 	var username, password string
 	switch x.mediaType() {
@@ -234,12 +234,12 @@ func (s *Sim) amLogin(x *exchange) processing {
 		f, ok := readFields(x.payload)
 		if !ok {
 			x.violation("body is not a JSON object")
-			return refused(s.invalid(x, []wrongField{{"username", true}, {"password", true}}))
+			return rejectWith(s.invalid(x, []wrongField{{"username", true}, {"password", true}}))
 		}
 		username, password = f.text("username", 255), f.text("password", 255)
 		if len(*f.wrong) > 0 {
-			x.noteWrong(*f.wrong)
-			return refused(s.invalid(x, *f.wrong))
+			x.addFieldViolations(*f.wrong)
+			return rejectWith(s.invalid(x, *f.wrong))
 		}
 	case "application/x-www-form-urlencoded":
 		form, err := url.ParseQuery(string(x.payload))
@@ -252,7 +252,7 @@ func (s *Sim) amLogin(x *exchange) processing {
 	}
 	if username != s.config.AM.Username || password != s.config.AM.Password {
 		x.violation("wrong username or password")
-		return refused(amError(http.StatusUnauthorized, "Invalid username or password"))
+		return rejectWith(amError(http.StatusUnauthorized, "Invalid username or password"))
 	}
 	return func() answer {
 		lifetime := s.config.AM.TokenLifetime
@@ -264,27 +264,27 @@ func (s *Sim) amLogin(x *exchange) processing {
 	}
 }
 
-// authenticated lets requests with a working token through to an examiner. The
-// examiner runs in any case: what else is wrong is noted too.
-func (s *Sim) authenticated(examine examiner) examiner {
-	return func(x *exchange) processing {
-		_, ok := s.bearer(x, AM)
-		process := examine(x)
+// authenticated rejects requests without a valid token. It calls the validator in any case,
+// to record the other violations of the request.
+func (s *Sim) authenticated(validate validator) validator {
+	return func(x *exchange) action {
+		_, ok := s.checkBearer(x, AM)
+		process := validate(x)
 		if ok {
 			return process
 		}
 		if s.config.AM.EnvelopeUnauthorized {
-			return refused(amError(http.StatusUnauthorized, "Invalid username or password"))
+			return rejectWith(amError(http.StatusUnauthorized, "Invalid username or password"))
 		}
 		if s.redirects(x) {
-			return refused(redirect("/login"))
+			return rejectWith(redirect("/login"))
 		}
-		return refused(laravel(http.StatusUnauthorized, "Unauthenticated."))
+		return rejectWith(laravel(http.StatusUnauthorized, "Unauthenticated."))
 	}
 }
 
-// redirects reports whether Laravel would answer this caller's errors with a
-// page instead of JSON.
+// redirects reports whether Laravel answers an error of this request with a redirect to an
+// HTML page instead of JSON.
 func (s *Sim) redirects(x *exchange) bool {
 	return s.config.AM.RedirectWithoutAccept && !strings.Contains(x.Header.Get("Accept"), "application/json")
 }
@@ -303,18 +303,18 @@ func (x *exchange) mediaType() string {
 	return mediaType
 }
 
-// invalid is Laravel's 422.
+// invalid returns Laravel's 422.
 func (s *Sim) invalid(x *exchange, wrong []wrongField) answer {
 	if s.redirects(x) {
 		return redirect("/")
 	}
 	errs := map[string][]string{}
 	for _, w := range wrong {
-		says := "The %s format is invalid."
+		format := "The %s format is invalid."
 		if w.missing {
-			says = "The %s field is required."
+			format = "The %s field is required."
 		}
-		errs[w.name] = append(errs[w.name], fmt.Sprintf(says, w.name))
+		errs[w.name] = append(errs[w.name], fmt.Sprintf(format, w.name))
 	}
 	return jsonAnswer(http.StatusUnprocessableEntity, "The given data was invalid.", struct {
 		Message string              `json:"message"`
@@ -322,15 +322,15 @@ func (s *Sim) invalid(x *exchange, wrong []wrongField) answer {
 	}{"The given data was invalid.", errs})
 }
 
-// amLimit is the length of a Laravel text column, which is the only limit that
-// can be presumed: the vendor's page gives none.
+// amLimit is the default length of a text column in Laravel. The vendor's page documents no
+// limit.
 const amLimit = 255
 
-// amCreate checks create-transaction (AM "Create Transaction", example request;
-// the page's table of parameters is a paste from the login page).
-func (s *Sim) amCreate(x *exchange) processing {
-	if a, ok := x.wantMethod(http.MethodPost); !ok {
-		return refused(a)
+// amCreate checks create-transaction (AM "Create Transaction", example request; the page's
+// table of parameters is a copy of the login page's).
+func (s *Sim) amCreate(x *exchange) action {
+	if a, ok := x.checkMethod(http.MethodPost); !ok {
+		return rejectWith(a)
 	}
 	f, ok := readFields(x.payload)
 	if !ok {
@@ -338,15 +338,15 @@ func (s *Sim) amCreate(x *exchange) processing {
 	}
 	if x.mediaType() != "application/json" {
 		x.violation("header Content-Type is not application/json")
-		ok = false // Laravel sees no field in such a body
+		ok = false // Laravel parses no field of such a body
 	}
 	if !ok {
-		return refused(s.invalid(x, []wrongField{{"transaction_id", true}}))
+		return rejectWith(s.invalid(x, []wrongField{{"transaction_id", true}}))
 	}
 	row := &amRow{
-		method:    int(f.whole("payment_id")),
+		method:    int(f.number("payment_id")),
 		reference: f.text("transaction_id", amLimit),
-		amount:    f.whole("transaction_total"),
+		amount:    f.number("transaction_total"),
 		expired:   f.text("expired_date", amLimit),
 		name:      f.text("transaction_name", amLimit),
 		desc:      f.optionalText("transaction_desc", amLimit),
@@ -355,7 +355,7 @@ func (s *Sim) amCreate(x *exchange) processing {
 		email:     f.optionalText("customer_email", amLimit),
 	}
 	username, signature := f.text("username", amLimit), f.text("signature", amLimit)
-	nominal, fee := f.whole("nominal"), f.whole("admin_fee")
+	nominal, fee := f.number("nominal"), f.number("admin_fee")
 	sum := row.readItems(f)
 	expires, err := time.ParseInLocation(time.DateTime, row.expired, jakarta)
 	if err != nil && row.expired != "" {
@@ -365,18 +365,18 @@ func (s *Sim) amCreate(x *exchange) processing {
 	if signature != "" && (len(signature) != 64 || strings.Trim(signature, "0123456789abcdef") != "") {
 		f.malformed("signature")
 	}
-	for _, name := range f.strangers() {
+	for _, name := range f.unknown() {
 		x.violation("field %s is unknown", name)
 	}
 	if len(*f.wrong) > 0 {
-		x.noteWrong(*f.wrong)
-		return refused(s.invalid(x, *f.wrong))
+		x.addFieldViolations(*f.wrong)
+		return rejectWith(s.invalid(x, *f.wrong))
 	}
 
-	var refusal string
+	var refusal string // the first one is the answer
 	wrong := func(message string) {
 		x.violation("%s", message)
-		refusal = or(refusal, message)
+		refusal = cmp.Or(refusal, message)
 	}
 	if username != s.config.AM.Username {
 		wrong("Invalid username")
@@ -384,7 +384,7 @@ func (s *Sim) amCreate(x *exchange) processing {
 	if signature != s.amSignature(f) {
 		x.violation("signature is wrong")
 		if !s.config.AM.IgnoreSignature {
-			refusal = or(refusal, "Invalid signature")
+			refusal = cmp.Or(refusal, "Invalid signature")
 		}
 	}
 	if _, known := s.config.AM.Methods[row.method]; !known {
@@ -400,16 +400,16 @@ func (s *Sim) amCreate(x *exchange) processing {
 		wrong("admin_fee must be 0 for QRIS")
 	}
 	if refusal != "" {
-		return refused(amRefusal(refusal))
+		return rejectWith(amRefusal(refusal))
 	}
-	return func() answer { return s.create(x, row) }
+	return func() answer { return s.createTransaction(x, row) }
 }
 
-// readItems reads item_details and returns what the lines add up to.
+// readItems reads item_details and returns the sum of its lines.
 func (t *amRow) readItems(f *fields) int64 {
 	var sum int64
 	for _, item := range f.objects("item_details") {
-		price, quantity, total := item.whole("item_price"), item.whole("item_quantity"), item.whole("item_total_price")
+		price, quantity, total := item.number("item_price"), item.number("item_quantity"), item.number("item_total_price")
 		if total != price*quantity {
 			item.malformed("item_total_price")
 		}
@@ -421,24 +421,24 @@ func (t *amRow) readItems(f *fields) int64 {
 			Total:    strconv.FormatInt(total, 10),
 			Name:     item.text("item_name", amLimit),
 		})
-		for _, name := range item.strangers() {
+		for _, name := range item.unknown() {
 			item.malformed(name)
 		}
 	}
 	return sum
 }
 
-// amSignature is what the signature of a request must be (gateways.md 1.5).
+// amSignature returns the correct signature of a request (docs/gateways.md 1.5).
 func (s *Sim) amSignature(f *fields) string {
 	c := s.config.AM
 	if c.SignatureScheme == SchemeHMAC {
 		mac := hmac.New(sha256.New, []byte(c.SignatureKey))
 		for _, name := range c.SignatureFields {
-			mac.Write([]byte(f.plain(name)))
+			mac.Write([]byte(f.asText(name)))
 		}
 		return hex.EncodeToString(mac.Sum(nil))
 	}
-	return sha256Signature(c.Username, f.plain("transaction_id"))
+	return sha256Signature(c.Username, f.asText("transaction_id"))
 }
 
 func sha256Signature(username, transactionID string) string {
@@ -446,8 +446,8 @@ func sha256Signature(username, transactionID string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// create is the deed: the row is made, or the duplicate dealt with.
-func (s *Sim) create(x *exchange, row *amRow) answer {
+// createTransaction creates the row, or answers as configured if the id already exists.
+func (s *Sim) createTransaction(x *exchange, row *amRow) answer {
 	if r, ok := s.refusal(AM, row.reference, row.amount); ok {
 		return amRefusal(r.Code)
 	}
@@ -456,77 +456,78 @@ func (s *Sim) create(x *exchange, row *amRow) answer {
 		old := s.am.rows[i]
 		switch {
 		case old.visible.After(x.now):
-			// The one under way will find this one when it arrives, and be refused.
+			// The older request has not been processed yet. When it is, AM finds the
+			// newer row and refuses it: only the newer one remains.
 			s.am.rows = slices.Delete(s.am.rows, i, i+1)
 			delete(s.am.byID, old.id)
 		case s.config.AM.Duplicates == DuplicateSame:
-			return amSuccess("success", s.amAnswer(old, x.now))
+			return amSuccess("success", s.amObject(old, x.now))
 		default:
 			return amRefusal("transaction_id already exists")
 		}
 	}
-	row.life = life{
-		customer: s.customer(AM, row.reference), created: x.now, visible: x.now.Add(x.late), expires: row.expires,
+	row.lifecycle = lifecycle{
+		customer: s.customer(AM, row.reference), created: x.now, visible: x.now.Add(x.visibleAfter), expires: row.expires,
 	}
-	s.insert(row)
+	s.insertAM(row)
 	if x.pending {
 		return jsonAnswer(http.StatusAccepted, "processing", amEnvelope{Message: "processing"})
 	}
-	return amSuccess("success", s.amAnswer(row, x.now))
+	return amSuccess("success", s.amObject(row, x.now))
 }
 
-// insert gives a row the next id.
-func (s *Sim) insert(row *amRow) {
+// insertAM gives a row the next id and stores it.
+func (s *Sim) insertAM(row *amRow) {
 	s.am.lastID += 1 + int64(s.chance("id", s.am.lastID)*float64(s.config.AM.IDStep))
 	row.id = s.am.lastID
 	s.am.rows = append(s.am.rows, row)
 	s.am.byID[row.id] = row
 }
 
-func (s *Sim) addStranger(created time.Time, c Customer) {
-	s.am.strangers++
+func (s *Sim) addOther(created time.Time, c Customer) {
+	s.am.others++
 	created = created.Truncate(time.Second)
-	amount := int64(10_000 + 250*(s.am.strangers%40))
+	amount := int64(10_000 + 250*(s.am.others%40))
 	price := strconv.FormatInt(amount, 10)
-	s.insert(&amRow{
-		life:      life{customer: c, created: created, visible: created, expires: created.Add(24 * time.Hour)},
+	s.insertAM(&amRow{
+		lifecycle: lifecycle{customer: c, created: created, visible: created, expires: created.Add(24 * time.Hour)},
 		method:    methodQRIS,
-		reference: fmt.Sprintf("STRANGER-%d", s.am.strangers),
+		reference: fmt.Sprintf("OTHER-%d", s.am.others),
 		amount:    amount,
 		expired:   created.Add(24 * time.Hour).In(jakarta).Format(time.DateTime),
 		name:      "testing", desc: "testing", number: "08567462363", payer: "testing",
-		items:    []amItem{{"testing", price, "1", price, "testing"}},
-		stranger: true,
+		items: []amItem{{"testing", price, "1", price, "testing"}},
+		other: true,
 	})
 }
 
-// moveList does what ListMotion says, after a page was read.
+// moveList applies the ListMotion after a page was read.
 func (s *Sim) moveList(now time.Time) {
-	motion := s.motion
+	motion := s.listMotion
 	switch {
 	case motion.Requests == 1:
-		s.motion = ListMotion{}
+		s.listMotion = ListMotion{}
 	case motion.Requests > 1:
-		s.motion.Requests--
+		s.listMotion.Requests--
 	}
 	for range motion.NewRows {
-		s.addStranger(now, Customer{Behaviour: NeverPays})
+		s.addOther(now, Customer{Behaviour: NeverPays})
 	}
 	left := motion.PaidRows
 	for _, t := range slices.Backward(s.am.rows) {
 		if left == 0 {
 			return
 		}
-		if t.stranger && t.customer.Behaviour == NeverPays {
+		if t.other && t.customer.Behaviour == NeverPays {
 			t.customer = Customer{Behaviour: Pays, After: now.Sub(t.created)}
 			left--
 		}
 	}
 }
 
-// status derives a row's state and status id from the clock.
+// status returns a row's state and status id at the given time.
 func (t *amRow) status(now time.Time) (State, int) {
-	state, _ := t.at(now)
+	state, _ := t.stateAt(now)
 	if id := t.customer.StatusID; id != 0 && (state != Open || t.customer.Behaviour == NeverPays) {
 		return state, id
 	}
@@ -534,7 +535,7 @@ func (t *amRow) status(now time.Time) (State, int) {
 }
 
 func (s *Sim) statusWord(id int) string {
-	return or(s.config.AM.StatusWords[id], "Status "+strconv.Itoa(id))
+	return cmp.Or(s.config.AM.StatusWords[id], "Status "+strconv.Itoa(id))
 }
 
 func (s *Sim) amData(t *amRow, now time.Time) amData {
@@ -559,12 +560,12 @@ func (s *Sim) amData(t *amRow, now time.Time) amData {
 	return d
 }
 
-// amAnswer is a row as it stands in an answer.
-func (s *Sim) amAnswer(t *amRow, now time.Time) any {
-	return s.spelt(AM, t.reference, s.amData(t, now))
+// amObject returns a row as a JSON object of an answer.
+func (s *Sim) amObject(t *amRow, now time.Time) any {
+	return s.withSpelling(AM, t.reference, s.amData(t, now))
 }
 
-func (s *Sim) amWitness(t *amRow, now time.Time) Row {
+func (s *Sim) amToRow(t *amRow, now time.Time) Row {
 	state, id := t.status(now)
 	return Row{
 		Gateway: AM, Reference: t.reference, GatewayReference: strconv.FormatInt(t.id, 10), Amount: t.amount,
@@ -572,7 +573,7 @@ func (s *Sim) amWitness(t *amRow, now time.Time) Row {
 	}
 }
 
-// amPagination is the head of list-transaction's answer.
+// amPagination is the pagination in the answer of list-transaction.
 type amPagination struct {
 	TotalFound  int `json:"total_found"`
 	Limit       int `json:"limit"`
@@ -580,15 +581,15 @@ type amPagination struct {
 	TotalPage   int `json:"total_page"`
 }
 
-// amList checks list-transaction (AM "List Transaction"). Its page lists
-// Content-Type and Accept as headers of the request.
-func (s *Sim) amList(x *exchange) processing {
+// amList checks list-transaction (AM "List Transaction"). The page requires the headers
+// Content-Type and Accept.
+func (s *Sim) amList(x *exchange) action {
 	verbs := []string{s.config.AM.ListVerb}
 	if s.config.AM.ListVerb == "any" {
 		verbs = []string{http.MethodGet, http.MethodPost}
 	}
-	if a, ok := x.wantMethod(verbs...); !ok {
-		return refused(a)
+	if a, ok := x.checkMethod(verbs...); !ok {
+		return rejectWith(a)
 	}
 	for _, name := range []string{"Content-Type", "Accept"} {
 		if got := x.header(name); got != "application/json" {
@@ -597,17 +598,17 @@ func (s *Sim) amList(x *exchange) processing {
 	}
 	params, wrong := x.listParams()
 	if len(wrong) > 0 {
-		x.noteWrong(wrong)
-		return refused(s.invalid(x, wrong))
+		x.addFieldViolations(wrong)
+		return rejectWith(s.invalid(x, wrong))
 	}
-	limit, page := min(or(params["limit"], 10), s.config.AM.MaxLimit), or(params["current_page"], 1)
+	limit, page := min(cmp.Or(params["limit"], 10), s.config.AM.MaxLimit), cmp.Or(params["current_page"], 1)
 	status, filtered := params["status"]
 	return func() answer {
 		defer s.moveList(x.now)
-		found := s.find(x.now, status, filtered)
+		found := s.visibleRows(x.now, status, filtered)
 		rows := []any{}
 		for i := (page - 1) * limit; i < min(page*limit, len(found)); i++ {
-			rows = append(rows, s.amAnswer(found[i], x.now))
+			rows = append(rows, s.amObject(found[i], x.now))
 		}
 		var echo *int
 		if filtered {
@@ -619,12 +620,12 @@ func (s *Sim) amList(x *exchange) processing {
 			Error      bool   `json:"error"`
 			Message    string `json:"message"`
 			Data       []any  `json:"data"`
-		}{s.spelt(AM, "", amPagination{len(found), limit, page, max(1, (len(found)+limit-1)/limit)}), echo, false, "success", rows})
+		}{s.withSpelling(AM, "", amPagination{len(found), limit, page, max(1, (len(found)+limit-1)/limit)}), echo, false, "success", rows})
 	}
 }
 
-// listParams reads status, limit and current_page from the URL and, where the
-// verb is POST, from a JSON body.
+// listParams reads status, limit and current_page from the URL and, with POST, from a JSON
+// body.
 func (x *exchange) listParams() (map[string]int, []wrongField) {
 	texts := map[string]string{}
 	for name, values := range x.URL.Query() {
@@ -633,11 +634,11 @@ func (x *exchange) listParams() (map[string]int, []wrongField) {
 	if len(x.payload) > 0 {
 		f, ok := readFields(x.payload)
 		if !ok || x.Method == http.MethodGet {
-			x.violation("list-transaction carries a body that it should not")
+			x.violation("list-transaction has a body that is not allowed or not JSON")
 			f = newFields("", nil, nil)
 		}
 		for name := range f.members {
-			texts[name] = f.plain(name)
+			texts[name] = f.asText(name)
 		}
 	}
 	params := map[string]int{}
@@ -656,8 +657,8 @@ func (x *exchange) listParams() (map[string]int, []wrongField) {
 	return params, wrong
 }
 
-// find lists the rows that can be seen now, in the configured order.
-func (s *Sim) find(now time.Time, status int, filtered bool) []*amRow {
+// visibleRows returns the rows that AM shows at the given time, in the configured order.
+func (s *Sim) visibleRows(now time.Time, status int, filtered bool) []*amRow {
 	var found []*amRow
 	for _, t := range s.am.rows {
 		if t.visible.After(now) {
@@ -679,27 +680,27 @@ func (s *Sim) find(now time.Time, status int, filtered bool) []*amRow {
 	return found
 }
 
-func (s *Sim) amDetail(x *exchange) processing {
-	if a, ok := x.wantMethod(http.MethodGet); !ok {
-		return refused(a)
+func (s *Sim) amDetail(x *exchange) action {
+	if a, ok := x.checkMethod(http.MethodGet); !ok {
+		return rejectWith(a)
 	}
 	id, err := strconv.ParseInt(x.PathValue("id"), 10, 64)
 	if err != nil {
-		x.violation("detail-transaction wants the numeric id, not the transaction_id")
-		return refused(amRefusal("Transaction not found"))
+		x.violation("detail-transaction needs the numeric id, not the transaction_id")
+		return rejectWith(amRefusal("Transaction not found"))
 	}
 	return func() answer {
 		row := s.am.byID[id]
 		if row == nil || row.visible.After(x.now) {
 			return amRefusal("Transaction not found")
 		}
-		return amSuccess("success", s.amAnswer(row, x.now))
+		return amSuccess("success", s.amObject(row, x.now))
 	}
 }
 
-func (s *Sim) amPaymentList(x *exchange) processing {
-	if a, ok := x.wantMethod(http.MethodGet); !ok {
-		return refused(a)
+func (s *Sim) amPaymentList(x *exchange) action {
+	if a, ok := x.checkMethod(http.MethodGet); !ok {
+		return rejectWith(a)
 	}
 	type method struct {
 		ID   int    `json:"id"`

@@ -13,7 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// The vectors of gateways.md 1.5.
+// The test vectors of docs/gateways.md 1.5.
 func TestAMSignatureVectors(t *testing.T) {
 	for _, row := range []struct{ username, id, want string }{
 		{"2LOMCMIUV6", "0030c97b-5ccc-4482-b4af-9ffdb4a039b1", "23f7cef3b8ed22222125d88b53d3db650aa60f4aae7ccb9f6dfc9695ae640b35"},
@@ -25,7 +25,7 @@ func TestAMSignatureVectors(t *testing.T) {
 	}
 }
 
-// The three payloads of the vendor's page, rebuilt from their parts.
+// The three samples of the vendor's page.
 func TestQRISMatchesTheVendorsSamples(t *testing.T) {
 	const merchant = "00020101021226670016COM.NOBUBANK.WWW01189360050300000842770214080500006791870303UKE51440014ID.CO.QRIS.WWW0215ID20210844664510303UKE520454995303360"
 	const place = "5802ID5909BISATOPUP6015Jakarta Selatan610512540"
@@ -46,7 +46,7 @@ func TestQRISMatchesTheVendorsSamples(t *testing.T) {
 	}
 }
 
-func TestQRISCutsLongIDsBetweenCharacters(t *testing.T) {
+func TestClip(t *testing.T) {
 	if got := clip("0030c97b-5ccc-4482-b4af-9ffdb4a039b1", 25); got != "0030c97b-5ccc-4482-b4af-9" {
 		t.Error(got)
 	}
@@ -151,7 +151,7 @@ func TestAMCreateIsStrict(t *testing.T) {
 	}
 }
 
-func TestAMCreateWantsJSON(t *testing.T) {
+func TestAMCreateRequiresJSON(t *testing.T) {
 	c := newCaller(t)
 	c.login()
 	header := with(jsonHeader, "Authorization", "Bearer "+c.amToken, "Content-Type", "text/plain")
@@ -162,7 +162,7 @@ func TestAMCreateWantsJSON(t *testing.T) {
 	c.wantViolations("header Content-Type is not application/json")
 }
 
-func TestAMSignatureSwitches(t *testing.T) {
+func TestAMSignatureSettings(t *testing.T) {
 	bad := map[string]any{"signature": strings.Repeat("a", 64)}
 	c := newCaller(t, func(config *Config) { config.AM.IgnoreSignature = true })
 	if r := c.create("INV-1", bad); r.at("message") != "success" {
@@ -231,8 +231,8 @@ func TestAMDuplicates(t *testing.T) {
 				t.Errorf("same id: %v", same)
 			}
 			c.wantRows(AM, "INV-1", row.rows)
-			if doubles := len(c.sim.Summary().Doubles); doubles != row.rows-1 {
-				t.Errorf("%d doubles in the summary", doubles)
+			if n := len(c.sim.Summary().Duplicates); n != row.rows-1 {
+				t.Errorf("%d duplicates in the summary", n)
 			}
 		})
 	}
@@ -297,18 +297,18 @@ func TestAMDetail(t *testing.T) {
 	}
 	c.wantViolations()
 	get("INV-1")
-	c.wantViolations("detail-transaction wants the numeric id, not the transaction_id")
+	c.wantViolations("detail-transaction needs the numeric id, not the transaction_id")
 }
 
-func TestAMListMoves(t *testing.T) {
+func TestListMotion(t *testing.T) {
 	c := newCaller(t)
 	c.create("OURS", nil)
-	c.sim.AddStrangers(3, time.Hour, Customer{Behaviour: NeverPays})
+	c.sim.AddOtherTransactions(3, time.Hour, Customer{Behaviour: NeverPays})
 	c.sim.SetListMotion(ListMotion{NewRows: 2, PaidRows: 1})
-	if got := c.statuses("?limit=1"); got[0] != "STRANGER-3 2" {
+	if got := c.statuses("?limit=1"); got[0] != "OTHER-3 2" {
 		t.Error(got)
 	}
-	if got := c.statuses("?limit=2"); got[0] != "STRANGER-5 3" || got[1] != "STRANGER-4 2" {
+	if got := c.statuses("?limit=2"); got[0] != "OTHER-5 3" || got[1] != "OTHER-4 2" {
 		t.Error(got)
 	}
 	if n := c.list("").at("pagination.total_found"); n != 8.0 {
@@ -321,17 +321,17 @@ func TestAMListMoves(t *testing.T) {
 
 func TestAMLongHistory(t *testing.T) {
 	c := newCaller(t)
-	c.sim.AddStrangers(20_000, 24*time.Hour, Customer{Behaviour: Pays})
+	c.sim.AddOtherTransactions(2000, 24*time.Hour, Customer{Behaviour: Pays})
 	c.create("OURS", nil)
-	if n := c.list("?status=3&limit=100").at("pagination.total_page"); n != 200.0 {
-		t.Errorf("%v pages of paid rows, want 200", n)
+	if n := c.list("?status=3&limit=100").at("pagination.total_page"); n != 20.0 {
+		t.Errorf("%v pages of paid rows, want 20", n)
 	}
 	if got := c.statuses("?status=2"); len(got) != 1 || got[0] != "OURS 2" {
 		t.Error(got)
 	}
 }
 
-func TestAMOtherSwitches(t *testing.T) {
+func TestAMOtherSettings(t *testing.T) {
 	c := newCaller(t, func(config *Config) {
 		config.AM.FreeQRIS, config.AM.QRISSurcharge, config.AM.ListOrder = true, 60, OrderScrambled
 	})
@@ -364,5 +364,5 @@ func TestHeaderSentTwice(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = resp.Body.Close()
-	c.wantViolations("header Authorization is sent 2 times", "header Authorization carries a token that was never given out")
+	c.wantViolations("header Authorization is sent 2 times", "header Authorization has a token that was never issued")
 }

@@ -10,16 +10,16 @@ import (
 // Behaviour is what the customer of a payment does.
 type Behaviour string
 
-// The behaviours. At Paydia, where the customer has agreed beforehand, Pays and
-// Refunds are paid in the very answer of Auth Payment; the others are answered
-// 2026300 and end as described.
+// The behaviours; After is the field of Customer. At Paydia the customer has agreed to the
+// payment beforehand: with Pays and Refunds the answer of Auth Payment is already that it is
+// paid; with the others it is 2026300 (in progress), and the payment ends as described.
 const (
-	Pays      Behaviour = "pays"       // pays After the payment was created
-	PaysLate  Behaviour = "pays-late"  // pays After the expired_date (at Paydia, which has none: After creation)
-	NeverPays Behaviour = "never-pays" // leaves it open for ever
-	Cancels   Behaviour = "cancels"    // cancels After creation
-	Fails     Behaviour = "fails"      // it fails at the gateway After creation
-	Refunds   Behaviour = "refunds"    // pays After creation, is given the money back After that
+	Pays      Behaviour = "pays"       // pays After the creation
+	PaysLate  Behaviour = "pays-late"  // pays After the expired_date (at Paydia, which has none: After the creation)
+	NeverPays Behaviour = "never-pays" // the payment stays open
+	Cancels   Behaviour = "cancels"    // cancels After the creation
+	Fails     Behaviour = "fails"      // the payment fails at the gateway After the creation
+	Refunds   Behaviour = "refunds"    // pays After the creation, and is refunded After the payment
 )
 
 // Behaviours lists every behaviour.
@@ -31,15 +31,14 @@ func Behaviours() []Behaviour {
 type Customer struct {
 	Behaviour Behaviour     `json:"behaviour"`
 	After     time.Duration `json:"after,omitzero"`
-	// UpTo, when larger than After, spreads the moment between the two by the seed.
+	// UpTo, if larger than After, replaces After by a pseudo-random time between the two.
 	UpTo time.Duration `json:"up_to,omitzero"`
-	// StatusID, when set, is the AM status id in which the payment ends instead
-	// of the behaviour's usual one: 4 for a paid one, 13 for an open one, or one
-	// that nobody has heard of.
+	// StatusID, if set, replaces the behaviour's final status id at AM, e.g. 4 for paid, 13
+	// for open, or an undocumented one.
 	StatusID int `json:"status_id,omitzero"`
 }
 
-// Check says what is wrong with a customer; nil when nothing is.
+// Check returns an error if the customer is invalid.
 func (c Customer) Check() error {
 	switch {
 	case !slices.Contains(Behaviours(), c.Behaviour):
@@ -50,17 +49,17 @@ func (c Customer) Check() error {
 	return nil
 }
 
-// CustomerRule gives a customer to the payments that it applies to.
+// CustomerRule sets the customer of the payments that it matches.
 type CustomerRule struct {
 	Gateway Gateway `json:"gateway,omitzero"` // empty: both
 	Prefix  string  `json:"prefix,omitzero"`  // of the transaction id; empty: any
-	// Share is the part of all payments that this rule takes, by the seed; 0:
-	// every payment that it applies to.
+	// Share is the share of payments that the rule applies to, between 0 and 1; 0: every
+	// payment that matches.
 	Share    float64 `json:"share,omitzero"`
 	Customer `json:",inline"`
 }
 
-// Check says what is wrong with a rule; nil when nothing is.
+// Check returns an error if the rule is invalid.
 func (r CustomerRule) Check() error {
 	if r.Share < 0 || r.Share > 1 {
 		return fmt.Errorf("share %v is not between 0 and 1", r.Share)
@@ -68,18 +67,17 @@ func (r CustomerRule) Check() error {
 	return r.Customer.Check()
 }
 
-// SetCustomer decides by hand what the customer of one payment does, before or
-// after the payment was created. After counts from the creation either way. It
-// panics on a customer that does not pass Check.
+// SetCustomer sets the customer of one payment, before or after the payment is created; the
+// rules do not apply to it any more. It panics if c.Check fails.
 func (s *Sim) SetCustomer(gateway Gateway, reference string, c Customer) {
 	if err := c.Check(); err != nil {
 		panic("gatewaysim: set customer: " + err.Error())
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.byHand[gateway][reference] = c
+	s.fixedCustomers[gateway][reference] = c
 	for _, t := range s.am.rows {
-		if gateway == AM && t.reference == reference && !t.stranger {
+		if gateway == AM && t.reference == reference && !t.other {
 			t.customer = s.customer(gateway, reference)
 		}
 	}
@@ -88,11 +86,11 @@ func (s *Sim) SetCustomer(gateway Gateway, reference string, c Customer) {
 	}
 }
 
-// customer finds who pays a payment: the one set by hand, or by the first rule
-// that applies, or one who pays at once.
+// customer returns the customer of a payment: that of SetCustomer, or of the first matching
+// rule, or one who pays immediately.
 func (s *Sim) customer(gateway Gateway, reference string) Customer {
-	c, byHand := s.byHand[gateway][reference]
-	if !byHand {
+	c, fixed := s.fixedCustomers[gateway][reference]
+	if !fixed {
 		c = s.customerByRule(gateway, reference)
 	}
 	if c.UpTo > c.After {
@@ -102,20 +100,20 @@ func (s *Sim) customer(gateway Gateway, reference string) Customer {
 }
 
 func (s *Sim) customerByRule(gateway Gateway, reference string) Customer {
-	lot := s.chance("customer", gateway, reference)
+	draw := s.chance("customer", gateway, reference)
 	for _, rule := range s.config.Customers {
 		if (rule.Gateway != "" && rule.Gateway != gateway) || !strings.HasPrefix(reference, rule.Prefix) {
 			continue
 		}
-		if rule.Share == 0 || lot < rule.Share {
+		if rule.Share == 0 || draw < rule.Share {
 			return rule.Customer
 		}
-		lot -= rule.Share
+		draw -= rule.Share
 	}
 	return Customer{Behaviour: Pays}
 }
 
-// State is where a payment stands, in words common to both gateways.
+// State is the state of a payment, with the same names for both gateways.
 type State string
 
 // The states.
@@ -127,17 +125,17 @@ const (
 	Refunded  State = "refunded"
 )
 
-// life is what decides a payment's state at any moment.
-type life struct {
+// lifecycle determines the state of a payment at any time.
+type lifecycle struct {
 	customer Customer
 	created  time.Time
-	visible  time.Time // committed late: before this the gateway does not know the payment
-	expires  time.Time // zero where the gateway has no such date
-	agreed   bool      // the customer agreed beforehand: who pays has paid at the creation
+	visible  time.Time // before this time the gateway does not know the payment
+	expires  time.Time // zero if the gateway has no such date
+	agreed   bool      // the customer agreed beforehand: Pays and Refunds pay at the creation
 }
 
-// at derives the state from the clock, and since when it holds.
-func (l life) at(now time.Time) (State, time.Time) {
+// stateAt returns the state at a time, and the time since which it holds.
+func (l lifecycle) stateAt(now time.Time) (State, time.Time) {
 	due := l.created.Add(l.customer.After)
 	end := Open
 	switch l.customer.Behaviour {
@@ -161,8 +159,8 @@ func (l life) at(now time.Time) (State, time.Time) {
 	if now.Before(due) {
 		return Open, l.created
 	}
-	if back := due.Add(l.customer.After); l.customer.Behaviour == Refunds && !now.Before(back) {
-		return Refunded, back
+	if refund := due.Add(l.customer.After); l.customer.Behaviour == Refunds && !now.Before(refund) {
+		return Refunded, refund
 	}
 	return end, due
 }
@@ -171,13 +169,13 @@ func (l life) at(now time.Time) (State, time.Time) {
 type Refusal struct {
 	Gateway   Gateway `json:"gateway"`
 	Prefix    string  `json:"prefix,omitzero"`     // of the transaction id; empty: any
-	MinAmount int64   `json:"min_amount,omitzero"` // in rupiah; refuses from this amount on; 0: any
+	MinAmount int64   `json:"min_amount,omitzero"` // the smallest amount that is refused, in rupiah; 0: any
 	// Code is Paydia's seven digits, e.g. 4036302 by amount or 4036314 by id; at
 	// AM, the message of the refusal.
 	Code string `json:"code"`
 }
 
-// Check says what is wrong with a refusal; nil when nothing is.
+// Check returns an error if the refusal is invalid.
 func (r Refusal) Check() error {
 	switch {
 	case r.Gateway != AM && r.Gateway != Paydia:
@@ -190,7 +188,7 @@ func (r Refusal) Check() error {
 	return nil
 }
 
-// refusal finds the business refusal that meets a payment.
+// refusal returns the first business refusal that matches a payment.
 func (s *Sim) refusal(gateway Gateway, reference string, amount int64) (Refusal, bool) {
 	for _, r := range s.config.Refusals {
 		if r.Gateway == gateway && strings.HasPrefix(reference, r.Prefix) && amount >= r.MinAmount {

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Every behaviour on both gateways, by moving the clock. The order's
-// expired_date is 24 h after its creation.
+// Every behaviour on both gateways, at a moved clock. The expired_date is 24 h after the
+// creation.
 func TestCustomers(t *testing.T) {
 	const m = time.Minute
 	for _, row := range []struct {
@@ -61,7 +61,7 @@ func TestRefundedPaymentIsPaidAtOnce(t *testing.T) {
 	}
 }
 
-func TestCustomerByHand(t *testing.T) {
+func TestSetCustomer(t *testing.T) {
 	c := newCaller(t)
 	c.sim.SetCustomer(AM, "BEFORE", Customer{Behaviour: Cancels})
 	c.create("BEFORE", nil)
@@ -80,7 +80,7 @@ func TestCustomerByHand(t *testing.T) {
 	}
 }
 
-func TestSharesOfCustomers(t *testing.T) {
+func TestCustomerShares(t *testing.T) {
 	s := New(Config{Seed: 9, Customers: []CustomerRule{
 		{Prefix: "SURE-", Customer: Customer{Behaviour: Cancels}},
 		{Gateway: AM, Share: 0.25, Customer: Customer{Behaviour: NeverPays}},
@@ -100,7 +100,7 @@ func TestSharesOfCustomers(t *testing.T) {
 	}
 }
 
-func TestPaymentsAreSpreadBetweenAfterAndUpTo(t *testing.T) {
+func TestCustomersPayBetweenAfterAndUpTo(t *testing.T) {
 	s := New(DefaultConfig(), time.Now)
 	low, high := time.Hour, time.Duration(0)
 	for i := range 200 {

@@ -11,9 +11,9 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// fields reads one JSON object strictly: members by their exact names, texts as
-// texts, numbers as whole numbers, nothing given twice, valid UTF-8. What is
-// wrong is collected, in the order of reading.
+// fields reads the members of one JSON object strictly: exact names, strings only as
+// strings, numbers only as whole numbers, no duplicate names, valid UTF-8. It collects the
+// members that are wrong, in the order of reading.
 type fields struct {
 	prefix  string // of the names in wrong, e.g. "amount."
 	members map[string]jsontext.Value
@@ -21,13 +21,13 @@ type fields struct {
 	wrong   *[]wrongField
 }
 
-// wrongField is a member that is missing, or not of the form it must have.
+// wrongField is a member that is missing or malformed.
 type wrongField struct {
 	name    string
 	missing bool
 }
 
-// readFields opens an object; false when the text is not one.
+// readFields parses an object; it returns false if the text is not a JSON object.
 func readFields(text []byte) (*fields, bool) {
 	members := map[string]jsontext.Value{}
 	if err := json.Unmarshal(text, &members); err != nil || members == nil {
@@ -52,9 +52,9 @@ func (f *fields) malformed(name string) {
 	*f.wrong = append(*f.wrong, wrongField{f.prefix + name, false})
 }
 
-// take reads a member of a kind of JSON value. An absent or null member is
-// missing, unless it may be.
-func (f *fields) take(name string, kind jsontext.Kind, optional bool) (jsontext.Value, bool) {
+// member returns a member that must have the kind. If it is absent or null, and not
+// optional, it is recorded as missing.
+func (f *fields) member(name string, kind jsontext.Kind, optional bool) (jsontext.Value, bool) {
 	delete(f.unread, name)
 	value, ok := f.members[name]
 	switch {
@@ -70,7 +70,7 @@ func (f *fields) take(name string, kind jsontext.Kind, optional bool) (jsontext.
 	return value, true
 }
 
-// text reads a text of at most limit characters that must not be empty.
+// text returns a string that must be present, not empty, and at most limit characters long.
 func (f *fields) text(name string, limit int) string {
 	s, ok := f.anyText(name, limit, false)
 	if ok && s == "" {
@@ -79,14 +79,14 @@ func (f *fields) text(name string, limit int) string {
 	return s
 }
 
-// optionalText reads a text that may be absent, null or empty.
+// optionalText returns a string that may be absent, null or empty.
 func (f *fields) optionalText(name string, limit int) string {
 	s, _ := f.anyText(name, limit, true)
 	return s
 }
 
 func (f *fields) anyText(name string, limit int, optional bool) (string, bool) {
-	value, ok := f.take(name, '"', optional)
+	value, ok := f.member(name, '"', optional)
 	if !ok {
 		return "", false
 	}
@@ -98,9 +98,9 @@ func (f *fields) anyText(name string, limit int, optional bool) (string, bool) {
 	return s, true
 }
 
-// whole reads a whole number that is not negative.
-func (f *fields) whole(name string) int64 {
-	value, ok := f.take(name, '0', false)
+// number returns a whole number that must not be negative.
+func (f *fields) number(name string) int64 {
+	value, ok := f.member(name, '0', false)
 	if !ok {
 		return 0
 	}
@@ -111,20 +111,19 @@ func (f *fields) whole(name string) int64 {
 	return n
 }
 
-// object reads a member that is an object itself.
+// object returns the fields of a member that is an object.
 func (f *fields) object(name string) *fields {
-	value, ok := f.take(name, '{', false)
+	value, ok := f.member(name, '{', false)
 	members := map[string]jsontext.Value{}
 	if ok {
-		_ = json.Unmarshal(value, &members) // it is part of a text that was valid
+		_ = json.Unmarshal(value, &members) // cannot fail: the whole text was parsed
 	}
 	return newFields(f.prefix+name+".", members, f.wrong)
 }
 
-// objects reads a member that is a list of objects, of which there must be one
-// at least.
+// objects returns the fields of each object of a list; the list must not be empty.
 func (f *fields) objects(name string) []*fields {
-	value, ok := f.take(name, '[', false)
+	value, ok := f.member(name, '[', false)
 	if !ok {
 		return nil
 	}
@@ -140,12 +139,12 @@ func (f *fields) objects(name string) []*fields {
 	return all
 }
 
-// strangers are the members that nobody read, by name.
-func (f *fields) strangers() []string { return slices.Sorted(maps.Keys(f.unread)) }
+// unknown returns the names of the members that were not read, sorted.
+func (f *fields) unknown() []string { return slices.Sorted(maps.Keys(f.unread)) }
 
-// plain is a member's value as text, whatever its kind: what goes into an HMAC
-// over fields.
-func (f *fields) plain(name string) string {
+// asText returns a member's value as text: a string without its quotes, any other value as
+// in the JSON. AM's HMAC is computed over such texts.
+func (f *fields) asText(name string) string {
 	value := f.members[name]
 	if value.Kind() == '"' {
 		return unquote(value)
@@ -155,24 +154,24 @@ func (f *fields) plain(name string) string {
 
 func unquote(value jsontext.Value) string {
 	var s string
-	_ = json.Unmarshal(value, &s) // it is part of a text that was valid
+	_ = json.Unmarshal(value, &s) // cannot fail: the whole text was parsed
 	return s
 }
 
-// referenceIn finds the payment that a request names, before anything is
-// checked, so that a fault can be aimed at it.
+// referenceIn returns the payment's reference in a request body that is not checked yet, so
+// that a fault rule can match it; "" if there is none.
 func referenceIn(op Operation, payload []byte) string {
 	name := map[Operation]string{
 		AMCreate: "transaction_id", PaydiaPayment: "partnerReferenceNo", PaydiaQuery: "originalPartnerReferenceNo",
 	}[op]
 	if f, ok := readFields(payload); ok && name != "" && f.members[name].Kind() == '"' {
-		return f.plain(name)
+		return f.asText(name)
 	}
 	return ""
 }
 
-// noteWrong keeps what is wrong with a body as violations.
-func (x *exchange) noteWrong(wrong []wrongField) {
+// addFieldViolations records a violation for each wrong field.
+func (x *exchange) addFieldViolations(wrong []wrongField) {
 	for _, w := range wrong {
 		if w.missing {
 			x.violation("field %s is missing or empty", w.name)
@@ -182,7 +181,7 @@ func (x *exchange) noteWrong(wrong []wrongField) {
 	}
 }
 
-// isDigits reports whether s is between low and high ASCII digits.
+// isDigits reports whether s consists of low to high ASCII digits.
 func isDigits(s string, low, high int) bool {
 	return len(s) >= low && len(s) <= high && strings.Trim(s, "0123456789") == ""
 }

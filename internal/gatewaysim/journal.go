@@ -5,21 +5,21 @@ import (
 	"time"
 )
 
-// Entry is one request as the gateways saw it.
+// Entry is one request in the journal.
 type Entry struct {
 	At         time.Time `json:"at"`
 	Operation  Operation `json:"operation"`
 	Reference  string    `json:"reference,omitzero"`
 	ExternalID string    `json:"external_id,omitzero"`
 	Query      string    `json:"query,omitzero"` // of the URL, e.g. "current_page=2&limit=100"
-	Status     int       `json:"status"`         // the HTTP status answered; 0: the connection was closed instead
+	Status     int       `json:"status"`         // the HTTP status of the answer; 0: the connection was closed instead
 	Code       string    `json:"code,omitzero"`  // Paydia's responseCode, AM's message
-	Fault      Fault     `json:"fault,omitzero"` // the fault that struck it
+	Fault      Fault     `json:"fault,omitzero"` // the fault that was applied
 	Violations []string  `json:"violations,omitzero"`
 }
 
-// Violation is something that a caller must never do: a malformed header,
-// signature or field, a header sent twice, an X-EXTERNAL-ID used again.
+// Violation is a mistake that a correct client never makes: a malformed header, signature
+// or field, a header sent twice, an X-EXTERNAL-ID used twice.
 type Violation struct {
 	At        time.Time `json:"at"`
 	Operation Operation `json:"operation"`
@@ -27,7 +27,7 @@ type Violation struct {
 	What      string    `json:"what"`
 }
 
-// Row is one payment as a gateway has it, at the moment of asking.
+// Row is one payment at a gateway, with its present state.
 type Row struct {
 	Gateway          Gateway   `json:"gateway"`
 	Reference        string    `json:"reference"`         // transaction_id, partnerReferenceNo
@@ -36,19 +36,19 @@ type Row struct {
 	State            State     `json:"state"`
 	GatewayStatus    string    `json:"gateway_status"` // AM's status word, Paydia's latestTransactionStatus
 	CreatedAt        time.Time `json:"created_at"`
-	VisibleAt        time.Time `json:"visible_at"` // later than CreatedAt where it was committed late
+	VisibleAt        time.Time `json:"visible_at"` // later than CreatedAt after a fault late-lost or late-500
 }
 
-// Summary is the judge's first look.
+// Summary counts requests, faults and payments, and lists duplicate charges.
 type Summary struct {
 	Requests   map[Operation]int `json:"requests"`
 	Faults     map[Fault]int     `json:"faults"`
-	Rows       map[Gateway]int   `json:"rows"`       // strangers and history left out
-	Doubles    []string          `json:"doubles"`    // "gateway:reference" of payments that exist more than once
-	Violations int               `json:"violations"` // see Violations
+	Rows       map[Gateway]int   `json:"rows"`       // without other transactions
+	Duplicates []string          `json:"duplicates"` // "gateway:reference" of payments that exist more than once
+	Violations int               `json:"violations"`
 }
 
-// record notes a request and what became of it.
+// record adds a request, its answer and its violations to the journal.
 func (s *Sim) record(x *exchange, rule *FaultRule, d delivery) {
 	e := Entry{
 		At: x.now, Operation: x.op, Reference: x.reference, ExternalID: x.externalID, Query: x.URL.RawQuery,
@@ -66,21 +66,21 @@ func (s *Sim) record(x *exchange, rule *FaultRule, d delivery) {
 	}
 }
 
-// Journal is every request so far, in the order of their processing.
+// Journal returns every request so far, in the order of processing.
 func (s *Sim) Journal() []Entry {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.journal)
 }
 
-// Violations is everything that callers did wrong so far.
+// Violations returns the violations of all requests so far.
 func (s *Sim) Violations() []Violation {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.violations)
 }
 
-// Requests counts the requests of one operation so far.
+// Requests returns the number of requests of one operation so far.
 func (s *Sim) Requests(op Operation) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -93,36 +93,36 @@ func (s *Sim) Requests(op Operation) int {
 	return n
 }
 
-// Rows is every payment that callers made at both gateways, strangers and
-// history left out, also those committed late that cannot be seen yet.
+// Rows returns every payment that callers created at both gateways, without the other
+// transactions of AddOtherTransactions. It includes payments that a late fault still hides.
 func (s *Sim) Rows() []Row {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.now()
 	rows := []Row{}
 	for _, t := range s.am.rows {
-		if !t.stranger {
-			rows = append(rows, s.amWitness(t, now))
+		if !t.other {
+			rows = append(rows, s.amToRow(t, now))
 		}
 	}
 	for _, p := range s.paydia.rows {
-		rows = append(rows, p.witness(now))
+		rows = append(rows, p.toRow(now))
 	}
 	return rows
 }
 
-// RowsOf is every payment of one reference at one gateway: more than one means
-// that the customer can pay twice.
+// RowsOf returns every payment with one reference at one gateway: more than one means that
+// the customer can be charged twice.
 func (s *Sim) RowsOf(gateway Gateway, reference string) []Row {
 	rows := s.Rows()
 	return slices.DeleteFunc(rows, func(r Row) bool { return r.Gateway != gateway || r.Reference != reference })
 }
 
-// Summary counts requests, faults, rows and violations.
+// Summary returns the counts of all requests so far.
 func (s *Sim) Summary() Summary {
 	sum := Summary{
 		Requests: map[Operation]int{}, Faults: map[Fault]int{}, Rows: map[Gateway]int{},
-		Doubles: []string{}, Violations: len(s.Violations()),
+		Duplicates: []string{}, Violations: len(s.Violations()),
 	}
 	for _, e := range s.Journal() {
 		sum.Requests[e.Operation]++
@@ -135,7 +135,7 @@ func (s *Sim) Summary() Summary {
 		sum.Rows[r.Gateway]++
 		key := string(r.Gateway) + ":" + r.Reference
 		if count[key]++; count[key] == 2 {
-			sum.Doubles = append(sum.Doubles, key)
+			sum.Duplicates = append(sum.Duplicates, key)
 		}
 	}
 	return sum

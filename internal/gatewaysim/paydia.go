@@ -1,6 +1,7 @@
 package gatewaysim
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/hmac"
 	"crypto/rsa"
@@ -15,41 +16,43 @@ import (
 	"time"
 )
 
-// PaydiaConfig is how Paydia behaves.
+// PaydiaConfig sets how Paydia behaves.
 type PaydiaConfig struct {
 	ClientID, ClientSecret string
 	MerchantID             string
-	// PublicKey checks the signature of access-token; nil refuses every one.
+	// PublicKey verifies the signature of access-token; with nil every request is refused.
 	PublicKey *rsa.PublicKey
-	// TokenLifetime is that of the B2B token: 24 h in the vendor's sample, 900 s usually elsewhere.
+	// TokenLifetime is that of the B2B token: 24 h in the vendor's sample, usually 900 s
+	// at other SNAP gateways.
 	TokenLifetime time.Duration
-	// ExpiresIn is how the lifetime is told: the vendor's page is not at hand.
+	// ExpiresIn is the form of the lifetime in the answer; we have no page of the vendor
+	// that shows it.
 	ExpiresIn ExpiresIn
 
-	// CustomerTokens are the Authorization-Customer tokens that work; empty: any.
+	// CustomerTokens are the accepted Authorization-Customer tokens; empty: any.
 	CustomerTokens []string
-	// CustomerPrefix is what must stand before the customer token: Paydia's
-	// sample shows it raw, ASPI and AstraPay want "Bearer ".
+	// CustomerPrefix is the form of Authorization-Customer: Paydia's sample has the token
+	// alone, ASPI and AstraPay require "Bearer " before it.
 	CustomerPrefix CustomerPrefix
-	// IgnoreSignature lets a wrong X-SIGNATURE pass (it is a violation all the same).
+	// IgnoreSignature accepts a wrong X-SIGNATURE (it is a violation all the same).
 	IgnoreSignature bool
-	// TimestampWindow is how far X-TIMESTAMP may be off; 0: not looked at. The
-	// vendor names no window.
+	// TimestampWindow is the largest difference between X-TIMESTAMP and the clock; 0: not
+	// checked. The vendor documents none.
 	TimestampWindow time.Duration
-	// IgnoreStaleness lets an X-TIMESTAMP outside the window pass (it is a
-	// violation all the same).
+	// IgnoreStaleness accepts an X-TIMESTAMP outside the window (it is a violation all the
+	// same).
 	IgnoreStaleness bool
 
-	// RequireReferenceNo makes originalReferenceNo mandatory in Payment Query, as
-	// Paydia's page says (4006402), and ASPI's does not.
+	// RequireReferenceNo makes originalReferenceNo mandatory in Payment Query (4006402), as
+	// on Paydia's page. ASPI's page does not require it.
 	RequireReferenceNo bool
 	// NotFoundAs07 answers a query for an unknown payment with 2006400 and
 	// latestTransactionStatus 07 instead of 4046401.
 	NotFoundAs07 bool
-	// LowerCasePartner spells originalpartnerReferenceNo as ASPI's sample does.
+	// LowerCasePartner writes originalpartnerReferenceNo with a small p, as in ASPI's sample.
 	LowerCasePartner bool
-	// CorrectPaidTime writes paidTime with +07:00, as the vendor's table says,
-	// instead of -07:00, as the vendor's sample shows.
+	// CorrectPaidTime writes paidTime with +07:00, as in the vendor's table, instead of
+	// -07:00, as in the vendor's sample.
 	CorrectPaidTime bool
 }
 
@@ -58,19 +61,19 @@ type ExpiresIn string
 
 // The forms.
 const (
-	ExpiresInText   ExpiresIn = "text"   // "86400", as SNAP has it
+	ExpiresInText   ExpiresIn = "text"   // "86400", as in SNAP
 	ExpiresInNumber ExpiresIn = "number" // 86400
-	ExpiresInAbsent ExpiresIn = "absent" // only the token's own exp tells
+	ExpiresInAbsent ExpiresIn = "absent" // only the token itself contains it (exp)
 )
 
-// CustomerPrefix is a rule for Authorization-Customer.
+// CustomerPrefix is the form of Authorization-Customer.
 type CustomerPrefix string
 
-// The rules.
+// The forms.
 const (
 	CustomerRaw    CustomerPrefix = "raw"    // the token alone
 	CustomerBearer CustomerPrefix = "bearer" // "Bearer " and the token
-	CustomerEither CustomerPrefix = "either"
+	CustomerEither CustomerPrefix = "either" // both
 )
 
 func defaultPaydia() PaydiaConfig {
@@ -81,43 +84,43 @@ func defaultPaydia() PaydiaConfig {
 	}
 }
 
-type paydiaLedger struct {
+type paydiaStore struct {
 	rows        []*paydiaRow
 	byReference map[string]*paydiaRow
 }
 
-func newPaydiaLedger() paydiaLedger { return paydiaLedger{byReference: map[string]*paydiaRow{}} }
+func newPaydiaStore() paydiaStore { return paydiaStore{byReference: map[string]*paydiaRow{}} }
 
-// paydiaRow is one payment at Paydia. A partnerReferenceNo exists once: the
-// vendor answers 4096301 to a second.
+// paydiaRow is one payment at Paydia. A partnerReferenceNo is unique: Paydia answers
+// 4096301 to a second payment with it.
 type paydiaRow struct {
-	life
+	lifecycle
 
 	reference   string
 	referenceNo string
 	amount      snapAmount
 }
 
-// snapAmount is SNAP's money object.
+// snapAmount is an amount in SNAP's JSON.
 type snapAmount struct {
 	Value    string `json:"value"`
 	Currency string `json:"currency"`
 }
 
-// rupiah is the whole part of an amount that was checked.
+// rupiah returns the whole rupiah of an amount that was checked.
 func (a snapAmount) rupiah() int64 {
 	whole, _, _ := strings.Cut(a.Value, ".")
 	n, _ := strconv.ParseInt(whole, 10, 64) // the format was checked
 	return n
 }
 
-// serviceCode is the two digits in the middle of a response code.
+// serviceCode returns the two digits in the middle of an operation's response codes.
 func serviceCode(op Operation) string {
 	return map[Operation]string{PaydiaToken: "73", PaydiaPayment: "63", PaydiaQuery: "64"}[op]
 }
 
-// snapMessages are the words of the SNAP cases, by HTTP status and case code:
-// those of the vendor's page first, the rest by ASPI's list (gateways.md 3.1).
+// snapMessages are the responseMessages of SNAP by HTTP status and case code: first those
+// of the vendor's page, then those of ASPI's list (docs/gateways.md 3.1).
 var snapMessages = map[string]string{
 	"40001": "Invalid Field Format", "40002": "Invalid Mandatory Field",
 	"40100": "Unauthorized.", "40101": "Invalid Token (B2B)",
@@ -139,10 +142,10 @@ type snapHead struct {
 	Message string `json:"responseMessage"`
 }
 
-// snapError is an answer without a payment. Its HTTP status is the first three
-// digits of the code. An empty detail leaves the message of the list alone.
+// snapError returns an answer without a payment. Its HTTP status is the first three digits
+// of the code; detail, if any, is appended to the message of snapMessages.
 func snapError(op Operation, code, detail string) answer {
-	message := or(snapMessages[code[:3]+code[5:]], "Refused")
+	message := cmp.Or(snapMessages[code[:3]+code[5:]], "Refused")
 	if detail != "" && detail != message {
 		message += " " + detail
 	}
@@ -153,10 +156,10 @@ func snapError(op Operation, code, detail string) answer {
 	return jsonAnswer(status, code, snapHead{code, message})
 }
 
-// snap is snapError for the operation at hand: 401 and 00 of auth-payment make
-// 4016300.
-func (x *exchange) snap(status, kase, detail string) answer {
-	return snapError(x.op, status+serviceCode(x.op)+kase, detail)
+// snap returns a snapError of the request's operation: for auth-payment, status 401 and
+// case 00 become the code 4016300.
+func (x *exchange) snap(status, caseCode, detail string) answer {
+	return snapError(x.op, status+serviceCode(x.op)+caseCode, detail)
 }
 
 func (s *Sim) routePaydia() {
@@ -165,57 +168,58 @@ func (s *Sim) routePaydia() {
 	s.mux.Handle("/snap/v1.0/auth/query", s.serve(PaydiaQuery, s.transactional(s.paydiaQuery)))
 }
 
-// refusals collects what is wrong with a request, in the order of checking, and
-// answers with the first.
-type refusals struct {
+// rejections keeps the answer to the first error that is found in a request. Later checks
+// run too, to record their violations.
+type rejections struct {
 	x     *exchange
 	first *answer
 }
 
-func (r *refusals) add(a answer) {
+func (r *rejections) add(a answer) {
 	if r.first == nil {
 		r.first = &a
 	}
 }
 
-// violate notes a violation and refuses for it.
-func (r *refusals) violate(a answer, format string, args ...any) {
+// rejectViolation records a violation and rejects the request.
+func (r *rejections) rejectViolation(a answer, format string, args ...any) {
 	r.x.violation(format, args...)
 	r.add(a)
 }
 
-// mandatory reads a header that must be there.
-func (r *refusals) mandatory(name string, limit int) string {
+// mandatoryHeader returns a header; it is an error if it is missing, or longer than limit
+// bytes (0: no limit).
+func (r *rejections) mandatoryHeader(name string, limit int) string {
 	value := r.x.header(name)
 	switch {
 	case value == "":
-		r.violate(r.x.snap("400", "02", name), "header %s is missing", name)
+		r.rejectViolation(r.x.snap("400", "02", name), "header %s is missing", name)
 	case limit > 0 && len(value) > limit:
-		r.violate(r.x.snap("400", "01", name), "header %s is longer than %d", name, limit)
+		r.rejectViolation(r.x.snap("400", "01", name), "header %s is longer than %d", name, limit)
 	}
 	return value
 }
 
-// envelope checks what every call of Paydia must have: verb, Content-Type,
-// Accept, X-TIMESTAMP.
-func (r *refusals) envelope(c PaydiaConfig) (timestamp string) {
+// commonHeaders checks what every request to Paydia has: method, Content-Type, Accept and
+// X-TIMESTAMP.
+func (r *rejections) commonHeaders(c PaydiaConfig) (timestamp string) {
 	x := r.x
-	if a, ok := x.wantMethod(http.MethodPost); !ok {
+	if a, ok := x.checkMethod(http.MethodPost); !ok {
 		r.add(a)
 	}
-	if value := r.mandatory("Content-Type", 127); value != "" && value != "application/json" {
-		r.violate(x.snap("400", "01", "Content-Type"), "header Content-Type is not application/json")
+	if value := r.mandatoryHeader("Content-Type", 127); value != "" && value != "application/json" {
+		r.rejectViolation(x.snap("400", "01", "Content-Type"), "header Content-Type is not application/json")
 	}
 	if x.header("Accept") != "application/json" {
 		x.violation("header Accept is not application/json")
 	}
-	timestamp = r.mandatory("X-TIMESTAMP", 0)
+	timestamp = r.mandatoryHeader("X-TIMESTAMP", 0)
 	if timestamp == "" {
 		return timestamp
 	}
 	at, err := time.Parse("2006-01-02T15:04:05-07:00", timestamp)
 	if err != nil || len(timestamp) != 25 || !strings.HasSuffix(timestamp, "+07:00") {
-		r.violate(x.snap("400", "01", "X-TIMESTAMP"), "header X-TIMESTAMP is not of the form YYYY-MM-DDTHH:mm:ss+07:00")
+		r.rejectViolation(x.snap("400", "01", "X-TIMESTAMP"), "header X-TIMESTAMP is not of the form YYYY-MM-DDTHH:mm:ss+07:00")
 		return timestamp
 	}
 	if off := x.now.Sub(at).Abs(); c.TimestampWindow > 0 && off > c.TimestampWindow {
@@ -227,15 +231,15 @@ func (r *refusals) envelope(c PaydiaConfig) (timestamp string) {
 	return timestamp
 }
 
-// paydiaToken checks access-token/b2b (gateways.md 2.2).
-func (s *Sim) paydiaToken(x *exchange) processing {
+// paydiaToken checks access-token/b2b (docs/gateways.md 2.2).
+func (s *Sim) paydiaToken(x *exchange) action {
 	c := s.config.Paydia
-	r := &refusals{x: x}
-	timestamp := r.envelope(c)
-	clientKey, signature := r.mandatory("X-CLIENT-KEY", 0), r.mandatory("X-SIGNATURE", 0)
+	r := &rejections{x: x}
+	timestamp := r.commonHeaders(c)
+	clientKey, signature := r.mandatoryHeader("X-CLIENT-KEY", 0), r.mandatoryHeader("X-SIGNATURE", 0)
 	switch {
 	case clientKey != "" && clientKey != c.ClientID:
-		r.violate(x.snap("401", "00", "Unknown Client"), "header X-CLIENT-KEY is not the client id")
+		r.rejectViolation(x.snap("401", "00", "Unknown Client"), "header X-CLIENT-KEY is not the client id")
 	case signature != "" && !rsaVerifies(c.PublicKey, clientKey+"|"+timestamp, signature):
 		x.violation("header X-SIGNATURE is wrong")
 		if !c.IgnoreSignature {
@@ -244,16 +248,16 @@ func (s *Sim) paydiaToken(x *exchange) processing {
 	}
 	f, ok := readFields(x.payload)
 	if !ok {
-		r.violate(x.snap("400", "00", ""), "body is not a JSON object")
+		r.rejectViolation(x.snap("400", "00", ""), "body is not a JSON object")
 		f = newFields("", nil, &[]wrongField{})
 	} else if f.text("grantType", 64) != "client_credentials" {
-		r.violate(x.snap("400", "01", "grantType"), "field grantType is not client_credentials")
+		r.rejectViolation(x.snap("400", "01", "grantType"), "field grantType is not client_credentials")
 	}
-	for _, name := range f.strangers() {
+	for _, name := range f.unknown() {
 		x.violation("field %s is unknown", name)
 	}
 	if r.first != nil {
-		return refused(*r.first)
+		return rejectWith(*r.first)
 	}
 	return func() answer {
 		var expiresIn any
@@ -282,8 +286,8 @@ func rsaVerifies(key *rsa.PublicKey, text, signature string) bool {
 	return rsa.VerifyPKCS1v15(key, crypto.SHA256, sum[:], raw) == nil
 }
 
-// symmetricSignature is X-SIGNATURE of a transactional call (gateways.md 2.4):
-// over the exact bytes of the body, and the path with its /snap prefix.
+// symmetricSignature returns the X-SIGNATURE of a payment or query (docs/gateways.md 2.4).
+// It covers the exact bytes of the body, and the path with its /snap prefix.
 func symmetricSignature(secret, method, path, accessToken string, body []byte, timestamp string) string {
 	sum := sha256.Sum256(body)
 	mac := hmac.New(sha512.New, []byte(secret))
@@ -291,24 +295,24 @@ func symmetricSignature(secret, method, path, accessToken string, body []byte, t
 	return base64.StdEncoding.EncodeToString(mac.Sum(nil))
 }
 
-// transactional checks the eight headers (Paydia "Auth Payment", header table)
-// before an examiner of the body. The examiner runs in any case: what else is
-// wrong is noted too.
-func (s *Sim) transactional(examine func(*exchange, *refusals) processing) examiner {
-	return func(x *exchange) processing {
+// transactional checks the eight headers of a payment or query (Paydia "Auth Payment",
+// header table), then calls the validator of the body. It calls it even if a header is
+// wrong, to record the other violations.
+func (s *Sim) transactional(validate func(*exchange, *rejections) action) validator {
+	return func(x *exchange) action {
 		c := s.config.Paydia
-		r := &refusals{x: x}
-		timestamp := r.envelope(c)
-		partner := r.mandatory("X-PARTNER-ID", 36)
-		x.externalID = r.mandatory("X-EXTERNAL-ID", 36)
+		r := &rejections{x: x}
+		timestamp := r.commonHeaders(c)
+		partner := r.mandatoryHeader("X-PARTNER-ID", 36)
+		x.externalID = r.mandatoryHeader("X-EXTERNAL-ID", 36)
 		if x.externalID != "" && !isDigits(x.externalID, 1, 36) {
-			r.violate(x.snap("400", "01", "X-EXTERNAL-ID"), "header X-EXTERNAL-ID is not numeric")
+			r.rejectViolation(x.snap("400", "01", "X-EXTERNAL-ID"), "header X-EXTERNAL-ID is not numeric")
 		}
-		r.mandatory("CHANNEL-ID", 5)
-		signature := r.mandatory("X-SIGNATURE", 0)
-		accessToken := s.checkB2B(r)
+		r.mandatoryHeader("CHANNEL-ID", 5)
+		signature := r.mandatoryHeader("X-SIGNATURE", 0)
+		accessToken := s.checkB2BToken(r)
 		if partner != "" && partner != c.ClientID {
-			r.violate(x.snap("401", "00", "Unknown Client"), "header X-PARTNER-ID is not the client id")
+			r.rejectViolation(x.snap("401", "00", "Unknown Client"), "header X-PARTNER-ID is not the client id")
 		}
 		want := symmetricSignature(c.ClientSecret, x.Method, x.URL.EscapedPath(), accessToken, x.payload, timestamp)
 		if signature != "" && accessToken != "" && signature != want {
@@ -319,73 +323,73 @@ func (s *Sim) transactional(examine func(*exchange, *refusals) processing) exami
 		}
 		s.checkCustomerToken(r)
 		s.checkExternalID(r)
-		process := examine(x, r)
+		process := validate(x, r)
 		if r.first != nil {
-			return refused(*r.first)
+			return rejectWith(*r.first)
 		}
 		return process
 	}
 }
 
-// checkB2B checks the B2B token and returns it, working or not, for the
-// signature.
-func (s *Sim) checkB2B(r *refusals) string {
-	if r.mandatory("Authorization", 0) == "" {
+// checkB2BToken checks the B2B token. It returns the token, valid or not: the signature
+// covers it.
+func (s *Sim) checkB2BToken(r *rejections) string {
+	if r.mandatoryHeader("Authorization", 0) == "" {
 		return ""
 	}
-	accessToken, ok := s.bearer(r.x, Paydia)
+	accessToken, ok := s.checkBearer(r.x, Paydia)
 	if !ok {
 		r.add(r.x.snap("401", "01", ""))
 	}
 	return accessToken
 }
 
-// checkCustomerToken applies the rule for Authorization-Customer. A token that
-// is merely not accepted is no violation: it comes from the order system.
-func (s *Sim) checkCustomerToken(r *refusals) {
+// checkCustomerToken checks Authorization-Customer. A token that is not accepted is no
+// violation: the order system chose it, not the client.
+func (s *Sim) checkCustomerToken(r *rejections) {
 	c := s.config.Paydia
-	value := r.mandatory("Authorization-Customer", 0)
+	value := r.mandatoryHeader("Authorization-Customer", 0)
 	if value == "" {
 		return
 	}
 	text, prefixed := strings.CutPrefix(value, "Bearer ")
 	if (prefixed && c.CustomerPrefix == CustomerRaw) || (!prefixed && c.CustomerPrefix == CustomerBearer) {
-		r.violate(r.x.snap("401", "02", ""), "header Authorization-Customer does not follow the rule %q", c.CustomerPrefix)
+		r.rejectViolation(r.x.snap("401", "02", ""), "header Authorization-Customer does not have the form %q", c.CustomerPrefix)
 	}
 	if len(c.CustomerTokens) > 0 && !slices.Contains(c.CustomerTokens, text) {
 		r.add(r.x.snap("401", "04", ""))
 	}
 }
 
-// checkExternalID holds X-EXTERNAL-ID to once a Jakarta day, over all kinds of
-// message. Every request that arrives uses its id up, answered or not.
-func (s *Sim) checkExternalID(r *refusals) {
+// checkExternalID rejects an X-EXTERNAL-ID that was used before on the same day in Jakarta,
+// by any operation. A request uses its id even if it is not answered.
+func (s *Sim) checkExternalID(r *rejections) {
 	x := r.x
 	if x.externalID == "" {
 		return
 	}
 	key := x.now.In(jakarta).Format(time.DateOnly) + " " + x.externalID
-	if before, used := s.externals[key]; used {
-		r.violate(x.snap("409", "00", ""), "X-EXTERNAL-ID %s was used today already, by %s", x.externalID, before)
+	if before, used := s.externalIDs[key]; used {
+		r.rejectViolation(x.snap("409", "00", ""), "X-EXTERNAL-ID %s was already used today, by %s", x.externalID, before)
 		return
 	}
-	s.externals[key] = x.op
+	s.externalIDs[key] = x.op
 }
 
-// body opens a transactional body; what is wrong with its fields is answered
-// 400xx02 when missing, 400xx01 when malformed, naming the field.
-func (r *refusals) body(read func(*fields)) {
+// readBody parses the body of a payment or query and reads its fields. The answer to a
+// missing field is 400xx02, to a malformed one 400xx01, with the field's name.
+func (r *rejections) readBody(read func(*fields)) {
 	x := r.x
 	f, ok := readFields(x.payload)
 	if !ok {
-		r.violate(x.snap("400", "00", ""), "body is not a JSON object")
+		r.rejectViolation(x.snap("400", "00", ""), "body is not a JSON object")
 		return
 	}
 	read(f)
-	for _, name := range f.strangers() {
+	for _, name := range f.unknown() {
 		x.violation("field %s is unknown", name)
 	}
-	x.noteWrong(*f.wrong)
+	x.addFieldViolations(*f.wrong)
 	for _, w := range *f.wrong {
 		if w.missing {
 			r.add(x.snap("400", "02", w.name))
@@ -396,10 +400,10 @@ func (r *refusals) body(read func(*fields)) {
 }
 
 // paydiaPayment checks Auth Payment's body (Paydia "Auth Payment", body table).
-func (s *Sim) paydiaPayment(x *exchange, r *refusals) processing {
+func (s *Sim) paydiaPayment(x *exchange, r *rejections) action {
 	row := &paydiaRow{}
 	var merchant string
-	r.body(func(f *fields) {
+	r.readBody(func(f *fields) {
 		row.reference = f.text("partnerReferenceNo", 64)
 		merchant = f.text("merchantId", 64)
 		money := f.object("amount")
@@ -411,7 +415,7 @@ func (s *Sim) paydiaPayment(x *exchange, r *refusals) processing {
 		if row.amount.Currency != "" && row.amount.Currency != "IDR" {
 			money.malformed("currency")
 		}
-		for _, name := range money.strangers() {
+		for _, name := range money.unknown() {
 			x.violation("field amount.%s is unknown", name)
 		}
 		f.text("title", 256)
@@ -420,12 +424,12 @@ func (s *Sim) paydiaPayment(x *exchange, r *refusals) processing {
 		if merchant != s.config.Paydia.MerchantID {
 			return x.snap("404", "08", "")
 		}
-		return s.authorise(x, row)
+		return s.createPayment(x, row)
 	}
 }
 
-// authorise is the deed: the payment is made, or refused.
-func (s *Sim) authorise(x *exchange, row *paydiaRow) answer {
+// createPayment creates the payment, or refuses it.
+func (s *Sim) createPayment(x *exchange, row *paydiaRow) answer {
 	old := s.paydia.byReference[row.reference]
 	if old != nil && !old.visible.After(x.now) {
 		return x.snap("409", "01", "")
@@ -439,19 +443,19 @@ func (s *Sim) authorise(x *exchange, row *paydiaRow) answer {
 	sum := sha256.Sum256([]byte("reference " + strconv.FormatUint(s.config.Seed, 10) + row.reference))
 	row.referenceNo = hex.EncodeToString(sum[:])
 	customer := s.customer(Paydia, row.reference)
-	row.life = life{
-		customer: customer, created: x.now, visible: x.now.Add(x.late),
+	row.lifecycle = lifecycle{
+		customer: customer, created: x.now, visible: x.now.Add(x.visibleAfter),
 		agreed: !x.pending && (customer.Behaviour == Pays || customer.Behaviour == Refunds),
 	}
-	// An earlier one that is still under way will find this one when it arrives,
-	// and be refused.
+	// If there is an older request, it has not been processed yet. When it is, Paydia finds
+	// the newer row and refuses it: only the newer one remains.
 	s.paydia.rows = slices.DeleteFunc(s.paydia.rows, func(p *paydiaRow) bool { return p == old })
 	s.paydia.rows = append(s.paydia.rows, row)
 	s.paydia.byReference[row.reference] = row
 	if !row.agreed {
 		return x.snap("202", "00", "")
 	}
-	return jsonAnswer(http.StatusOK, "2006300", s.spelt(Paydia, row.reference, struct {
+	return jsonAnswer(http.StatusOK, "2006300", s.withSpelling(Paydia, row.reference, struct {
 		snapHead
 		ReferenceNo        string     `json:"referenceNo"`
 		PartnerReferenceNo string     `json:"partnerReferenceNo"`
@@ -463,8 +467,8 @@ func (s *Sim) authorise(x *exchange, row *paydiaRow) answer {
 	}))
 }
 
-// paidTime writes a time as the vendor's sample does: Jakarta's clock with the
-// wrong sign.
+// paidTime formats a time as in the vendor's sample: Jakarta time with the wrong sign of
+// the offset, unless CorrectPaidTime is set.
 func (s *Sim) paidTime(t time.Time) string {
 	text := t.In(jakarta).Format("2006-01-02T15:04:05")
 	if s.config.Paydia.CorrectPaidTime {
@@ -473,13 +477,14 @@ func (s *Sim) paidTime(t time.Time) string {
 	return text + "-07:00"
 }
 
-// status derives latestTransactionStatus from the clock (gateways.md 2.7).
+// status returns the state, the latestTransactionStatus (docs/gateways.md 2.7), and the
+// time since which they hold.
 func (p *paydiaRow) status(now time.Time) (State, string, time.Time) {
-	state, since := p.at(now)
+	state, since := p.stateAt(now)
 	return state, map[State]string{Paid: "00", Open: "03", Refunded: "04", Cancelled: "05", Failed: "06"}[state], since
 }
 
-func (p *paydiaRow) witness(now time.Time) Row {
+func (p *paydiaRow) toRow(now time.Time) Row {
 	state, status, _ := p.status(now)
 	return Row{
 		Gateway: Paydia, Reference: p.reference, GatewayReference: p.referenceNo, Amount: p.amount.rupiah(),
@@ -487,7 +492,7 @@ func (p *paydiaRow) witness(now time.Time) Row {
 	}
 }
 
-// queryAnswer is Payment Query's answer (gateways.md 2.7).
+// queryAnswer is the answer of Payment Query (docs/gateways.md 2.7).
 type queryAnswer struct {
 	snapHead
 	Partner      string      `json:"originalPartnerReferenceNo,omitempty"`
@@ -500,17 +505,16 @@ type queryAnswer struct {
 }
 
 // paydiaQuery checks Payment Query's body.
-func (s *Sim) paydiaQuery(x *exchange, r *refusals) processing {
+func (s *Sim) paydiaQuery(x *exchange, r *rejections) action {
 	var reference, referenceNo, merchant string
 	c := s.config.Paydia
-	r.body(func(f *fields) {
+	r.readBody(func(f *fields) {
 		reference = f.text("originalPartnerReferenceNo", 64)
 		merchant = f.text("merchantId", 64)
 		referenceNo = f.optionalText("originalReferenceNo", 64)
 	})
 	return func() answer {
-		// The caller cannot know the reference after a lost answer, so a strict
-		// gateway's refusal is no violation.
+		// No violation: after a lost answer the caller cannot know the reference number.
 		if c.RequireReferenceNo && referenceNo == "" {
 			return x.snap("400", "02", "originalReferenceNo")
 		}
@@ -540,6 +544,6 @@ func (s *Sim) paydiaQuery(x *exchange, r *refusals) processing {
 		if state == Paid || state == Refunded {
 			body.PaidTime = s.paidTime(since)
 		}
-		return jsonAnswer(http.StatusOK, head.Code, s.spelt(Paydia, reference, body))
+		return jsonAnswer(http.StatusOK, head.Code, s.withSpelling(Paydia, reference, body))
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// The vectors of gateways.md section 4.
+// The test vectors of docs/gateways.md section 4.
 func TestSymmetricSignatureVectors(t *testing.T) {
 	const seedToken = "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJQYXlkaWEiLCJpYXQiOjE3MjQxMjI2NzgsImV4cCI6MTcyNDIwOTA3OCwiZGF0YSI6eyJlbnYiOiJwcm9kdWN0aW9uIn19.qejS3HEFtioUn0fZ5txN2Vr1o_fHF_GWYd1H5a3ePAk"
 	const b3 = `{"partnerReferenceNo":"b57d8895-790b-4da3-a9e7-0387176de9bf","merchantId":"240327001000000","amount":{"value":"10000.00","currency":"IDR"},"title":"Payment"}`
@@ -98,9 +98,9 @@ func TestPaydiaHeadersAreStrict(t *testing.T) {
 		{"accept", missing("Accept"), "2006300", "Request has been processed successfully", []string{"header Accept is not application/json"}},
 		{"no authorization", missing("Authorization"), "4006302", "Invalid Mandatory Field Authorization", []string{"header Authorization is missing"}},
 		{"no bearer", []string{"Authorization", "x"}, "4016301", "Invalid Token (B2B)", []string{"header Authorization is missing or not of the form Bearer <token>"}},
-		{"strange token", []string{"Authorization", "Bearer x"}, "4016301", "Invalid Token (B2B)", []string{"header Authorization carries a token that was never given out", "header X-SIGNATURE is wrong"}},
+		{"unknown token", []string{"Authorization", "Bearer x"}, "4016301", "Invalid Token (B2B)", []string{"header Authorization has a token that was never issued", "header X-SIGNATURE is wrong"}},
 		{"no customer", missing("Authorization-Customer"), "4006302", "Invalid Mandatory Field Authorization-Customer", []string{"header Authorization-Customer is missing"}},
-		{"customer bearer", []string{"Authorization-Customer", "Bearer customer"}, "4016302", "Invalid Customer Token", []string{`header Authorization-Customer does not follow the rule "raw"`}},
+		{"customer bearer", []string{"Authorization-Customer", "Bearer customer"}, "4016302", "Invalid Customer Token", []string{`header Authorization-Customer does not have the form "raw"`}},
 		{"zone", []string{"X-TIMESTAMP", "2026-05-20T03:00:00+00:00"}, "4006301", "Invalid Field Format X-TIMESTAMP", []string{"header X-TIMESTAMP is not of the form YYYY-MM-DDTHH:mm:ss+07:00", "header X-SIGNATURE is wrong"}},
 		{"milliseconds", []string{"X-TIMESTAMP", "2026-05-20T10:00:00.000+07:00"}, "4006301", "Invalid Field Format X-TIMESTAMP", []string{"header X-TIMESTAMP is not of the form YYYY-MM-DDTHH:mm:ss+07:00", "header X-SIGNATURE is wrong"}},
 		{"UTC labelled +07", []string{"X-TIMESTAMP", "2026-05-20T03:00:00+07:00"}, "4016300", "Unauthorized. X-TIMESTAMP is too far from now", []string{"header X-TIMESTAMP is off by 7h0m0s", "header X-SIGNATURE is wrong"}},
@@ -178,7 +178,7 @@ func TestPaydiaBusinessAnswers(t *testing.T) {
 	c.wantViolations()
 }
 
-func TestExternalIDOnceADayOverAllKinds(t *testing.T) {
+func TestExternalIDIsUniquePerDay(t *testing.T) {
 	c := newCaller(t)
 	c.pay("REF-1", "X-EXTERNAL-ID", "77")
 	c.messageID = 76
@@ -189,7 +189,7 @@ func TestExternalIDOnceADayOverAllKinds(t *testing.T) {
 		t.Error(r.text)
 	}
 	c.wantRows(Paydia, "REF-2", 0)
-	c.wantViolations("X-EXTERNAL-ID 77 was used today already, by paydia.auth-payment", "X-EXTERNAL-ID 77 was used today already, by paydia.auth-payment")
+	c.wantViolations("X-EXTERNAL-ID 77 was already used today, by paydia.auth-payment", "X-EXTERNAL-ID 77 was already used today, by paydia.auth-payment")
 	c.clock.forward(14 * time.Hour) // 10:00 -> midnight in Jakarta; in UTC it is still the same day
 	if r := c.pay("REF-2", "X-EXTERNAL-ID", "77"); r.at("responseCode") != "2006300" {
 		t.Errorf("next day: %s", r.text)
@@ -238,7 +238,7 @@ func TestPaydiaQuery(t *testing.T) {
 	c.wantViolations()
 }
 
-func TestPaydiaSwitchesStillRecord(t *testing.T) {
+func TestPaydiaIgnoredErrorsAreViolations(t *testing.T) {
 	c := newCaller(t, func(config *Config) {
 		config.Paydia.IgnoreSignature, config.Paydia.IgnoreStaleness = true, true
 		config.Paydia.CustomerPrefix = CustomerBearer

@@ -5,10 +5,10 @@ import (
 	"strconv"
 )
 
-// qris builds the EMV payload of a QRIS payment in the shape of the vendor's
-// three samples (AM "List Transaction", qr_code of ids 5, 4 and 1): the same
-// acquirer and merchant, tag 54 the amount, tag 62 with a number of 14 digits,
-// the transaction id, "PAYMENT-<id>" and "A01", and tag 63 the CRC.
+// qris returns the EMV payload of a QRIS payment, in the form of the vendor's three samples
+// (AM "List Transaction", qr_code of ids 5, 4 and 1): the same acquirer and merchant, tag
+// 54 with the amount, tag 62 with a number of 14 digits, the transaction id, "PAYMENT-<id>"
+// and "A01", and tag 63 with the CRC.
 func qris(id int64, transactionID string, amount int64, number string) string {
 	payload := tlv("00", "01") + tlv("01", "12") +
 		tlv("26", tlv("00", "COM.NOBUBANK.WWW")+tlv("01", "936005030000084277")+tlv("02", "08050000679187")+tlv("03", "UKE")) +
@@ -20,11 +20,11 @@ func qris(id int64, transactionID string, amount int64, number string) string {
 	return payload + fmt.Sprintf("%04X", crc16(payload))
 }
 
-// tlv is one EMV data object: tag, two digits of length, value.
+// tlv returns one EMV data object: tag, length in two digits, value.
 func tlv(tag, value string) string { return fmt.Sprintf("%s%02d%s", tag, len(value), value) }
 
-// clip cuts a text to at most n bytes without cutting a character in two: EMV
-// limits sub-tag 05 to 25.
+// clip shortens a text to at most n bytes, at the end of a character. EMV limits sub-tag 05
+// to 25 bytes.
 func clip(s string, n int) string {
 	end := 0
 	for i, r := range s {
@@ -35,8 +35,8 @@ func clip(s string, n int) string {
 	return s[:end]
 }
 
-// crc16 is CRC-16/CCITT-FALSE (polynomial 1021, start FFFF), which EMV takes
-// over everything up to and including "6304".
+// crc16 returns the CRC-16/CCITT-FALSE (polynomial 1021, start FFFF). EMV computes it over
+// everything up to and including "6304".
 func crc16(s string) uint16 {
 	crc := uint16(0xFFFF)
 	for i := range len(s) {

@@ -1,16 +1,14 @@
-// Package gatewaysim plays both payment gateways, AM Digital Payment and Paydia
-// SNAP, with faults to switch on and customers who pay, pay late, or never.
+// Package gatewaysim simulates both payment gateways, AM Digital Payment and Paydia
+// SNAP, with faults to switch on and customers who pay, pay late, or never pay.
 //
-// It is an independent witness: it is written from the vendors' pages alone and
-// imports nothing of Terbayar's, so that a mistake of a client is not repeated
-// by its examiner. Every header, signature and field is checked; what is wrong is
-// answered as the vendor would and kept as a Violation, also where a setting
-// lets it pass.
+// It is written from the vendors' pages alone and imports no other package of
+// Terbayar, so that it does not repeat a mistake of our clients. It checks every
+// header, signature and field. A wrong request gets the vendor's answer and is recorded
+// as a Violation; a request that a setting lets pass is recorded as well.
 //
-// The state of every payment is derived from the injected clock when it is read:
-// no goroutine runs, and a test moves time by moving its clock. Where the
-// vendors' pages leave a question open (gateways.md, section 6), a setting plays
-// each side of it.
+// The state of a payment is computed from the injected clock whenever it is read: no
+// goroutine runs, and a test moves time by moving its clock. Where the vendors' pages
+// leave a question open (docs/gateways.md, section 6), a setting chooses the answer.
 package gatewaysim
 
 import (
@@ -29,7 +27,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// Gateway names one of the two simulated gateways, as order systems do.
+// Gateway names one of the two simulated gateways, with the same names as in payments.
 type Gateway string
 
 // The simulated gateways.
@@ -38,7 +36,7 @@ const (
 	Paydia Gateway = "paydia"    // Paydia SNAP, served under /snap/v1.0/
 )
 
-// Operation names one call of one gateway: the gateway, a dot, the call.
+// Operation names one call of one gateway: the gateway's name, a dot, the call's name.
 type Operation string
 
 // The operations of both gateways.
@@ -51,7 +49,7 @@ const (
 	PaydiaToken   Operation = "paydia.access-token"
 	PaydiaPayment Operation = "paydia.auth-payment"
 	PaydiaQuery   Operation = "paydia.payment-query"
-	Unrouted      Operation = "unrouted" // a path that neither gateway has: always a violation
+	Unrouted      Operation = "unrouted" // a path that neither gateway serves: always a violation
 )
 
 // Operations lists the calls of both gateways.
@@ -59,26 +57,27 @@ func Operations() []Operation {
 	return []Operation{AMLogin, AMCreate, AMList, AMDetail, AMPaymentList, PaydiaToken, PaydiaPayment, PaydiaQuery}
 }
 
-// Config is how the gateways behave. Start from DefaultConfig.
+// Config sets how the gateways behave. Start from DefaultConfig.
 type Config struct {
-	// Seed decides every draw of chance. A draw depends on the seed, the
-	// operation, the reference and how often that pair came before, and not on
-	// the order in which concurrent requests arrive, so a run can be repeated.
+	// Seed makes runs repeatable: every random number depends on the seed, the
+	// operation, the reference and the number of earlier requests with the same
+	// operation and reference. It does not depend on the order in which concurrent
+	// requests arrive.
 	Seed uint64
-	// Faults are in force from the start; Inject adds to them.
+	// Faults are active from the start; Inject adds more.
 	Faults []FaultRule
-	// Customers decides what the payers do; the first rule that applies wins.
+	// Customers decides what the customers do; the first rule that matches a payment
+	// applies.
 	Customers []CustomerRule
-	// Refusals are the business refusals, by amount or by id.
+	// Refusals are refusals for business reasons, by amount or by id.
 	Refusals []Refusal
 	AM       AMConfig
 	Paydia   PaydiaConfig
 }
 
-// DefaultConfig is both gateways as the vendors' pages describe them, without
-// faults, with credentials fit for tests, and with customers who pay after one
-// to three seconds. Paydia.PublicKey is left to the caller: without it no token
-// is given out.
+// DefaultConfig returns both gateways as the vendors' pages describe them, without
+// faults, with credentials for tests, and with customers who pay after one to three
+// seconds. The caller sets Paydia.PublicKey: without it Paydia issues no token.
 func DefaultConfig() Config {
 	return Config{
 		Seed:      1,
@@ -88,7 +87,7 @@ func DefaultConfig() Config {
 	}
 }
 
-// Check says which rule of the configuration is wrong; nil when none is.
+// Check returns an error that names the first invalid rule of the configuration.
 func (c Config) Check() error {
 	for i, r := range c.Faults {
 		if err := r.Check(); err != nil {
@@ -108,47 +107,45 @@ func (c Config) Check() error {
 	return nil
 }
 
-// jakarta is the zone of both gateways (UTC+7, no summer time).
+// jakarta is the time zone of both gateways (UTC+7, no daylight saving time).
 var jakarta = time.FixedZone("WIB", 7*60*60)
 
-// Sim is both gateways. All its methods may be called at any time, from any
-// goroutine.
+// Sim simulates both gateways. Its methods are safe for concurrent use.
 type Sim struct {
 	config Config
 	now    func() time.Time
 	mux    *http.ServeMux
 
-	mu         sync.Mutex // guards all that follows
-	faults     []*FaultRule
-	draws      map[string]int // how often each pair of operation and reference came
-	byHand     map[Gateway]map[string]Customer
-	tokens     map[Gateway]map[string]*token
-	externals  map[string]Operation // Jakarta day and X-EXTERNAL-ID -> where it was used first
-	am         amLedger
-	paydia     paydiaLedger
-	motion     ListMotion
-	spellings  map[Gateway]map[string]map[string]jsontext.Value // by reference and field
-	journal    []Entry
-	violations []Violation
+	mu             sync.Mutex // guards the fields below
+	faults         []*FaultRule
+	occurrences    map[string]int // requests so far by operation and reference
+	fixedCustomers map[Gateway]map[string]Customer
+	tokens         map[Gateway]map[string]*token
+	externalIDs    map[string]Operation // by day (Jakarta) and X-EXTERNAL-ID: the operation that used it first
+	am             amStore
+	paydia         paydiaStore
+	listMotion     ListMotion
+	spellings      map[Gateway]map[string]map[string]jsontext.Value // by payment and field
+	journal        []Entry
+	violations     []Violation
 }
 
-// New builds both gateways on a clock. It panics on a configuration that does
-// not pass Check.
+// New returns both gateways; now is their clock. It panics if config.Check fails.
 func New(config Config, now func() time.Time) *Sim {
 	if err := config.Check(); err != nil {
 		panic(err)
 	}
 	s := &Sim{
-		config:    config,
-		now:       now,
-		mux:       http.NewServeMux(),
-		draws:     map[string]int{},
-		byHand:    map[Gateway]map[string]Customer{AM: {}, Paydia: {}},
-		tokens:    map[Gateway]map[string]*token{AM: {}, Paydia: {}},
-		externals: map[string]Operation{},
-		spellings: map[Gateway]map[string]map[string]jsontext.Value{AM: {}, Paydia: {}},
-		am:        newAMLedger(),
-		paydia:    newPaydiaLedger(),
+		config:         config,
+		now:            now,
+		mux:            http.NewServeMux(),
+		occurrences:    map[string]int{},
+		fixedCustomers: map[Gateway]map[string]Customer{AM: {}, Paydia: {}},
+		tokens:         map[Gateway]map[string]*token{AM: {}, Paydia: {}},
+		externalIDs:    map[string]Operation{},
+		spellings:      map[Gateway]map[string]map[string]jsontext.Value{AM: {}, Paydia: {}},
+		am:             newAMStore(),
+		paydia:         newPaydiaStore(),
 	}
 	for _, rule := range config.Faults {
 		s.Inject(rule)
@@ -160,33 +157,32 @@ func New(config Config, now func() time.Time) *Sim {
 	return s
 }
 
-// Handler serves AM under /api/, Paydia under /snap/v1.0/, and the admin
-// endpoint under /admin/. The faults that lose a connection panic with
-// http.ErrAbortHandler, as net/http wants it, so it must not be wrapped in
-// something that recovers.
+// Handler serves AM under /api/, Paydia under /snap/v1.0/, and the admin endpoints under
+// /admin/. To close a connection, a fault panics with http.ErrAbortHandler; middleware
+// around the handler must not recover from it.
 func (s *Sim) Handler() http.Handler { return s.mux }
 
-// exchange is one request under examination, and what becomes of it.
+// exchange is one request, what is known about it so far, and how a fault changes it.
 type exchange struct {
 	*http.Request
 
 	op         Operation
 	now        time.Time
 	payload    []byte
-	reference  string // our transaction_id or partnerReferenceNo, as soon as it is known
+	reference  string // AM's transaction_id, Paydia's partnerReferenceNo; "" if the body has none
 	externalID string
 	violations []string
 
-	late    time.Duration // the row that processing makes appears only after this long
-	pending bool          // processing ends in "in progress"
+	visibleAfter time.Duration // the row that processing makes appears only after this long
+	pending      bool          // processing ends in "in progress"
 }
 
-// violation notes what the caller did wrong.
+// violation records a mistake of the caller.
 func (x *exchange) violation(format string, args ...any) {
 	x.violations = append(x.violations, fmt.Sprintf(format, args...))
 }
 
-// header reads a header that may be sent once only.
+// header returns a header; more than one value is a violation.
 func (x *exchange) header(name string) string {
 	values := x.Header.Values(name)
 	if len(values) > 1 {
@@ -195,7 +191,7 @@ func (x *exchange) header(name string) string {
 	return strings.Join(values, ", ")
 }
 
-// answer is what a gateway says.
+// answer is a gateway's HTTP response.
 type answer struct {
 	status     int
 	code       string // for the journal: Paydia's responseCode, AM's message
@@ -205,50 +201,52 @@ type answer struct {
 	retryAfter time.Duration
 }
 
-// processing carries a request out. An examiner returns it instead of running
-// it, so that a fault can examine a request that is never processed.
-type processing func() answer
+// action processes a request that was checked, e.g. creates the payment. A validator
+// returns it instead of running it, so that a fault can check a request without
+// processing it.
+type action func() answer
 
-// examiner checks a request and returns what processing it would be: the deed,
-// or the refusal.
-type examiner func(*exchange) processing
+// validator checks a request. It returns the action that processes it, or, if the
+// request is wrong, an action that only answers with the error.
+type validator func(*exchange) action
 
-// refused is the processing of a request that the examiner turned down.
-func refused(a answer) processing { return func() answer { return a } }
+// rejectWith returns the action for a request that failed a check: it only answers.
+func rejectWith(a answer) action { return func() answer { return a } }
 
-// maxBody bounds a request body; both vendors' are a few kilobytes.
+// maxBody limits a request body to 1 MiB; real ones have a few kilobytes.
 const maxBody = 1 << 20
 
-// serve is the way of every request of both gateways: read, take, answer.
-func (s *Sim) serve(op Operation, examine examiner) http.Handler {
+// serve returns the handler of one operation: read the body, process, answer.
+func (s *Sim) serve(op Operation, validate validator) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		payload, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 		if err != nil {
-			panic(http.ErrAbortHandler) // the caller went away mid-request: nothing reached the gateway
+			panic(http.ErrAbortHandler) // the caller closed the connection early: nothing reached the gateway
 		}
-		s.take(r, op, payload, examine).send(w, r)
+		s.process(r, op, payload, validate).send(w, r)
 	})
 }
 
-// take picks a fault, examines, processes and notes the request in the journal,
-// all of it under the lock: a request is processed whole or not at all.
-func (s *Sim) take(r *http.Request, op Operation, payload []byte, examine examiner) delivery {
+// process picks a fault, checks and processes the request, and records it in the journal.
+// The lock is held throughout, so requests do not interleave.
+func (s *Sim) process(r *http.Request, op Operation, payload []byte, validate validator) delivery {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	x := &exchange{Request: r, op: op, now: s.now(), payload: payload, reference: referenceIn(op, payload)}
 	rule := s.pickFault(op, x.reference)
-	d := s.undergo(x, rule, examine)
+	d := s.applyFault(x, rule, validate)
 	s.record(x, rule, d)
 	return d
 }
 
-func (s *Sim) unrouted(x *exchange) processing {
+func (s *Sim) unrouted(x *exchange) action {
 	x.violation("no such path: %s %s", x.Method, x.URL.Path)
-	return refused(laravel(http.StatusNotFound, "The route could not be found."))
+	return rejectWith(laravel(http.StatusNotFound, "The route could not be found."))
 }
 
-// wantMethod refuses every other verb as Laravel does.
-func (x *exchange) wantMethod(methods ...string) (answer, bool) {
+// checkMethod reports whether the request has one of the methods; if not, it returns the
+// answer of AM's framework, Laravel.
+func (x *exchange) checkMethod(methods ...string) (answer, bool) {
 	if slices.Contains(methods, x.Method) {
 		return answer{}, true
 	}
@@ -256,12 +254,12 @@ func (x *exchange) wantMethod(methods ...string) (answer, bool) {
 	return laravel(http.StatusMethodNotAllowed, "The "+x.Method+" method is not supported for this route."), false
 }
 
-// delivery is an answer and what a fault does to it on the wire.
+// delivery is an answer and what a fault does to it while it is sent.
 type delivery struct {
 	answer
-	delay    time.Duration // held back for this long
-	drop     bool          // the connection is closed instead
-	cutShort bool          // the connection is closed half way through the body
+	delay    time.Duration // wait this long before sending
+	drop     bool          // close the connection instead of answering
+	cutShort bool          // close the connection after half of the body
 }
 
 func (d delivery) send(w http.ResponseWriter, r *http.Request) {
@@ -286,7 +284,7 @@ func (d delivery) send(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Location", d.location)
 	}
 	if d.retryAfter > 0 {
-		// Retry-After counts whole seconds; rounding down would call the caller early.
+		// Retry-After is in whole seconds, rounded up: rounded down it would be too early.
 		w.Header().Set("Retry-After", strconv.Itoa(int((d.retryAfter+time.Second-1)/time.Second)))
 	}
 	w.WriteHeader(d.status)
@@ -294,38 +292,38 @@ func (d delivery) send(w http.ResponseWriter, r *http.Request) {
 	if d.cutShort {
 		body = body[:len(body)/2]
 	}
-	_, _ = w.Write(body) // the caller may have gone; what happened is in the journal already
+	_, _ = w.Write(body) // the caller may have closed the connection; the journal has the request already
 	if d.cutShort {
 		_ = http.NewResponseController(w).Flush()
 		panic(http.ErrAbortHandler)
 	}
 }
 
-// jsonAnswer is an answer with a JSON body.
+// jsonAnswer returns an answer with a JSON body.
 func jsonAnswer(status int, code string, body any) answer {
 	text, err := json.Marshal(body)
 	if err != nil {
-		panic(fmt.Sprintf("gatewaysim: marshal an answer: %v", err)) // our own types: found by the first test
+		panic(fmt.Sprintf("gatewaysim: marshal an answer: %v", err)) // only our own types: cannot fail
 	}
 	return answer{status: status, code: code, body: text}
 }
 
-// laravel is an answer of the framework below AM's documented envelopes
-// (gateways.md 1.1).
+// laravel returns an answer that AM's framework, Laravel, makes by itself, without AM's
+// documented envelope (docs/gateways.md 1.1).
 func laravel(status int, message string) answer {
 	return jsonAnswer(status, message, struct {
 		Message string `json:"message"`
 	}{message})
 }
 
-// chance draws a number in [0, 1) that depends on the seed and the parts alone.
+// chance returns a pseudo-random number in [0, 1) that depends only on the seed and parts.
 func (s *Sim) chance(parts ...any) float64 {
 	h := sha256.New()
 	_, _ = fmt.Fprintf(h, "%d %q", s.config.Seed, parts)
 	return float64(binary.BigEndian.Uint64(h.Sum(nil))>>11) / (1 << 53)
 }
 
-// gateway is the part of an operation's name before the dot.
+// gateway returns the part of an operation's name before the dot.
 func (op Operation) gateway() Gateway {
 	name, _, _ := strings.Cut(string(op), ".")
 	return Gateway(name)

@@ -22,7 +22,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// clock is a time that a test moves by hand.
+// clock is a clock that only the test moves.
 type clock struct {
 	mu sync.Mutex
 	t  time.Time
@@ -42,7 +42,7 @@ func (c *clock) forward(d time.Duration) {
 
 var privatePEM, publicKey, _ = NewKeyPair()
 
-// caller is a well-behaved client over a real socket; a test spoils its requests.
+// caller is a correct client over a real socket; a test changes single parts of its requests.
 type caller struct {
 	*testing.T
 
@@ -68,7 +68,7 @@ func newCaller(t *testing.T, change ...func(*Config)) *caller {
 	return &caller{T: t, sim: sim, clock: c, url: server.URL}
 }
 
-// reply is an answer as a caller sees it; err is set when the connection was lost.
+// reply is an answer that the caller received; err is set if the connection was closed early.
 type reply struct {
 	status int
 	header http.Header
@@ -77,7 +77,7 @@ type reply struct {
 	err    error
 }
 
-// at reads a value out of the body, e.g. "data.status_id".
+// at returns a value of the body, e.g. "data.status_id".
 func (r reply) at(path string) any {
 	var v any = r.body
 	for _, name := range strings.Split(path, ".") {
@@ -137,7 +137,7 @@ func (c *caller) login() {
 	c.amToken = token
 }
 
-// order is a create-transaction body; edits replace or, with nil, drop members.
+// order returns a create-transaction body; edits replace fields, or remove them (nil).
 func order(id string, edits map[string]any) string {
 	m := map[string]any{
 		"payment_id": 33, "username": "SIMULATED1", "signature": sha256Signature("SIMULATED1", id),
@@ -179,7 +179,7 @@ func (c *caller) list(query string) reply {
 	return c.do("GET", "/api/payment/list-transaction"+query, "", with(jsonHeader, "Authorization", "Bearer "+c.amToken))
 }
 
-// statuses is what the list says of each transaction: "id status".
+// statuses returns "transaction_id status_id" of each row of the list.
 func (c *caller) statuses(query string) []string {
 	c.Helper()
 	rows, ok := c.list(query).at("data").([]any)
@@ -214,7 +214,7 @@ func (c *caller) b2b(edits ...string) reply {
 	return c.do("POST", "/snap/v1.0/access-token/b2b", `{"grantType":"client_credentials"}`, with(header, edits...))
 }
 
-// snap sends a signed transactional call; edits replace headers, after signing.
+// snap sends a signed payment or query; edits replace headers after signing.
 func (c *caller) snap(path, body string, edits ...string) reply {
 	c.Helper()
 	if c.b2bToken == "" {
@@ -248,7 +248,7 @@ func (c *caller) query(reference string) reply {
 		fmt.Sprintf(`{"originalPartnerReferenceNo":%q,"merchantId":"240327001000000"}`, reference))
 }
 
-// wantViolations compares the violations so far, in words, and forgets nothing.
+// wantViolations compares the texts of all violations so far.
 func (c *caller) wantViolations(want ...string) {
 	c.Helper()
 	got := []string{}
@@ -284,7 +284,7 @@ func TestUnknownPathIsAViolation(t *testing.T) {
 	c.wantViolations("no such path: GET /api/payment/list")
 }
 
-func TestRunsWithTheSameSeedAreTheSame(t *testing.T) {
+func TestSameSeedSameRun(t *testing.T) {
 	run := func(seed uint64) string {
 		c := newCaller(t, func(config *Config) {
 			config.Seed = seed
@@ -299,14 +299,14 @@ func TestRunsWithTheSameSeedAreTheSame(t *testing.T) {
 		return b.String()
 	}
 	if first, second := run(7), run(7); first != second {
-		t.Errorf("seed 7 gave\n%s\nand then\n%s", first, second)
+		t.Errorf("seed 7:\n%s\nagain:\n%s", first, second)
 	}
 	if run(7) == run(8) {
-		t.Error("seeds 7 and 8 gave the same run")
+		t.Error("seeds 7 and 8: the same run")
 	}
 }
 
-// Many callers at once: one payment each, whatever the interleaving.
+// Concurrent requests for the same payments: each payment exists once.
 func TestConcurrentCallers(t *testing.T) {
 	c := newCaller(t)
 	c.login()
@@ -327,7 +327,7 @@ func TestConcurrentCallers(t *testing.T) {
 
 func TestChanceDoesNotDependOnTheOrderOfRequests(t *testing.T) {
 	rule := FaultRule{Fault: FaultLostAfter, Operation: PaydiaPayment, Probability: 0.5}
-	struck := func(references ...string) map[string]bool {
+	matched := func(references ...string) map[string]bool {
 		s := New(Config{Seed: 3, Faults: []FaultRule{rule}}, time.Now)
 		m := map[string]bool{}
 		for _, ref := range references {
@@ -335,8 +335,8 @@ func TestChanceDoesNotDependOnTheOrderOfRequests(t *testing.T) {
 		}
 		return m
 	}
-	forth, back := struck("a", "b", "c", "d", "e", "f", "g"), struck("g", "f", "e", "d", "c", "b", "a")
-	if diff := cmp.Diff(forth, back); diff != "" {
+	forward, backward := matched("a", "b", "c", "d", "e", "f", "g"), matched("g", "f", "e", "d", "c", "b", "a")
+	if diff := cmp.Diff(forward, backward); diff != "" {
 		t.Error(diff)
 	}
 }

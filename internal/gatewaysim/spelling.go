@@ -7,17 +7,16 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// Spelling is how a gateway writes fields of its answers about one payment: JSON
-// values by the fields' names, such as "transaction_total": 13000.0. An empty
-// value leaves the field out. With an empty Reference it is about the pagination
-// of AM's list.
+// Spelling replaces fields in a gateway's answers about one payment. Fields has the new JSON
+// values by field name, such as "transaction_total": 13000.0; an empty value leaves the
+// field out. With an empty Reference it replaces fields of the pagination of AM's list.
 type Spelling struct {
 	Gateway   Gateway                   `json:"gateway"`
 	Reference string                    `json:"reference,omitzero"`
 	Fields    map[string]jsontext.Value `json:"fields"`
 }
 
-// Check says what is wrong with a spelling; nil when nothing is.
+// Check returns an error if the spelling is invalid.
 func (sp Spelling) Check() error {
 	if sp.Gateway != AM && sp.Gateway != Paydia {
 		return fmt.Errorf("unknown gateway %q", sp.Gateway)
@@ -30,8 +29,8 @@ func (sp Spelling) Check() error {
 	return nil
 }
 
-// Spell makes a gateway write fields in another way from now on, or, without
-// Fields, as it should again. It panics on a spelling that does not pass Check.
+// Spell applies a spelling to all later answers; one without Fields restores the correct
+// answers. It panics if sp.Check fails.
 func (s *Sim) Spell(sp Spelling) {
 	if err := sp.Check(); err != nil {
 		panic("gatewaysim: spell: " + err.Error())
@@ -41,8 +40,8 @@ func (s *Sim) Spell(sp Spelling) {
 	s.spellings[sp.Gateway][sp.Reference] = sp.Fields
 }
 
-// spelt is an object of an answer as it is to be written.
-func (s *Sim) spelt(gateway Gateway, reference string, object any) any {
+// withSpelling returns an object of an answer with the spelling's fields replaced.
+func (s *Sim) withSpelling(gateway Gateway, reference string, object any) any {
 	fields := s.spellings[gateway][reference]
 	if len(fields) == 0 {
 		return object
@@ -53,7 +52,7 @@ func (s *Sim) spelt(gateway Gateway, reference string, object any) any {
 		err = json.Unmarshal(text, &members)
 	}
 	if err != nil {
-		panic(fmt.Sprintf("gatewaysim: spell an answer: %v", err)) // our own types: found by the first test
+		panic(fmt.Sprintf("gatewaysim: spell an answer: %v", err)) // only our own types: cannot fail
 	}
 	for name, value := range fields {
 		if len(value) == 0 {

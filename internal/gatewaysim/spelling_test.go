@@ -7,8 +7,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// TestSpelling: a payment's fields are written as told, in every answer about it,
-// and no other's.
+// A spelling replaces the fields in every answer about its payment, and in no other.
 func TestSpelling(t *testing.T) {
 	c := newCaller(t, func(c *Config) {
 		c.Customers = []CustomerRule{{Customer: Customer{Behaviour: NeverPays}, Gateway: AM}, {Customer: Customer{Behaviour: Pays}}}
@@ -41,7 +40,7 @@ func TestSpelling(t *testing.T) {
 	}
 	c.sim.Spell(Spelling{Gateway: AM, Reference: "T-1"})
 	if text := c.list("").text; strings.Contains(text, `13000.0`) {
-		t.Errorf("still so: %s", text)
+		t.Errorf("still replaced: %s", text)
 	}
 	for _, wrong := range []string{`{"gateway":"x","fields":{}}`, `{"gateway":"amdigipay","fields":{"a":}}`} {
 		if r := c.do("POST", "/admin/spelling", wrong, nil); r.status != 400 {

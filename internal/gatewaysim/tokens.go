@@ -11,14 +11,13 @@ import (
 	"time"
 )
 
-// token is an access token that was given out.
+// token is an issued access token.
 type token struct {
 	expires time.Time
-	void    bool
+	revoked bool
 }
 
-// issueToken gives out an access token: a JWT, as both vendors do, whose exp is
-// the end of its life.
+// issueToken returns a new access token: a JWT, as at both vendors, with its expiry in exp.
 func (s *Sim) issueToken(gateway Gateway, now time.Time, lifetime time.Duration) string {
 	part := base64.RawURLEncoding.EncodeToString
 	text := part([]byte(`{"typ":"JWT","alg":"HS256"}`)) + "." +
@@ -29,10 +28,9 @@ func (s *Sim) issueToken(gateway Gateway, now time.Time, lifetime time.Duration)
 	return text
 }
 
-// bearer checks the Authorization header and returns the token in it; false when
-// it is not one that works. An expired or voided token is no violation: the
-// caller cannot know.
-func (s *Sim) bearer(x *exchange, gateway Gateway) (string, bool) {
+// checkBearer returns the token in the Authorization header, and whether it is valid. An
+// expired or revoked token is no violation: the caller cannot know.
+func (s *Sim) checkBearer(x *exchange, gateway Gateway) (string, bool) {
 	text, ok := strings.CutPrefix(x.header("Authorization"), "Bearer ")
 	if !ok {
 		x.violation("header Authorization is missing or not of the form Bearer <token>")
@@ -40,23 +38,21 @@ func (s *Sim) bearer(x *exchange, gateway Gateway) (string, bool) {
 	}
 	t := s.tokens[gateway][text]
 	if t == nil {
-		x.violation("header Authorization carries a token that was never given out")
+		x.violation("header Authorization has a token that was never issued")
 		return text, false
 	}
-	return text, !t.void && x.now.Before(t.expires)
+	return text, !t.revoked && x.now.Before(t.expires)
 }
 
-// voidTokens makes every token of a gateway useless, as a restart of its session
-// store would.
-func (s *Sim) voidTokens(gateway Gateway) {
+// revokeTokens invalidates every token of a gateway, as when its session store restarts.
+func (s *Sim) revokeTokens(gateway Gateway) {
 	for _, t := range s.tokens[gateway] {
-		t.void = true
+		t.revoked = true
 	}
 }
 
-// NewKeyPair makes an RSA-2048 key for Paydia's access-token signature: the
-// private half as PKCS#8 PEM for the caller, the public half for
-// PaydiaConfig.PublicKey.
+// NewKeyPair returns a new RSA-2048 key pair for the signature of Paydia's access-token: the
+// private key as PKCS#8 PEM for the caller, the public key for PaydiaConfig.PublicKey.
 func NewKeyPair() (privatePEM []byte, public *rsa.PublicKey, err error) {
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {

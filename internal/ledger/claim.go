@@ -12,51 +12,51 @@ import (
 	"terbayar/internal/payment"
 )
 
-// ClaimResult is the result of a claim.
+// ClaimResult is the result of Claim.
 type ClaimResult string
 
-// The verdicts.
+// The results. Only Claimed has changed anything.
 const (
-	Claimed      ClaimResult = "claimed" // yours: send, and Save what came of it
-	Busy         ClaimResult = "busy"    // somebody else is sending it right now
-	ClaimExpired ClaimResult = "lapsed"  // somebody's claim has expired: its outcome is unknown
-	NotQueued    ClaimResult = "settled" // it is past being sent
-	TooLate      ClaimResult = "expired" // it is too late to send it
-	Missing      ClaimResult = "missing" // the ledger has no such payment
-	OtherVersion ClaimResult = "version" // its record is of another version: for another worker
+	Claimed      ClaimResult = "claimed"       // send the payment, then Save the outcome
+	Busy         ClaimResult = "busy"          // another request holds the claim
+	ClaimExpired ClaimResult = "claim expired" // of another request: the outcome is unknown
+	NotQueued    ClaimResult = "not queued"    // it has been sent, or is not to be sent
+	TooLate      ClaimResult = "too late"      // it has expired, or waited too long
+	Missing      ClaimResult = "missing"       // the ledger has no such payment
+	OtherVersion ClaimResult = "other version" // only a worker of another version can read it
 )
 
-// verdictEarly says that it may not be claimed yet: a *LaterError.
-const tooEarly ClaimResult = "early"
+// tooEarly is a result of claimScript only. Claim returns a *LaterError in its place.
+const tooEarly ClaimResult = "too early"
 
-// LaterError says that a payment cannot be claimed now, and when to try again. Nothing
-// was claimed, and no attempt is spent.
+// LaterError means that a payment cannot be claimed now. Nothing was claimed, and no
+// attempt was used.
 type LaterError struct {
-	Wait   time.Duration
-	Reason string // in words of our own
+	Wait   time.Duration // until the next try
+	Reason string        // contains no text from Redis or a gateway
 }
 
 func (e *LaterError) Error() string { return e.Reason }
 
-// pausedWait is when to try again while claims are paused.
+// pausedWait is the LaterError.Wait while claims are paused.
 const pausedWait = 2 * time.Second
 
-// Claim describes a claim to be made.
+// Claim holds the arguments of Ledger.Claim.
 type Claim struct {
 	Attempt  payment.Attempt
-	Lease    time.Duration // how long the holder may take
-	QueueTTL time.Duration // how long a payment without a date of its own may wait to be sent; 0: for ever
-	Timeout  time.Duration // how long one try may take
+	Lease    time.Duration
+	QueueTTL time.Duration // how long a payment without ExpiresAt may be queued; 0: no limit
+	Timeout  time.Duration // of one try
 }
 
-// Claim takes a queued payment for one submit. The attempt is written down, and is
-// durable, before Claim returns Claimed; the record's revision and request id are the
-// holder's fence. Except for Missing and Version the record is returned. The error is a
-// *LaterError where it may be claimed later.
+// Claim claims a queued payment for one submit. When it returns Claimed, the attempt and
+// the lease are durable, and the record has the fencing token to Save with. Except for
+// Missing and OtherVersion it returns the record. The error is a *LaterError if the
+// payment can be claimed later.
 //
-// A claim whose reply was lost, or that was not acknowledged, is made again under the
-// same request id, which renews its lease. One that then is not known to be durable is
-// released unsent. (Model steps [claim] and [release].)
+// If the reply is lost or the claim is not acknowledged, Claim tries again with the same
+// request id, which renews the lease. If that fails too, it releases the claim: nothing
+// was sent. (Steps [claim] and [release].)
 func (l *Ledger) Claim(ctx context.Context, key payment.Key, c Claim) (*Record, ClaimResult, error) {
 	if reason := l.writes.Paused(); reason != "" {
 		return nil, "", &LaterError{pausedWait, reason}
@@ -71,52 +71,53 @@ func (l *Ledger) Claim(ctx context.Context, key payment.Key, c Claim) (*Record, 
 	})
 	for range 2 {
 		var r *Record
-		var verdict ClaimResult
-		r, verdict, err = l.claim(ctx, key, call, c.Timeout)
+		var result ClaimResult
+		r, result, err = l.tryClaim(ctx, key, call, c.Timeout)
 		if err == nil || !errors.Is(err, ErrNotDurable) {
-			return r, verdict, err
+			return r, result, err
 		}
 	}
 	l.writes.Pause(err)
 	l.release(ctx, key, request)
-	return nil, "", &LaterError{pausedWait, "redis does not acknowledge the claim: it was released unsent"}
+	return nil, "", &LaterError{pausedWait, "redis did not acknowledge the claim; it was released unsent"}
 }
 
-// claim makes one try. The error is ErrNotDurable where the payment may be claimed, and
-// nobody knows whether that would survive.
-func (l *Ledger) claim(ctx context.Context, key payment.Key, call durable.Call, patience time.Duration) (*Record, ClaimResult, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+// tryClaim runs claimScript once. The error is ErrNotDurable if the payment may be claimed
+// but the claim is not known to be durable.
+func (l *Ledger) tryClaim(ctx context.Context, key payment.Key, call durable.Call, timeout time.Duration) (*Record, ClaimResult, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	began := l.now()
-	replies, unacknowledged := l.writes.Do(ctx, call)
+	started := l.now()
+	replies, notAcknowledged := l.writes.Do(ctx, call)
 	if replies == nil {
-		return nil, "", fmt.Errorf("ledger: claim %s: %w: %w", key, ErrNotDurable, unacknowledged)
+		return nil, "", fmt.Errorf("ledger: claim %s: %w: %w", key, ErrNotDurable, notAcknowledged)
 	}
 	answer, err := replies[0].StringSlice()
-	if err != nil || len(answer) < 2 { // such as a full memory: the script has not begun
-		return nil, "", fmt.Errorf("ledger: claim %s: %w", key, errors.Join(err, unacknowledged))
+	if err != nil || len(answer) < 2 { // Redis rejected the script, for example because its memory is full
+		return nil, "", fmt.Errorf("ledger: claim %s: %w", key, errors.Join(err, notAcknowledged))
 	}
-	verdict, clock := ClaimResult(answer[0]), answer[1]
-	switch verdict {
+	result, now, rest := ClaimResult(answer[0]), answer[1], answer[2:]
+	switch result {
 	case Missing, OtherVersion:
-		return nil, verdict, nil
+		return nil, result, nil
 	case tooEarly:
-		d := decoder{fields: map[string]string{"wait": answer[2]}}
-		return nil, "", &LaterError{Wait: time.Duration(d.number("wait")) * time.Millisecond, Reason: "its time has not come"}
+		d := decoder{fields: map[string]string{"wait": rest[0]}}
+		return nil, "", &LaterError{Wait: time.Duration(d.number("wait")) * time.Millisecond, Reason: "it is not due yet"}
 	case Claimed:
-		if unacknowledged != nil {
-			return nil, "", fmt.Errorf("ledger: claim %s: %w: %w", key, ErrNotDurable, unacknowledged)
+		if notAcknowledged != nil {
+			return nil, "", fmt.Errorf("ledger: claim %s: %w: %w", key, ErrNotDurable, notAcknowledged)
 		}
+	case Busy, ClaimExpired, NotQueued, TooLate: // nothing was claimed, so nothing has to be durable
 	}
-	d := decoder{fields: map[string]string{"now": clock}}
-	r, err := decode(key, pairs(answer[2:]), durable.NewTime(d.time("now"), l.now()))
+	d := decoder{fields: map[string]string{"now": now}}
+	r, err := decode(key, pairs(rest), durable.NewTime(d.time("now"), l.now()))
 	if r != nil {
-		r.claimed = began
+		r.claimStarted = started
 	}
-	return r, verdict, err
+	return r, result, err
 }
 
-// pairs makes a map of field, value, field, value, ...
+// pairs returns the map of a list field, value, field, value, ...
 func pairs(list []string) map[string]string {
 	m := make(map[string]string, len(list)/2)
 	for i := 0; i+1 < len(list); i += 2 {
@@ -125,42 +126,43 @@ func pairs(list []string) map[string]string {
 	return m
 }
 
-// The pace of what is repeated until Redis has taken it.
 const (
 	releaseTimeout = 2 * time.Second // of one try
-	repeatPause    = time.Second
-	// repeatFor is how long a worker goes on. What is not released by then is looked up.
-	repeatFor = 10 * time.Minute
+	// repeatInterval and repeatFor are the pace and the limit of repeatUntilDone. A claim
+	// that is not released by then expires and is looked up.
+	repeatInterval = time.Second
+	repeatFor      = 10 * time.Minute
 )
 
-// release gives a claim back of which nothing was sent; what cannot be done at once
-// goes on in the background. (Model step [release].)
+// release undoes a claim that nothing was sent for. If the first try fails, it continues
+// in the background. (Step [release].)
 func (l *Ledger) release(ctx context.Context, key payment.Key, request string) {
 	call := releaseCall(key.Gateway, releaseArgs{request: request, transactionID: key.TransactionID, grace: TaskGrace})
 	ctx = context.WithoutCancel(ctx)
-	l.repeat(func() (done bool) {
+	l.repeatUntilDone(func() (done bool) {
 		ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
 		defer cancel()
 		replies, err := l.writes.Do(ctx, call)
-		// A release that a failover loses leaves a claim that expires: it is looked up.
+		// A release need not be durable: if a failover loses it, the claim expires and the
+		// payment is looked up.
 		return replies != nil && (err == nil || errors.Is(err, durable.ErrNotAcknowledged)) && replies[0].Err() == nil
 	})
 }
 
-// repeat does something until it is done: once now, then in the background.
-func (l *Ledger) repeat(do func() (done bool)) {
+// repeatUntilDone calls do now and, until it returns true, every second in the background.
+func (l *Ledger) repeatUntilDone(do func() (done bool)) {
 	if do() {
 		return
 	}
-	l.repeating.Go(func() {
-		pause := time.NewTicker(repeatPause)
-		defer pause.Stop()
-		for range int(repeatFor / repeatPause) {
-			<-pause.C
+	l.background.Go(func() {
+		ticker := time.NewTicker(repeatInterval)
+		defer ticker.Stop()
+		for range int(repeatFor / repeatInterval) {
+			<-ticker.C
 			if do() {
 				return
 			}
 		}
-		l.log.Error("given up: redis has not taken what had to be repeated", "for", repeatFor.String())
+		l.log.Error("background write given up: redis did not acknowledge it", "after", repeatFor.String())
 	})
 }

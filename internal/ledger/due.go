@@ -14,20 +14,20 @@ import (
 	"terbayar/internal/payment"
 )
 
-// brief lists the fields of a record that a lookup needs. The order and the
-// attempts are most of a record's bytes, and an open payment is looked up often.
-var brief = []string{
+// briefFields are the fields of a record that a lookup needs. They leave out the order and
+// the attempts, which are most of a record's bytes.
+var briefFields = []string{
 	"v", "status", "rev", "request", "events", "attempts", "facts", "created", "updated", "expires",
 	"token", "first_claim", "lowest_id", "unknown_since", "primary",
 }
 
-// DueList is one of the two lists of what is due at a gateway.
+// DueList is one of a gateway's two lists of payments by the time when they are due.
 type DueList int
 
 // The lists.
 const (
-	// Sending lists the payments that are queued or submitting. To see to them the
-	// gateway need not be asked.
+	// Sending lists the payments that are queued or submitting. They are due when their
+	// task is overdue or their claim has expired.
 	Sending DueList = iota
 	// Open lists the payments that are looked up at the gateway.
 	Open
@@ -40,7 +40,7 @@ func (q DueList) key(g payment.Gateway) string {
 	return openKey(g)
 }
 
-// Due reports which of the gateways have a payment that is due in either list.
+// Due returns those of the gateways that have a payment due in either list.
 func (l *Ledger) Due(ctx context.Context, gateways []payment.Gateway) ([]payment.Gateway, error) {
 	var keys []string
 	for _, g := range gateways {
@@ -48,10 +48,10 @@ func (l *Ledger) Due(ctx context.Context, gateways []payment.Gateway) ([]payment
 	}
 	answer, err := dueScript.Run(ctx, l.redis, keys).StringSlice()
 	if err == nil && len(answer) != len(keys) {
-		err = errors.New("unexpected answer of a script")
+		err = errUnexpectedAnswer
 	}
 	if err != nil {
-		return nil, fmt.Errorf("ledger: what is due: %w", err)
+		return nil, fmt.Errorf("ledger: gateways with due payments: %w", err)
 	}
 	var due []payment.Gateway
 	for i, g := range gateways {
@@ -62,157 +62,154 @@ func (l *Ledger) Due(ctx context.Context, gateways []payment.Gateway) ([]payment
 	return due, nil
 }
 
-// Batch is what was taken from a list, and is hidden from other takers for a while.
+// Batch is a number of due payments from one list. Until their visibility timeout ends,
+// TakeDue does not return them again, to this worker or another.
 type Batch struct {
-	// Records come without order and attempts.
+	// Records are without their orders and attempts.
 	Records []*Record
-	// Unreadable are the ids of the records that cannot be read, or are of another
-	// version; Err says why.
+	// Unreadable are the ids of the records that are damaged or of another version; Err
+	// has the reasons.
 	Unreadable []string
 	Err        error
 
-	queue   DueList
-	gateway payment.Gateway
-	hidden  string            // until when, by Redis' clock (ms)
-	due     map[string]string // when each was due before (ms)
-	primary string
+	list        DueList
+	gateway     payment.Gateway
+	hiddenUntil string            // by Redis' clock (ms)
+	due         map[string]string // when each payment was due (ms), by transaction id
+	primary     string
 }
 
-// Len is how many were taken.
-func (t *Batch) Len() int { return len(t.due) }
+// Len returns the number of payments in the batch.
+func (b *Batch) Len() int { return len(b.due) }
 
-// Primary tells one primary of Redis from another; empty where Redis does not tell.
-func (t *Batch) Primary() string { return t.primary }
+// Primary returns the id of the Redis primary that the batch was read from: it changes
+// with a failover and with a restart. It is empty if Redis does not report one.
+func (b *Batch) Primary() string { return b.primary }
 
-// TakeDue takes payments that are due, most overdue first and at most limit, and hides
-// them from other takers for a while: Hide them for longer, or say with Reschedule or
-// Release when they are due.
-func (l *Ledger) TakeDue(ctx context.Context, q DueList, g payment.Gateway, hide time.Duration, limit int) (*Batch, error) {
+// TakeDue returns at most limit due payments, most overdue first, and hides them for the
+// visibility timeout. Within it call Hide to extend it, or Reschedule or Release to end it.
+func (l *Ledger) TakeDue(ctx context.Context, list DueList, g payment.Gateway, hide time.Duration, limit int) (*Batch, error) {
 	fail := func(err error) (*Batch, error) {
-		return nil, fmt.Errorf("ledger: take what is due at %s: %w", g, err)
+		return nil, fmt.Errorf("ledger: take due payments of %s: %w", g, err)
 	}
-	answer, err := takeScript.Run(ctx, l.redis, []string{q.key(g)}, ms(hide), limit).StringSlice()
+	answer, err := takeScript.Run(ctx, l.redis, []string{list.key(g)}, ms(hide), limit).StringSlice()
 	if err == nil && len(answer) < 3 {
-		err = errors.New("unexpected answer of a script")
+		err = errUnexpectedAnswer
 	}
 	if err != nil {
 		return fail(err)
 	}
-	d := decoder{fields: map[string]string{"now": answer[0]}}
+	now, primary, hiddenUntil, taken := answer[0], answer[1], answer[2], answer[3:]
+	d := decoder{fields: map[string]string{"now": now}}
 	clock := durable.NewTime(d.time("now"), l.now())
-	t := &Batch{queue: q, gateway: g, primary: answer[1], hidden: answer[2], due: pairs(answer[3:])}
-	var ids []string
-	for i := 3; i+1 < len(answer); i += 2 {
-		ids = append(ids, answer[i])
+	b := &Batch{list: list, gateway: g, primary: primary, hiddenUntil: hiddenUntil, due: pairs(taken)}
+	var ids []string // in the order of the answer
+	for i := 0; i+1 < len(taken); i += 2 {
+		ids = append(ids, taken[i])
 	}
-	if t.Records, t.Unreadable, t.Err, err = l.readBrief(ctx, g, ids, clock); err != nil {
+	if b.Records, b.Unreadable, b.Err, err = l.readBrief(ctx, g, ids, clock); err != nil {
 		return fail(err)
 	}
-	return t, nil
+	return b, nil
 }
 
-// Unknown returns every payment of a gateway whose outcome is being looked up, the
-// oldest first, without order and attempts. Those that cannot be read are left out.
-func (l *Ledger) Unknown(ctx context.Context, t *Batch) ([]*Record, error) {
-	ids, err := l.redis.ZRange(ctx, unknownKey(t.gateway), 0, -1).Result()
+// UnknownOutcomes returns all payments of the batch's gateway whose outcome is unknown, oldest
+// first, without their orders and attempts. It leaves out unreadable records.
+func (l *Ledger) UnknownOutcomes(ctx context.Context, b *Batch) ([]*Record, error) {
+	ids, err := l.redis.ZRange(ctx, unknownKey(b.gateway), 0, -1).Result()
 	if err != nil {
-		return nil, fmt.Errorf("ledger: unknown outcomes at %s: %w", t.gateway, err)
+		return nil, fmt.Errorf("ledger: unknown outcomes at %s: %w", b.gateway, err)
 	}
-	records, _, _, err := l.readBrief(ctx, t.gateway, ids, l.writes.Time())
+	records, _, _, err := l.readBrief(ctx, b.gateway, ids, l.writes.Time())
 	return records, err
 }
 
-// Hide keeps hidden what was taken and is still hidden.
-func (l *Ledger) Hide(ctx context.Context, t *Batch, hide time.Duration) error {
-	answer, err := hideScript.Run(ctx, l.redis, []string{t.queue.key(t.gateway)}, append([]any{t.hidden, ms(hide)}, t.ids()...)...).Text()
-	if err != nil {
-		return fmt.Errorf("ledger: hide %d at %s: %w", t.Len(), t.gateway, err)
+// Hide restarts the visibility timeout of the payments of a batch that are still hidden.
+func (l *Ledger) Hide(ctx context.Context, b *Batch, hide time.Duration) error {
+	args := []any{b.hiddenUntil, ms(hide)}
+	for id := range b.due {
+		args = append(args, id)
 	}
-	t.hidden = answer
+	answer, err := hideScript.Run(ctx, l.redis, []string{b.list.key(b.gateway)}, args...).Text()
+	if err != nil {
+		return fmt.Errorf("ledger: hide %d payments of %s: %w", b.Len(), b.gateway, err)
+	}
+	b.hiddenUntil = answer
 	return nil
 }
 
-func (t *Batch) ids() []any {
-	ids := make([]any, 0, len(t.due))
-	for id := range t.due {
-		ids = append(ids, id)
-	}
-	return ids
+// Reschedule sets when payments of a batch are next due, and changes nothing else.
+func (l *Ledger) Reschedule(ctx context.Context, b *Batch, ids []string, due Due) error {
+	return l.reschedule(ctx, b, ids, ms(due.in), due.grid)
 }
 
-// Reschedule says when payments that were taken are next due, and changes nothing else.
-func (l *Ledger) Reschedule(ctx context.Context, t *Batch, ids []string, due Due) error {
-	return l.reschedule(ctx, t, ids, ms(due.in), due.grid)
+// Release makes payments of a batch due at their former time again, for any worker.
+func (l *Ledger) Release(ctx context.Context, b *Batch, ids []string) error {
+	return l.reschedule(ctx, b, ids, "", 0)
 }
 
-// Release puts payments back that were taken and not seen to: they are due as they were
-// before, for whoever can see to them.
-func (l *Ledger) Release(ctx context.Context, t *Batch, ids []string) error {
-	return l.reschedule(ctx, t, ids, "", 0)
-}
-
-func (l *Ledger) reschedule(ctx context.Context, t *Batch, ids []string, in any, grid time.Duration) error {
+func (l *Ledger) reschedule(ctx context.Context, b *Batch, ids []string, in any, grid time.Duration) error {
 	if len(ids) == 0 {
 		return nil
 	}
 	args := make([]any, 0, 3+2*len(ids))
-	args = append(args, t.hidden, in, ms(grid))
+	args = append(args, b.hiddenUntil, in, ms(grid))
 	for _, id := range ids {
-		args = append(args, id, t.due[id])
+		args = append(args, id, b.due[id])
 	}
-	if err := rescheduleScript.Run(ctx, l.redis, []string{t.queue.key(t.gateway)}, args...).Err(); err != nil {
-		return fmt.Errorf("ledger: reschedule %d at %s: %w", len(ids), t.gateway, err)
+	if err := rescheduleScript.Run(ctx, l.redis, []string{b.list.key(b.gateway)}, args...).Err(); err != nil {
+		return fmt.Errorf("ledger: reschedule %d payments of %s: %w", len(ids), b.gateway, err)
 	}
 	return nil
 }
 
-// Stats is how many payments of a gateway there are.
+// Stats are the numbers of a gateway's payments.
 type Stats struct {
 	Counts        map[payment.Status]int64
-	OldestUnknown time.Duration // for how long the oldest unknown outcome is unknown; 0: there is none
-	OldestQueued  time.Duration // how old the oldest queued payment is; 0: there is none
+	OldestUnknown time.Duration // age of the oldest unknown outcome; 0: there is none
+	OldestQueued  time.Duration // age of the oldest queued payment; 0: there is none
 }
 
 // Stats counts the payments of a gateway, in one round trip.
 func (l *Ledger) Stats(ctx context.Context, g payment.Gateway) (Stats, error) {
-	answer, err := censusScript.Run(ctx, l.redis, []string{countsKey(g), queuedKey(g), unknownKey(g)}).StringSlice()
+	answer, err := statsScript.Run(ctx, l.redis, []string{countsKey(g), queuedKey(g), unknownKey(g)}).StringSlice()
 	if err == nil && len(answer) < 3 {
-		err = errors.New("unexpected answer of a script")
+		err = errUnexpectedAnswer
 	}
 	if err != nil {
-		return Stats{}, fmt.Errorf("ledger: census of %s: %w", g, err)
+		return Stats{}, fmt.Errorf("ledger: stats of %s: %w", g, err)
 	}
 	d := decoder{fields: map[string]string{"now": answer[0], "queued": answer[1], "unknown": answer[2]}}
 	age := func(name string) time.Duration {
-		if answered := d.time(name); !answered.IsZero() {
-			return max(0, d.time("now").Sub(answered))
+		if since := d.time(name); !since.IsZero() {
+			return max(0, d.time("now").Sub(since))
 		}
 		return 0
 	}
-	c := Stats{Counts: map[payment.Status]int64{}, OldestUnknown: age("unknown"), OldestQueued: age("queued")}
+	s := Stats{Counts: map[payment.Status]int64{}, OldestUnknown: age("unknown"), OldestQueued: age("queued")}
 	counts := pairs(answer[3:])
-	for _, s := range payment.Statuses() {
-		if n, err := strconv.ParseInt(counts[string(s)], 10, 64); err == nil { // a status that was never reached has no count
-			c.Counts[s] = n
+	for _, status := range payment.Statuses() {
+		if n, err := strconv.ParseInt(counts[string(status)], 10, 64); err == nil { // no field: no payment ever had the status
+			s.Counts[status] = n
 		}
 	}
-	return c, nil
+	return s, nil
 }
 
-// EncryptedToken is a customer token as the ledger keeps it: encrypted.
+// EncryptedToken is the encrypted customer token of a payment.
 type EncryptedToken struct {
 	Key  payment.Key
 	Text string
 }
 
-// EncryptedTokens returns customer tokens of payments that are not at their end, of either
-// list those due first and those due last, so many of each at the most. A payment that
-// has no token is left out.
-func (l *Ledger) EncryptedTokens(ctx context.Context, g payment.Gateway, each int64) ([]EncryptedToken, error) {
+// EncryptedTokens returns customer tokens of payments that are queued, submitting or
+// looked up: of each DueList those of the first and of the last n payments. Payments
+// without a token are left out.
+func (l *Ledger) EncryptedTokens(ctx context.Context, g payment.Gateway, n int64) ([]EncryptedToken, error) {
 	var lists []*redis.StringSliceCmd
 	if _, err := l.redis.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		for _, q := range []DueList{Sending, Open} {
-			lists = append(lists, pipe.ZRange(ctx, q.key(g), 0, each-1), pipe.ZRevRange(ctx, q.key(g), 0, each-1))
+		for _, list := range []DueList{Sending, Open} {
+			lists = append(lists, pipe.ZRange(ctx, list.key(g), 0, n-1), pipe.ZRevRange(ctx, list.key(g), 0, n-1))
 		}
 		return nil
 	}); err != nil {
@@ -245,9 +242,9 @@ func (l *Ledger) EncryptedTokens(ctx context.Context, g payment.Gateway, each in
 	return tokens, nil
 }
 
-// Accepted is how many submits to a gateway were accepted, ever: a number that
-// changes with every success, whoever had it. Refusals in a row are counted
-// against it (internal/refusals).
+// Accepted returns how many submits the gateway has accepted since the ledger began, from
+// all workers. Package refusals resets its count of refusals in a row when the number
+// changes.
 func (l *Ledger) Accepted(ctx context.Context, g payment.Gateway) (int64, error) {
 	n, err := l.redis.HGet(ctx, countsKey(g), "accepted").Int64()
 	if err != nil && !errors.Is(err, redis.Nil) {
@@ -256,8 +253,8 @@ func (l *Ledger) Accepted(ctx context.Context, g payment.Gateway) (int64, error)
 	return n, nil
 }
 
-// readBrief reads the brief fields of many payments in one round trip. Records that
-// cannot be read are named, and why.
+// readBrief reads the briefFields of payments in one round trip. It returns the ids of the
+// records that cannot be read, and the reasons in why.
 func (l *Ledger) readBrief(ctx context.Context, g payment.Gateway, ids []string, clock durable.Time) (records []*Record, unreadable []string, why, err error) {
 	if len(ids) == 0 {
 		return nil, nil, nil, nil
@@ -265,20 +262,20 @@ func (l *Ledger) readBrief(ctx context.Context, g payment.Gateway, ids []string,
 	cmds := make([]*redis.SliceCmd, len(ids))
 	_, err = l.redis.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		for i, id := range ids {
-			cmds[i] = pipe.HMGet(ctx, paymentKey(payment.Key{Gateway: g, TransactionID: id}), brief...)
+			cmds[i] = pipe.HMGet(ctx, paymentKey(payment.Key{Gateway: g, TransactionID: id}), briefFields...)
 		}
 		return nil
 	})
-	var refusal redis.Error
-	if err != nil && !errors.As(err, &refusal) { // a record of another type than a hash is one that cannot be read
+	// An error that Redis returned belongs to one record, such as a key that is no hash.
+	if err != nil && !errors.As(err, new(redis.Error)) {
 		return nil, nil, nil, fmt.Errorf("ledger: read payments of %s: %w", g, err)
 	}
 	var reasons []error
 	for i, id := range ids {
-		fields := make(map[string]string, len(brief))
+		fields := make(map[string]string, len(briefFields))
 		for j, value := range cmds[i].Val() {
 			if text, ok := value.(string); ok {
-				fields[brief[j]] = text
+				fields[briefFields[j]] = text
 			}
 		}
 		err := cmds[i].Err()

@@ -19,18 +19,18 @@ import (
 )
 
 var (
-	start = time.Date(2036, 5, 21, 10, 0, 0, 0, time.UTC) // by a real Redis' clock nothing has expired
+	start = time.Date(2036, 5, 21, 10, 0, 0, 0, time.UTC) // far in the future: nothing expires by the clock of a real Redis
 	inv1  = payment.Key{Gateway: payment.AMDigiPay, TransactionID: "INV/1 é"}
 )
 
 func entry(key payment.Key, digest string) ledger.NewPayment {
 	return ledger.NewPayment{
 		Key: key, Amount: 13000, Order: []byte(`{"transaction_id":"INV-1"}`), Digest: digest,
-		EncryptedToken: "v1.sealed", MerchantID: "M1", ExpiresAt: start.Add(time.Hour),
+		EncryptedToken: "v1.encrypted", MerchantID: "M1", ExpiresAt: start.Add(time.Hour),
 	}
 }
 
-// clock is the time of a test: this process' clock and, where that is miniredis, Redis'.
+// clock is the clock of a test, for this process and for miniredis.
 type clock struct {
 	t      time.Time
 	client redis.UniversalClient
@@ -44,15 +44,15 @@ func newClock(client redis.UniversalClient) *clock {
 
 func (c *clock) now() time.Time { return c.t }
 
-// forward moves the time; a real Redis' cannot be moved.
+// forward moves the clock forward. It needs miniredis.
 func (c *clock) forward(t fataler, d time.Duration) {
 	c.t = c.t.Add(d)
 	if !redistest.SetTime(c.client, c.t) {
-		t.Fatal("a real Redis has the real time")
+		t.Fatal("the clock of a real Redis cannot be moved")
 	}
 }
 
-// newLedger is a ledger on a Redis that acknowledges by answering.
+// newLedger returns a ledger that waits for no acknowledgement.
 func newLedger(client redis.UniversalClient, now func() time.Time) *ledger.Ledger {
 	log := slog.New(slog.DiscardHandler)
 	return ledger.New(ledger.Options{
@@ -61,8 +61,8 @@ func newLedger(client redis.UniversalClient, now func() time.Time) *ledger.Ledge
 	})
 }
 
-// withOne is a ledger with one queued payment in it.
-func withOne(t *testing.T, client redis.UniversalClient) (*ledger.Ledger, *clock) {
+// newLedgerWithPayment returns a ledger with one queued payment, inv1.
+func newLedgerWithPayment(t *testing.T, client redis.UniversalClient) (*ledger.Ledger, *clock) {
 	t.Helper()
 	c := newClock(client)
 	l := newLedger(client, c.now)
@@ -74,7 +74,10 @@ func withOne(t *testing.T, client redis.UniversalClient) (*ledger.Ledger, *clock
 	return l, c
 }
 
-const lease = 20 * time.Second
+const (
+	lease   = 20 * time.Second
+	timeout = 20 * time.Second // of one try; Redis answers much sooner
+)
 
 func claim(t *testing.T, l *ledger.Ledger, want ledger.ClaimResult) *ledger.Record {
 	t.Helper()
@@ -83,17 +86,17 @@ func claim(t *testing.T, l *ledger.Ledger, want ledger.ClaimResult) *ledger.Reco
 
 func claimFor(t *testing.T, l *ledger.Ledger, lease time.Duration, want ledger.ClaimResult) *ledger.Record {
 	t.Helper()
-	r, verdict, err := l.Claim(t.Context(), inv1, ledger.Claim{
-		Attempt: payment.Attempt{At: start, Kind: payment.KindSubmit}, Lease: lease, Timeout: 5 * time.Second,
+	r, result, err := l.Claim(t.Context(), inv1, ledger.Claim{
+		Attempt: payment.Attempt{At: start, Kind: payment.KindSubmit}, Lease: lease, Timeout: timeout,
 	})
-	if err != nil || verdict != want {
-		t.Fatalf("claim: verdict %q, error %v; want %q", verdict, err, want)
+	if err != nil || result != want {
+		t.Fatalf("claim: result %q, error %v; want %q", result, err, want)
 	}
 	return r
 }
 
-// move saves a record with another status, as the code that sends or polls does.
-func move(t *testing.T, l *ledger.Ledger, r *ledger.Record, to payment.Status, due ledger.Due) {
+// save saves a record with another status.
+func save(t *testing.T, l *ledger.Ledger, r *ledger.Record, to payment.Status, due ledger.Due) {
 	t.Helper()
 	r.Status, r.Due = to, due
 	if err := l.Save(t.Context(), r); err != nil {
@@ -101,7 +104,7 @@ func move(t *testing.T, l *ledger.Ledger, r *ledger.Record, to payment.Status, d
 	}
 }
 
-// fataler is a *testing.T, or a *rapid.T.
+// fataler is a *testing.T or a *rapid.T.
 type fataler interface {
 	Context() context.Context
 	Fatal(args ...any)
@@ -113,16 +116,16 @@ type event struct {
 	Data                                   map[string]any
 }
 
-func told(t *testing.T, client redis.UniversalClient) []event {
+func readEvents(t *testing.T, client redis.UniversalClient) []event {
 	t.Helper()
 	entries, err := client.XRange(t.Context(), ledger.DefaultStream, "-", "+").Result()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return events(t, entries)
+	return decodeEvents(t, entries)
 }
 
-func events(t fataler, entries []redis.XMessage) []event {
+func decodeEvents(t fataler, entries []redis.XMessage) []event {
 	var all []event
 	for _, e := range entries {
 		var ev event
@@ -135,13 +138,14 @@ func events(t fataler, entries []redis.XMessage) []event {
 }
 
 func TestCreateOnce(t *testing.T) {
+	t.Parallel()
 	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
-		l, _ := withOne(t, client)
+		l, _ := newLedgerWithPayment(t, client)
 		inv2 := payment.Key{Gateway: payment.AMDigiPay, TransactionID: "INV-2"}
-		sameIDElsewhere := payment.Key{Gateway: payment.Paydia, TransactionID: inv1.TransactionID}
+		sameIDAtPaydia := payment.Key{Gateway: payment.Paydia, TransactionID: inv1.TransactionID}
 		var got []string
 		for _, r := range l.Create(t.Context(), []ledger.NewPayment{
-			entry(inv1, "a"), entry(inv1, "b"), entry(inv2, "a"), entry(inv2, "b"), entry(sameIDElsewhere, "z"),
+			entry(inv1, "a"), entry(inv1, "b"), entry(inv2, "a"), entry(inv2, "b"), entry(sameIDAtPaydia, "z"),
 		}) {
 			got = append(got, fmt.Sprint(r.Creation, " ", r.Status, " ", r.Err))
 		}
@@ -156,64 +160,66 @@ func TestCreateOnce(t *testing.T) {
 }
 
 func TestClaimIsExclusive(t *testing.T) {
+	t.Parallel()
 	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
-		l, _ := withOne(t, client)
+		l, _ := newLedgerWithPayment(t, client)
 		r := claim(t, l, ledger.Claimed)
 		if len(r.Attempts) != 1 || r.Attempts[0].Code != "" || r.Status != payment.Submitting {
-			t.Errorf("the attempt is not open: %+v", r.Payment)
+			t.Errorf("want one attempt without a code: %+v", r.Payment)
 		}
 		claim(t, l, ledger.Busy)
-		move(t, l, r, payment.OnProcessing, ledger.In(time.Minute))
+		save(t, l, r, payment.OnProcessing, ledger.In(time.Minute))
 		claim(t, l, ledger.NotQueued)
-		_, verdict, err := l.Claim(t.Context(), payment.Key{Gateway: payment.Paydia, TransactionID: "?"}, ledger.Claim{Lease: lease, Timeout: time.Second})
-		if verdict != ledger.Missing || err != nil {
-			t.Errorf("claim of nothing: %q, %v", verdict, err)
+		_, result, err := l.Claim(t.Context(), payment.Key{Gateway: payment.Paydia, TransactionID: "?"}, ledger.Claim{Lease: lease, Timeout: timeout})
+		if result != ledger.Missing || err != nil {
+			t.Errorf("claim of a missing payment: %q, %v", result, err)
 		}
 	})
 }
 
-// expire lets a lease of 50 ms end, by whichever clock the Redis has.
+// expire waits until a lease of 50 ms ends. It moves the clock if it can.
 func expire(t *testing.T, c *clock, l *ledger.Ledger) {
 	t.Helper()
 	if redistest.SetTime(c.client, c.t.Add(50*time.Millisecond)) {
 		c.t = c.t.Add(50 * time.Millisecond)
 		return
 	}
-	for { // real time passes
-		_, verdict, err := l.Claim(t.Context(), inv1, ledger.Claim{Lease: lease, Timeout: time.Second})
+	for {
+		_, result, err := l.Claim(t.Context(), inv1, ledger.Claim{Lease: lease, Timeout: timeout})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if verdict == ledger.ClaimExpired {
+		if result == ledger.ClaimExpired {
 			return
 		}
 	}
 }
 
-func TestLateHolderIsFenced(t *testing.T) {
+func TestLateWorkerIsFenced(t *testing.T) {
+	t.Parallel()
 	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
-		l, c := withOne(t, client)
+		l, c := newLedgerWithPayment(t, client)
 		first := claimFor(t, l, 50*time.Millisecond, ledger.Claimed)
-		early, err := l.Read(t.Context(), inv1)
+		tooEarly, err := l.Read(t.Context(), inv1)
 		if err != nil {
 			t.Fatal(err)
 		}
-		early.Unknown("net:unknown")
-		if redistest.SetTime(client, c.t) { // on a real Redis the lease may be over by now
-			if err := l.SaveIfExpired(t.Context(), early); !errors.Is(err, ledger.ErrFenced) {
-				t.Errorf("a running claim was ended: %v", err)
+		tooEarly.MarkUnknown("net:unknown")
+		if redistest.SetTime(client, c.t) { // on a real Redis the lease may have ended
+			if err := l.SaveIfExpired(t.Context(), tooEarly); !errors.Is(err, ledger.ErrFenced) {
+				t.Errorf("SaveIfExpired during the lease: %v", err)
 			}
 		}
 		expire(t, c, l)
 		second := claim(t, l, ledger.ClaimExpired)
-		second.Unknown("net:unknown")
+		second.MarkUnknown("net:unknown")
 		if err := l.SaveIfExpired(t.Context(), second); err != nil {
 			t.Fatal(err)
 		}
 
 		first.Status = payment.Rejected
 		if err := l.Save(t.Context(), first); !errors.Is(err, ledger.ErrFenced) {
-			t.Errorf("a late holder saved: %v", err)
+			t.Errorf("save after another worker has saved: %v", err)
 		}
 		r, err := l.Read(t.Context(), inv1)
 		if err != nil || r.Status != payment.Verifying || r.UnknownSince.IsZero() {
@@ -222,24 +228,25 @@ func TestLateHolderIsFenced(t *testing.T) {
 	})
 }
 
-// TestRelease: a claim that is given back has never been; a payment that somebody else
-// has is not given back.
+// TestRelease: a claim that Redis does not acknowledge is released, with its attempt, and
+// claims are paused.
 func TestRelease(t *testing.T) {
+	t.Parallel()
 	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
 		c := newClock(client)
-		withOne(t, client)
-		// A writer that never gets an acknowledgement: nobody replicates this Redis.
+		newLedgerWithPayment(t, client)
+		// It waits for one replica, and there is none.
 		log := slog.New(slog.DiscardHandler)
 		writes := durable.New(durable.Options{
 			Client: client, Mode: durable.Trusted, Replicas: 1, Timeout: time.Millisecond,
 			Key: ledger.DurabilityKey, Now: time.Now, Log: log,
 		})
 		l := ledger.New(ledger.Options{Redis: client, Writes: writes, Stream: ledger.DefaultStream, Now: c.now, Log: log})
-		for _, why := range []string{"redis does not acknowledge the claim: it was released unsent", "redis has not acknowledged a claim"} {
-			r, verdict, err := l.Claim(t.Context(), inv1, ledger.Claim{Lease: lease, Timeout: time.Second})
+		for _, reason := range []string{"redis did not acknowledge the claim; it was released unsent", "redis did not acknowledge a claim"} {
+			r, result, err := l.Claim(t.Context(), inv1, ledger.Claim{Lease: lease, Timeout: timeout})
 			later, ok := errors.AsType[*ledger.LaterError](err)
-			if !ok || later.Reason != why || r != nil || verdict != "" {
-				t.Errorf("claimed without an acknowledgement: %v, %q, %v", r, verdict, err)
+			if !ok || later.Reason != reason || r != nil || result != "" {
+				t.Errorf("claim without an acknowledgement: %v, %q, %v; want %q", r, result, err, reason)
 			}
 		}
 		r, err := l.Read(t.Context(), inv1)
@@ -252,62 +259,65 @@ func TestRelease(t *testing.T) {
 		}
 		for _, created := range l.Create(t.Context(), []ledger.NewPayment{entry(inv1, "a"), entry(payment.Key{Gateway: payment.Paydia, TransactionID: "2"}, "b")}) {
 			if !errors.Is(created.Err, ledger.ErrNotDurable) {
-				t.Errorf("answered without an acknowledgement: %+v", created)
+				t.Errorf("create without an acknowledgement: %+v", created)
 			}
 		}
 	})
 }
 
-// TestTooLateToSend: an order with a date, and one without that waits too long.
-func TestTooLateToSend(t *testing.T) {
+// TestTooLate: a payment is not claimed after its ExpiresAt or, without one, after the
+// QueueTTL.
+func TestTooLate(t *testing.T) {
+	t.Parallel()
 	client := redistest.Mini(t)
-	l, c := withOne(t, client)
+	l, c := newLedgerWithPayment(t, client)
 	ord := payment.Key{Gateway: payment.Paydia, TransactionID: "ORD-1"}
 	e := entry(ord, "a")
 	e.ExpiresAt = time.Time{}
 	l.Create(t.Context(), []ledger.NewPayment{e})
 	try := func(key payment.Key, ttl time.Duration) ledger.ClaimResult {
 		t.Helper()
-		_, verdict, err := l.Claim(t.Context(), key, ledger.Claim{Lease: lease, Timeout: time.Second, QueueTTL: ttl})
+		_, result, err := l.Claim(t.Context(), key, ledger.Claim{Lease: lease, Timeout: timeout, QueueTTL: ttl})
 		if err != nil {
 			t.Fatal(err)
 		}
-		return verdict
+		return result
 	}
 	c.forward(t, time.Hour)
-	if v := try(inv1, 0); v != ledger.TooLate {
-		t.Errorf("sent after its date: %s", v)
+	if result := try(inv1, 0); result != ledger.TooLate {
+		t.Errorf("claim after ExpiresAt: %s", result)
 	}
-	if v := try(ord, time.Hour); v != ledger.TooLate {
-		t.Errorf("sent after the queue's TTL: %s", v)
+	if result := try(ord, time.Hour); result != ledger.TooLate {
+		t.Errorf("claim after QueueTTL: %s", result)
 	}
-	if v := try(ord, 2*time.Hour); v != ledger.Claimed {
-		t.Errorf("not sent within the queue's TTL: %s", v)
+	if result := try(ord, 2*time.Hour); result != ledger.Claimed {
+		t.Errorf("claim within QueueTTL: %s", result)
 	}
 }
 
-// TestBadToken: a payment whose token no worker can decrypt is sent with the token of
-// the same order, submitted again.
+// TestBadToken: creating the payment again replaces a token that no worker could decrypt,
+// and no other token.
 func TestBadToken(t *testing.T) {
+	t.Parallel()
 	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
 		for _, status := range []payment.Status{payment.Queued, payment.NeedsReview} {
 			if err := client.FlushAll(t.Context()).Err(); err != nil {
 				t.Fatal(err)
 			}
-			l, _ := withOne(t, client)
+			l, _ := newLedgerWithPayment(t, client)
 			r := claim(t, l, ledger.Claimed)
 			r.BadToken, r.NotBefore = true, time.Hour
-			move(t, l, r, status, ledger.Due{})
-			again := entry(inv1, "a")
-			again.EncryptedToken = "v1.another"
-			if created := l.Create(t.Context(), []ledger.NewPayment{again})[0]; created.Creation != ledger.Duplicate || created.Status != payment.Queued {
+			save(t, l, r, status, ledger.Due{})
+			duplicate := entry(inv1, "a")
+			duplicate.EncryptedToken = "v1.another"
+			if created := l.Create(t.Context(), []ledger.NewPayment{duplicate})[0]; created.Creation != ledger.Duplicate || created.Status != payment.Queued {
 				t.Errorf("%s: %+v", status, created)
 			}
 			if r := claim(t, l, ledger.Claimed); r.EncryptedToken != "v1.another" {
 				t.Errorf("%s: token %q", status, r.EncryptedToken)
 			}
-			again.EncryptedToken = "v1.third" // nothing is wrong with the second
-			l.Create(t.Context(), []ledger.NewPayment{again})
+			duplicate.EncryptedToken = "v1.third" // the second one is not bad
+			l.Create(t.Context(), []ledger.NewPayment{duplicate})
 			if r, err := l.Read(t.Context(), inv1); err != nil || r.EncryptedToken != "v1.another" {
 				t.Errorf("%s: %+v, %v", status, r, err)
 			}
@@ -315,13 +325,14 @@ func TestBadToken(t *testing.T) {
 	})
 }
 
-func TestChangeAndEventAreOne(t *testing.T) {
+func TestSaveWritesEvents(t *testing.T) {
+	t.Parallel()
 	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
-		l, c := withOne(t, client)
+		l, c := newLedgerWithPayment(t, client)
 		r := claim(t, l, ledger.Claimed)
 		r.GatewayReference, r.GatewayStatus, r.QRCode = "6", "On processing", "000201"
 		r.FinishAttempt(payment.Attempt{At: start, Kind: payment.KindSubmit, Code: "http:200", HTTPStatus: 200, Action: "accept", DurationMS: 12})
-		move(t, l, r, payment.OnProcessing, ledger.In(0))
+		save(t, l, r, payment.OnProcessing, ledger.In(0))
 
 		r, err := l.Read(t.Context(), inv1)
 		if err != nil {
@@ -329,22 +340,22 @@ func TestChangeAndEventAreOne(t *testing.T) {
 		}
 		r.AddAttempt(payment.Attempt{At: c.now(), Kind: payment.KindLookup, Code: "http:200"})
 		r.GatewayStatus = "Terbayar"
-		move(t, l, r, payment.Paid, ledger.Due{})
+		save(t, l, r, payment.Paid, ledger.Due{})
 
-		// The same status again is no event; a final status never moves again.
+		// The same status again writes no event. A final status does not change.
 		r, err = l.Read(t.Context(), inv1)
 		if err != nil {
 			t.Fatal(err)
 		}
-		move(t, l, r, payment.Paid, ledger.Due{})
+		save(t, l, r, payment.Paid, ledger.Due{})
 		r, _ = l.Read(t.Context(), inv1)
 		r.Status = payment.Failed
 		if err := l.Save(t.Context(), r); !errors.Is(err, ledger.ErrIllegalMove) {
-			t.Errorf("paid became failed: %v", err)
+			t.Errorf("from paid to failed: %v", err)
 		}
 
 		var got []string
-		for _, e := range told(t, client) {
+		for _, e := range readEvents(t, client) {
 			got = append(got, fmt.Sprint(e.ID, " ", e.Type, " ", e.Source, " ", e.Subject, " ", e.Data["gateway_status"], " ", e.Data["amount"], " ", e.Data["attempts"]))
 		}
 		want := []string{
@@ -361,14 +372,15 @@ func TestChangeAndEventAreOne(t *testing.T) {
 	})
 }
 
-// TestRepeatedScripts plays the reply that never arrived: go-redis sends the
-// script again, and the second run must answer as the first.
+// TestRepeatedScripts: if a script runs twice for one request, as after a lost reply, its
+// second reply is the same and it changes nothing.
 func TestRepeatedScripts(t *testing.T) {
+	t.Parallel()
 	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
 		client.AddHook(twice{})
-		l, _ := withOne(t, client)
+		l, _ := newLedgerWithPayment(t, client)
 		r := claim(t, l, ledger.Claimed)
-		move(t, l, r, payment.OnProcessing, ledger.In(0))
+		save(t, l, r, payment.OnProcessing, ledger.In(0))
 		r, err := l.Read(t.Context(), inv1)
 		if err != nil {
 			t.Fatal(err)
@@ -378,7 +390,7 @@ func TestRepeatedScripts(t *testing.T) {
 				t.Errorf("%d: %v", i, err)
 			}
 		}
-		if n := len(told(t, client)); n != 1 {
+		if n := len(readEvents(t, client)); n != 1 {
 			t.Errorf("%d events, want 1", n)
 		}
 		if r, _ = l.Read(t.Context(), inv1); len(r.Attempts) != 1 {
@@ -387,7 +399,7 @@ func TestRepeatedScripts(t *testing.T) {
 	})
 }
 
-// twice runs every script twice and keeps the second answer.
+// twice runs every script twice and returns the second reply.
 type twice struct{}
 
 func (twice) DialHook(next redis.DialHook) redis.DialHook { return next }
@@ -413,8 +425,9 @@ func (twice) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPi
 }
 
 func TestDue(t *testing.T) {
+	t.Parallel()
 	client := redistest.Mini(t)
-	l, c := withOne(t, client)
+	l, c := newLedgerWithPayment(t, client)
 	ctx := t.Context()
 	due := func() []payment.Gateway {
 		t.Helper()
@@ -424,16 +437,16 @@ func TestDue(t *testing.T) {
 		}
 		return g
 	}
-	take := func(q ledger.DueList, want int) *ledger.Batch {
+	take := func(list ledger.DueList, want int) *ledger.Batch {
 		t.Helper()
-		taken, err := l.TakeDue(ctx, q, payment.AMDigiPay, 30*time.Second, 10)
+		taken, err := l.TakeDue(ctx, list, payment.AMDigiPay, 30*time.Second, 10)
 		if err != nil || taken.Err != nil || len(taken.Records) != want || taken.Len() != want {
-			t.Fatalf("took %d, %v, %v; want %d", taken.Len(), err, taken.Err, want)
+			t.Fatalf("TakeDue: %d payments, %v, %v; want %d", taken.Len(), err, taken.Err, want)
 		}
 		return taken
 	}
 	if g := due(); g != nil {
-		t.Errorf("due before its time: %v", g)
+		t.Errorf("due too early: %v", g)
 	}
 	c.forward(t, ledger.TaskGrace)
 	if diff := cmp.Diff([]payment.Gateway{payment.AMDigiPay}, due()); diff != "" {
@@ -447,9 +460,9 @@ func TestDue(t *testing.T) {
 	}
 	c.forward(t, 59*time.Second)
 	take(ledger.Sending, 0)
-	c.forward(t, time.Second) // the taker died
+	c.forward(t, time.Second) // the visibility timeout ends
 	taken = take(ledger.Sending, 1)
-	if err := l.Release(ctx, taken, []string{inv1.TransactionID}); err != nil { // could not see to it
+	if err := l.Release(ctx, taken, []string{inv1.TransactionID}); err != nil {
 		t.Fatal(err)
 	}
 	taken = take(ledger.Sending, 1)
@@ -457,62 +470,64 @@ func TestDue(t *testing.T) {
 		t.Fatal(err)
 	}
 	take(ledger.Sending, 0)
-	census, err := l.Stats(ctx, payment.AMDigiPay)
+	stats, err := l.Stats(ctx, payment.AMDigiPay)
 	want := ledger.Stats{Counts: map[payment.Status]int64{payment.Queued: 1}, OldestQueued: ledger.TaskGrace + time.Minute}
-	if diff := cmp.Diff(want, census); diff != "" || err != nil {
+	if diff := cmp.Diff(want, stats); diff != "" || err != nil {
 		t.Error(err, diff)
 	}
 
 	r := claim(t, l, ledger.Claimed)
-	r.Unknown("net:unknown")
-	move(t, l, r, payment.Verifying, ledger.In(5*time.Second))
+	r.MarkUnknown("net:unknown")
+	save(t, l, r, payment.Verifying, ledger.In(5*time.Second))
 	c.forward(t, 5*time.Second)
 	taken = take(ledger.Open, 1)
-	unknown, err := l.Unknown(ctx, taken)
+	unknown, err := l.UnknownOutcomes(ctx, taken)
 	if err != nil || len(unknown) != 1 || unknown[0].UnknownCode != "net:unknown" || unknown[0].Amount != 13000 {
 		t.Errorf("unknown: %+v, %v", unknown, err)
 	}
 	if age := taken.Records[0].Now(c.now()).Sub(taken.Records[0].UnknownSince); age != 5*time.Second {
 		t.Errorf("unknown for %s, want 5s", age)
 	}
-	census, err = l.Stats(ctx, payment.AMDigiPay)
+	stats, err = l.Stats(ctx, payment.AMDigiPay)
 	want = ledger.Stats{Counts: map[payment.Status]int64{payment.Queued: 0, payment.Submitting: 0, payment.Verifying: 1}, OldestUnknown: 5 * time.Second}
-	if diff := cmp.Diff(want, census); diff != "" || err != nil {
+	if diff := cmp.Diff(want, stats); diff != "" || err != nil {
 		t.Error(err, diff)
 	}
 	r, _ = l.Read(ctx, inv1)
-	move(t, l, r, payment.Paid, ledger.Due{})
+	save(t, l, r, payment.Paid, ledger.Due{})
 	if err := l.Reschedule(ctx, taken, []string{inv1.TransactionID}, ledger.In(0)); err != nil {
 		t.Error(err)
 	}
 	if g := due(); g != nil {
-		t.Errorf("rescheduling brought a final payment back: %v", g)
+		t.Errorf("Reschedule made a final payment due: %v", g)
 	}
 }
 
-// TestGrid: what is due on the grid is due together.
+// TestGrid: OnGrid rounds the due time up to a multiple of the interval.
 func TestGrid(t *testing.T) {
+	t.Parallel()
 	client := redistest.Mini(t)
-	l, c := withOne(t, client)
+	l, c := newLedgerWithPayment(t, client)
 	c.forward(t, 7*time.Second)
-	move(t, l, claim(t, l, ledger.Claimed), payment.OnProcessing, ledger.OnGrid(30*time.Second))
+	save(t, l, claim(t, l, ledger.Claimed), payment.OnProcessing, ledger.OnGrid(30*time.Second))
 	r, err := l.Read(t.Context(), inv1)
 	if want := start.Add(30 * time.Second); err != nil || !r.NextAt.Equal(want) {
 		t.Errorf("next at %v (%v), want %v", r.NextAt, err, want)
 	}
 }
 
-// TestNotBefore: a payment that is to be sent again waits, whichever task comes first.
+// TestNotBefore: a payment that is queued for a retry cannot be claimed before its time.
 func TestNotBefore(t *testing.T) {
+	t.Parallel()
 	client := redistest.Mini(t)
-	l, c := withOne(t, client)
+	l, c := newLedgerWithPayment(t, client)
 	r := claim(t, l, ledger.Claimed)
 	r.NotBefore = time.Minute
-	move(t, l, r, payment.Queued, ledger.Due{})
+	save(t, l, r, payment.Queued, ledger.Due{})
 	c.forward(t, 50*time.Second)
-	_, _, err := l.Claim(t.Context(), inv1, ledger.Claim{Lease: lease, Timeout: time.Second})
+	_, _, err := l.Claim(t.Context(), inv1, ledger.Claim{Lease: lease, Timeout: timeout})
 	if later, ok := errors.AsType[*ledger.LaterError](err); !ok || later.Wait != 10*time.Second {
-		t.Errorf("claimed before its time: %v", err)
+		t.Errorf("claim before NotBefore: %v", err)
 	}
 	if r, err := l.Read(t.Context(), inv1); err != nil || !r.NextAt.Equal(start.Add(time.Minute)) {
 		t.Errorf("next at %v, %v", r.NextAt, err)
@@ -521,8 +536,9 @@ func TestNotBefore(t *testing.T) {
 	claim(t, l, ledger.Claimed)
 }
 
-// TestOtherVersion: a record of another version, or one that is damaged, is left alone.
-func TestOtherVersion(t *testing.T) {
+// TestUnreadable: a record that is of another version or damaged is not changed.
+func TestUnreadable(t *testing.T) {
+	t.Parallel()
 	for _, row := range []struct {
 		field, value string
 		err          error
@@ -535,7 +551,7 @@ func TestOtherVersion(t *testing.T) {
 	} {
 		t.Run(row.field+" "+row.value, func(t *testing.T) {
 			client := redistest.Mini(t)
-			l, c := withOne(t, client)
+			l, c := newLedgerWithPayment(t, client)
 			keys, err := client.Keys(t.Context(), "*:payment:*").Result()
 			if err != nil || len(keys) != 1 {
 				t.Fatal(keys, err)
@@ -546,9 +562,9 @@ func TestOtherVersion(t *testing.T) {
 				t.Errorf("read: %v", err)
 			}
 			if row.field == "v" {
-				_, verdict, err := l.Claim(t.Context(), inv1, ledger.Claim{Lease: lease, Timeout: time.Second})
-				if verdict != ledger.OtherVersion || err != nil {
-					t.Errorf("claim: %q, %v", verdict, err)
+				_, result, err := l.Claim(t.Context(), inv1, ledger.Claim{Lease: lease, Timeout: timeout})
+				if result != ledger.OtherVersion || err != nil {
+					t.Errorf("claim: %q, %v", result, err)
 				}
 			}
 			c.forward(t, ledger.TaskGrace)
@@ -564,6 +580,7 @@ func TestOtherVersion(t *testing.T) {
 }
 
 func TestSharesSlot(t *testing.T) {
+	t.Parallel()
 	for stream, want := range map[string]bool{
 		"terbayar:events": true, "{terbayar:events}:v2": true, "other": false, "{x}terbayar:events": false, "a{terbayar:events}b": true,
 	} {

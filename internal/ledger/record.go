@@ -11,118 +11,119 @@ import (
 	"terbayar/internal/payment"
 )
 
-// version of the records this code writes. A record of another version is left
-// alone: ErrVersion.
+// version is the version of the records that this code reads and writes. It ignores
+// records of other versions: ErrOtherVersion.
 const version = 2
 
-// Record is a payment as the ledger keeps it: what the outside sees, what the
-// worker needs to go on with it, and the revision that fences off whoever read
-// an older one. Change it and hand it to Save.
+// Record is a payment in the ledger: the payment as others see it, what the worker needs
+// to continue with it, and the fencing token that it was read with. Change it and Save it.
 //
-// Its times but CreatedAt's and UpdatedAt's siblings in attempts are Redis' own: compare
-// them with Now only.
+// Its times, except those in Attempts, are by Redis' clock: compare them with Now only.
 type Record struct {
 	payment.Payment
 
 	Order          []byte    // the gateway's part of the order, JSON; only from Claim and Read
-	EncryptedToken string    // the customer token, encrypted; gone once the payment is final
+	EncryptedToken string    // the customer token, encrypted; deleted when the payment is final
 	MerchantID     string    // Paydia's merchantId
-	ExpiresAt      time.Time // until when the customer can pay; zero: no such date
-	FirstClaim     time.Time // when it was first claimed; zero: never
-	LowestID       int64     // the highest numeric reference known when it was first claimed; 0: none
+	ExpiresAt      time.Time // until then the customer can pay; zero: no limit
+	FirstClaim     time.Time // time of the first claim; zero: never claimed
+	LowestID       int64     // lowest possible gateway reference: the highest known at the first claim; 0: unknown
 
-	Due       Due           // when it is next looked up; for Save to set, not read back
-	NotBefore time.Duration // a queued payment is not claimed for so long; for Save to set, not read back
+	Due       Due           // the next lookup; set it before Save, it is not read back
+	NotBefore time.Duration // a queued payment cannot be claimed for that long; set it before Save, it is not read back
 
-	Retries      int       // submits so far that were certainly not processed
-	Refreshes    int       // submits so far whose access token was refused
-	Unknowns     int       // submits so far whose outcome was unknown
+	Retries      int       // submits that were certainly not processed
+	Refreshes    int       // submits whose access token was rejected
+	Unknowns     int       // submits whose outcome was unknown
 	UnknownCode  string    // the code of the submit whose outcome is being looked up
-	UnknownSince time.Time // since when; counted anew when the primary changes
-	Lookups      int       // lookups of it so far
-	NotFound     int       // of these, how many were answered "no such payment"
-	BadToken     bool      // no worker could decrypt its customer token; for Save to set, not read back
-	Contradicted bool      // it is in review because the gateway's answer contradicts the order
+	UnknownSince time.Time // when the outcome became unknown, or when the primary last changed since
+	Lookups      int       // lookups so far; MarkUnknown resets it
+	NotFound     int       // of these, answered "no such payment" since the primary last changed
+	BadToken     bool      // no worker could decrypt the customer token; set it before Save, it is not read back
+	Contradicted bool      // it is in needs_review because the gateway's answer contradicts the order
 
-	clock    durable.Time // Redis' clock, when the record was read
-	claimed  time.Time    // this process' clock, before the claim that holds it left
-	previous payment.Status
-	reason   string // as read
-	rev      int64
-	request  string // the id of the request that wrote this revision
-	primary  string // under which UnknownSince was counted
-	events   int64
-	attempts int  // how many the ledger has
-	restart  bool // UnknownSince is to be counted from now
+	clock        durable.Time // Redis' clock when the record was read
+	claimStarted time.Time    // when the claim was sent, by this process' clock
+	readStatus   payment.Status
+	readReason   string
+	rev          int64  // with request: the fencing token
+	request      string // the id of the request that wrote this revision
+	primary      string // the primary whose clock UnknownSince is from
+	events       int64
+	attempts     int // the number of attempts in the ledger
 
-	saving        string           // the id of the save under way: tried again, it is the same one
-	changed       *payment.Attempt // the attempt to write with the next Save
-	number        int              // its number
-	onlyIfExpired bool             // save it only if the claim has expired
+	// The next Save.
+	saveID         string           // its request id; a second try uses the same one
+	attempt        *payment.Attempt // the attempt to write
+	attemptNumber  int
+	restartUnknown bool // set UnknownSince to the time of the save
+	onlyIfExpired  bool // save only if the claim has expired
 }
 
-// Due says when a payment is next looked up. The zero value: never again.
+// Due is the time of the next lookup. The zero value means never.
 type Due struct {
 	set  bool
 	in   time.Duration
 	grid time.Duration
 }
 
-// In is so long from now.
+// In returns the time that is d from now.
 func In(d time.Duration) Due { return Due{set: true, in: max(d, 0)} }
 
-// OnGrid is the next point of a grid of that width, by Redis' clock: so that one poll
-// serves all payments that are due with it.
+// OnGrid returns the next multiple of the interval, by Redis' clock: payments that become
+// due together share one poll.
 func OnGrid(interval time.Duration) Due { return Due{set: true, grid: interval} }
 
-// Never reports whether it is not looked up again.
+// Never reports whether there is no next lookup.
 func (d Due) Never() bool { return !d.set }
 
-// Now is Redis' clock at a moment of this process' clock after the record was read.
+// Now returns the time by Redis' clock. The argument is the time by this process' clock,
+// and is after the record was read.
 func (r *Record) Now(local time.Time) time.Time { return r.clock.At(local) }
 
-// FinishAttempt writes the outcome of the submit that Claim opened.
-func (r *Record) FinishAttempt(a payment.Attempt) { r.changed, r.number = &a, r.attempts }
+// FinishAttempt replaces the attempt that Claim has added, with the next Save.
+func (r *Record) FinishAttempt(a payment.Attempt) { r.attempt, r.attemptNumber = &a, r.attempts }
 
-// AddAttempt adds an attempt of its own: a lookup.
-func (r *Record) AddAttempt(a payment.Attempt) { r.changed, r.number = &a, r.attempts+1 }
+// AddAttempt adds an attempt, such as a lookup, with the next Save.
+func (r *Record) AddAttempt(a payment.Attempt) { r.attempt, r.attemptNumber = &a, r.attempts+1 }
 
-// Unknown says that the outcome of the submit that came to the code is unknown.
-func (r *Record) Unknown(code string) {
+// MarkUnknown sets the status to verifying: the outcome of the submit that ended with the code
+// is unknown.
+func (r *Record) MarkUnknown(code string) {
 	r.Status = payment.Verifying
 	r.Unknowns++
-	r.UnknownCode, r.Lookups, r.NotFound, r.restart = code, 0, 0, true
+	r.UnknownCode, r.Lookups, r.NotFound, r.restartUnknown = code, 0, 0, true
 }
 
-// RestartCount begins the waiting time and the count of "not found" again, at a moment of
-// this process' clock, where the primary has changed since they began: another node's
-// clock says nothing about how long ago that was.
+// RestartCount sets NotFound to zero and UnknownSince to now if the primary has changed
+// since they began: the clock of one primary cannot measure a time from another's. The
+// second argument is the time by this process' clock.
 func (r *Record) RestartCount(primary string, local time.Time) {
 	if r.Status == payment.Verifying && r.primary != primary {
 		r.NotFound, r.UnknownSince = 0, r.Now(local)
-		r.restart, r.primary = true, primary
+		r.restartUnknown, r.primary = true, primary
 	}
 }
 
-// SinceClaim is how long ago the claim left, at a moment of this process' clock: the
-// longer of what its monotonic and its wall clock say, since either may have stood
-// still while the process or the machine was frozen.
+// SinceClaim returns the time since the claim was sent. It is the longer one by the
+// monotonic clock and by the wall clock, since either may have stopped while the process
+// or the machine was frozen.
 func (r *Record) SinceClaim(now time.Time) time.Duration {
-	return max(now.Sub(r.claimed), now.Round(0).Sub(r.claimed.Round(0)))
+	return max(now.Sub(r.claimStarted), now.Round(0).Sub(r.claimStarted.Round(0)))
 }
 
-// numeric is the gateway's reference where that is a number that Lua can compare
-// exactly, as AM's ids are; 0 where it is not.
-func (r *Record) numeric() int64 {
+// numericReference returns the gateway reference if it is a number that Lua can compare
+// exactly, as AM's ids are; otherwise 0.
+func (r *Record) numericReference() int64 {
 	n, err := strconv.ParseInt(r.GatewayReference, 10, 64)
-	if err != nil || n < 0 || n > 1<<53 {
+	if err != nil || n < 0 || n > maxNumber {
 		return 0
 	}
 	return n
 }
 
-// facts is the part of a record that only this code reads: one field of the
-// hash, JSON. Scripts have no use for it.
+// facts are the parts of a record that no script reads. They are one field of the hash, as
+// JSON.
 type facts struct {
 	Amount           payment.Rupiah `json:"amount"`
 	MerchantID       string         `json:"merchant_id,omitempty"`
@@ -151,7 +152,7 @@ func (r *Record) facts() ([]byte, error) {
 	})
 }
 
-// decode reads a record from the fields of its hash; absent ones stay empty.
+// decode returns the record with the fields of its hash. Missing fields stay empty.
 func decode(key payment.Key, fields map[string]string, clock durable.Time) (*Record, error) {
 	if fields["v"] == "" {
 		return nil, fmt.Errorf("ledger: read %s: %w", key, ErrNotFound)
@@ -177,13 +178,13 @@ func decode(key payment.Key, fields map[string]string, clock durable.Time) (*Rec
 		ExpiresAt: d.time("expires"), FirstClaim: d.time("first_claim"), LowestID: d.number("lowest_id"),
 		Retries: f.Retries, Refreshes: f.Refreshes, Unknowns: f.Unknowns, UnknownCode: f.UnknownCode,
 		UnknownSince: d.time("unknown_since"), Lookups: f.Lookups, NotFound: f.NotFound, Contradicted: f.Contradicted,
-		clock: clock, previous: payment.Status(fields["status"]), reason: f.Reason,
+		clock: clock, readStatus: payment.Status(fields["status"]), readReason: f.Reason,
 		rev: d.number("rev"), request: fields["request"], primary: fields["primary"],
 		events: d.number("events"), attempts: int(d.number("attempts")),
 	}
 	for n := 1; n <= r.attempts; n++ {
 		text, ok := fields["a:"+strconv.Itoa(n)]
-		if !ok { // not asked for
+		if !ok { // it was not read
 			continue
 		}
 		var a payment.Attempt
@@ -198,13 +199,13 @@ func decode(key payment.Key, fields map[string]string, clock durable.Time) (*Rec
 	return r, nil
 }
 
-// decoder reads numbers and times, and gathers what cannot be read.
+// decoder parses numbers and times, and collects the errors.
 type decoder struct {
 	fields map[string]string
 	errs   []error
 }
 
-// number reads a whole number; a field that is not there is 0.
+// number parses a number that is not negative. A missing field is 0.
 func (d *decoder) number(name string) int64 {
 	text := d.fields[name]
 	if text == "" {
@@ -212,17 +213,17 @@ func (d *decoder) number(name string) int64 {
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || n < 0 || n > maxNumber {
-		d.errs = append(d.errs, fmt.Errorf("%s: %q is not a number of ours", name, text))
+		d.errs = append(d.errs, fmt.Errorf("%s: %q is not a number from 0 to 2^53", name, text))
 		return 0
 	}
 	return n
 }
 
-// maxNumber bounds every number that is read, so that a damaged one cannot make a
-// program count to it.
+// maxNumber bounds the numbers that are read: decode counts to the number of attempts,
+// which must end for a damaged record too. Lua is exact up to it.
 const maxNumber = 1 << 53
 
-// time reads a time in Unix milliseconds; a field that is not there is the zero time.
+// time parses a time in Unix milliseconds. A missing field is the zero time.
 func (d *decoder) time(name string) time.Time {
 	ms := d.number(name)
 	if ms == 0 {

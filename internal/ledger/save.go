@@ -16,9 +16,10 @@ import (
 	"terbayar/internal/payment"
 )
 
-// mustSurvive reports whether the order system may create a new order once it hears of
-// the status, after a submit: no lookup would bring that back.
-func mustSurvive(s payment.Status) bool {
+// mustBeDurable reports whether a save of the status, after a submit, must be durable:
+// the order system may create a new order when it receives the event, and if the save were
+// lost, no lookup would restore it.
+func mustBeDurable(s payment.Status) bool {
 	switch s {
 	case payment.Rejected, payment.NeedsReview, payment.Cancelled, payment.Expired:
 		return true
@@ -27,156 +28,155 @@ func mustSurvive(s payment.Status) bool {
 	}
 }
 
-// Save records what its holder has changed in a claimed record, or in a queued one that
-// is not to be sent. The error is ErrFenced when somebody else was first. While Redis
-// does not answer, Save goes on trying until the context ends: what a gateway said must
-// not be lost.
+// Save writes a changed record that its caller has claimed, or a queued one that is not to
+// be sent. The error is ErrFenced if the payment has changed since the record was read.
+// While Redis does not answer, Save tries again until the context ends: the gateway's
+// answer must not be lost.
 //
-// What no lookup can find again is durable when Save returns; where that takes longer
-// than the context, it is repeated in the background under the same request id, on
-// whoever is primary, until it is acknowledged. (Model step [record].)
+// A status that no lookup can restore is durable when Save returns. If that takes longer
+// than the context, the save is repeated in the background with the same request id, on
+// the current primary, until it is acknowledged. (Step [record].)
 func (l *Ledger) Save(ctx context.Context, r *Record) error {
-	call, err := l.save(r)
+	call, err := l.newSaveCall(r)
 	if err != nil {
 		return err
 	}
-	run := l.runOnce
-	if mustSurvive(r.Status) {
+	run := l.runScript
+	if mustBeDurable(r.Status) {
 		run = l.writes.Do
 	}
-	recorded := false
+	saved := false
 	backoff := retry.WithCappedDuration(time.Second, retry.NewFibonacci(50*time.Millisecond))
 	err = retry.Do(ctx, backoff, func(ctx context.Context) error {
 		replies, err := run(ctx, call)
 		if replies != nil {
-			if answer := r.saved(replies[0]); answer != nil {
-				if final(answer) {
-					return answer
+			if err := r.readSaveReply(replies[0]); err != nil {
+				if isPermanent(err) {
+					return err
 				}
-				return retry.RetryableError(answer)
+				return retry.RetryableError(err)
 			}
-			recorded = true
+			saved = true
 		}
-		if err != nil {
+		if err != nil { // such as durable.ErrNotAcknowledged
 			return retry.RetryableError(err)
 		}
 		return nil
 	})
 	switch {
-	case err == nil || final(err):
+	case err == nil || isPermanent(err):
 		return err
-	case mustSurvive(r.Status):
+	case mustBeDurable(r.Status):
 		l.repeatSave(ctx, r, call)
-		if recorded {
+		if saved {
 			return nil
 		}
 	}
 	return fmt.Errorf("ledger: save %s: %w", r.Key(), err)
 }
 
-// repeatSave goes on until a save is acknowledged, or somebody else was first.
+// repeatSave repeats a save until it is acknowledged, or the payment has another change.
 func (l *Ledger) repeatSave(ctx context.Context, r *Record, call durable.Call) {
 	ctx, key := context.WithoutCancel(ctx), r.Key()
-	l.repeat(func() (done bool) {
-		ctx, cancel := context.WithTimeout(ctx, saveTimeout)
+	l.repeatUntilDone(func() (done bool) {
+		ctx, cancel := context.WithTimeout(ctx, repeatSaveTimeout)
 		defer cancel()
 		replies, err := l.writes.Do(ctx, call)
 		if replies == nil {
 			return false
 		}
-		word, refused := replies[0].Text()
-		if refused == nil && word != "saved" {
-			l.log.Warn("a result could not be made durable: somebody else has changed the payment",
+		result, scriptErr := replies[0].Text()
+		if scriptErr == nil && result != "saved" {
+			l.log.Warn("result not made durable: the payment has changed since",
 				"gateway", key.Gateway, "transaction_id", key.TransactionID, "status", r.Status)
 			return true
 		}
-		return refused == nil && err == nil
+		return scriptErr == nil && err == nil
 	})
 }
 
-const saveTimeout = 3 * time.Second // of one try to repeat a save
+const repeatSaveTimeout = 3 * time.Second // of one try
 
-// final reports whether trying again changes nothing.
-func final(err error) bool { return errors.Is(err, ErrFenced) || errors.Is(err, ErrNotFound) }
+// isPermanent reports whether trying again would give the same error.
+func isPermanent(err error) bool { return errors.Is(err, ErrFenced) || errors.Is(err, ErrNotFound) }
 
-// runOnce runs one script that need not be durable.
-func (l *Ledger) runOnce(ctx context.Context, calls ...durable.Call) ([]*redis.Cmd, error) {
-	replies := l.run(ctx, calls)
-	var refusal redis.Error
-	if err := replies[0].Err(); err != nil && !errors.As(err, &refusal) {
+// runScript runs one script that need not be durable.
+func (l *Ledger) runScript(ctx context.Context, calls ...durable.Call) ([]*redis.Cmd, error) {
+	replies := l.runScripts(ctx, calls)
+	if err := replies[0].Err(); err != nil && !errors.As(err, new(redis.Error)) {
 		return nil, err
 	}
 	return replies, nil
 }
 
-// SaveAll is for those who hold no claim: it records what was changed in many records, in
-// one round trip; each error stands at its record's index. It does not try again, and
-// need not be durable: lookups can be repeated.
+// SaveAll writes changed records that the caller has not claimed, in one round trip. The
+// errors have the order of the records. It tries once and is not durable, because lookups
+// can be repeated.
 func (l *Ledger) SaveAll(ctx context.Context, records []*Record) []error {
 	errs := make([]error, len(records))
 	calls := make([]durable.Call, 0, len(records))
-	var index []int
+	var index []int // of each call's record
 	for i, r := range records {
-		call, err := l.save(r)
+		call, err := l.newSaveCall(r)
 		if err != nil {
 			errs[i] = err
 			continue
 		}
 		calls, index = append(calls, call), append(index, i)
 	}
-	for j, reply := range l.run(ctx, calls) {
-		errs[index[j]] = records[index[j]].saved(reply)
+	for j, reply := range l.runScripts(ctx, calls) {
+		errs[index[j]] = records[index[j]].readSaveReply(reply)
 	}
 	return errs
 }
 
-// SaveIfExpired is SaveAll for one record whose claim has expired, by Redis' clock: the
-// error is ErrFenced where it has not. (Model step [expire].)
+// SaveIfExpired writes a changed record if its claim has expired by Redis' clock; otherwise
+// the error is ErrFenced. (Step [expire].)
 func (l *Ledger) SaveIfExpired(ctx context.Context, r *Record) error {
 	r.onlyIfExpired = true
 	return l.SaveAll(ctx, []*Record{r})[0]
 }
 
-// saved reads saveScript's answer.
-func (r *Record) saved(cmd *redis.Cmd) error {
-	word, err := cmd.Text()
+// readSaveReply returns the error in a reply of saveScript.
+func (r *Record) readSaveReply(reply *redis.Cmd) error {
+	result, err := reply.Text()
 	switch {
 	case err != nil:
-	case word == "saved":
-		r.saving = ""
+	case result == "saved":
+		r.saveID = ""
 		return nil
-	case word == "fenced":
+	case result == "fenced":
 		err = ErrFenced
-	case word == "missing":
+	case result == "missing":
 		err = ErrNotFound
 	default:
-		err = errors.New("unexpected answer of a script")
+		err = errUnexpectedAnswer
 	}
 	return fmt.Errorf("ledger: save %s: %w", r.Key(), err)
 }
 
-// save turns a changed record into a run of saveScript.
-func (l *Ledger) save(r *Record) (durable.Call, error) {
+// newSaveCall returns the call of saveScript that writes a changed record.
+func (l *Ledger) newSaveCall(r *Record) (durable.Call, error) {
 	fail := func(err error) (durable.Call, error) {
 		return durable.Call{}, fmt.Errorf("ledger: save %s: %w", r.Key(), err)
 	}
-	if !payment.CanMove(r.previous, r.Status) || r.Status == payment.Submitting { // only Claim leads there
-		return fail(fmt.Errorf("from %s to %s: %w", r.previous, r.Status, ErrIllegalMove))
+	if !payment.CanMove(r.readStatus, r.Status) || r.Status == payment.Submitting { // only Claim sets submitting
+		return fail(fmt.Errorf("from %s to %s: %w", r.readStatus, r.Status, ErrIllegalMove))
 	}
-	// What an order system has to hear of: another status, or another reason to look.
-	news := r.Status != r.previous || r.Status == payment.NeedsReview && r.Reason != r.reason
-	if r.saving == "" {
-		r.saving = rand.Text()
-		if news {
+	// The order system receives every change of status, and in needs_review of the reason.
+	changed := r.Status != r.readStatus || r.Status == payment.NeedsReview && r.Reason != r.readReason
+	if r.saveID == "" {
+		r.saveID = rand.Text()
+		if changed {
 			r.UpdatedAt = r.Now(l.now()).Truncate(time.Millisecond).UTC()
 		}
 	}
 	a := saveArgs{
-		request: r.saving, revRead: r.rev, requestRead: r.request, status: r.Status, updated: r.UpdatedAt,
-		due: r.Due, notBefore: r.NotBefore, restart: r.restart, primary: r.primary,
-		deleteToken: r.Status.Final(), reference: r.numeric(), onlyIfExpired: r.onlyIfExpired, badToken: r.BadToken,
+		request: r.saveID, revRead: r.rev, requestRead: r.request, status: r.Status, updated: r.UpdatedAt,
+		due: r.Due, notBefore: r.NotBefore, restartUnknown: r.restartUnknown, primary: r.primary,
+		deleteToken: r.Status.Final(), reference: r.numericReference(), onlyIfExpired: r.onlyIfExpired, badToken: r.BadToken,
 	}
-	if r.restart && r.primary == "" {
+	if r.restartUnknown && r.primary == "" {
 		a.primary = l.writes.Primary()
 	}
 	if r.Status == payment.Queued {
@@ -186,31 +186,31 @@ func (l *Ledger) save(r *Record) (durable.Call, error) {
 	if a.facts, err = r.facts(); err != nil {
 		return fail(err)
 	}
-	if news && r.Status.HasEvent() {
-		told := r.Payment
-		told.NextAt = time.Time{}
-		if a.event, err = events.Marshal(&told, r.events+1); err != nil {
+	if changed && r.Status.HasEvent() {
+		p := r.Payment
+		p.NextAt = time.Time{}
+		if a.event, err = events.Marshal(&p, r.events+1); err != nil {
 			return fail(err)
 		}
 	}
-	if r.changed != nil {
-		a.number = r.number
-		if a.attempt, err = json.Marshal(r.changed); err != nil {
+	if r.attempt != nil {
+		a.attemptNumber = r.attemptNumber
+		if a.attempt, err = json.Marshal(r.attempt); err != nil {
 			return fail(err)
 		}
 	}
 	return saveCall(r.Key(), l.stream, a), nil
 }
 
-// run runs scripts that need not be durable, in order and in one round trip; each
-// reply stands at its call's index. A Redis that does not know a script yet is told it,
-// which costs two more round trips.
-func (l *Ledger) run(ctx context.Context, calls []durable.Call) []*redis.Cmd {
+// runScripts runs scripts that need not be durable, in order and in one round trip. The
+// replies have the order of the calls. If Redis has not cached a script, it takes two more
+// round trips.
+func (l *Ledger) runScripts(ctx context.Context, calls []durable.Call) []*redis.Cmd {
 	if len(calls) == 0 {
 		return nil
 	}
 	replies := make([]*redis.Cmd, len(calls))
-	// Each command carries its own error, and the pipeline's is the first of them.
+	// The error of the pipeline is the first error of its commands: read each command's own.
 	_, _ = l.redis.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		for i, c := range calls {
 			replies[i] = c.Script.EvalSha(ctx, pipe, c.Keys, c.Args...)
@@ -220,7 +220,7 @@ func (l *Ledger) run(ctx context.Context, calls []durable.Call) []*redis.Cmd {
 	for i, c := range calls {
 		if redis.HasErrorPrefix(replies[i].Err(), "NOSCRIPT") {
 			replies[i] = c.Script.Run(ctx, l.redis, c.Keys, c.Args...)
-			copy(replies[i+1:], l.run(ctx, calls[i+1:]))
+			copy(replies[i+1:], l.runScripts(ctx, calls[i+1:]))
 			break
 		}
 	}

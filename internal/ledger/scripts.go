@@ -9,15 +9,17 @@ import (
 	"terbayar/internal/payment"
 )
 
-// Every script may run twice for one request: a reply that was lost is asked for again.
-// So each carries a request id that is written with what it changes, and a script that
-// finds its own request id answers as it did the first time. It then writes something
-// all the same: WAIT covers what the connection has written.
+// Every script may run twice for one request, because its reply may be lost. So a script
+// that changes a payment writes its request id into the record. If it finds its own request
+// id there, it returns its first result. It writes in that case too, without a change,
+// because WAIT only covers writes of its own connection.
 //
-// All times are Redis' own, in Unix milliseconds. Every key that a script touches is in
-// KEYS: so while the slot migrates Redis answers TRYAGAIN before the first write.
+// All times are by Redis' clock, in Unix milliseconds. Every key that a script uses is in
+// KEYS: while the slot migrates, Redis then returns TRYAGAIN before the script's first
+// write.
 
-// clock begins a script that needs the time: now, and text(n), a number as Redis keeps it.
+// clock is the beginning of a script that needs the time. It defines now (ms) and text(n),
+// which formats a number without an exponent.
 const clock = `
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -26,9 +28,9 @@ local function text(n) return string.format('%.0f', n) end
 
 func ms(d time.Duration) int64 { return d.Milliseconds() }
 
-// createScript writes a payment down, once. (Model step [create].) One that is there
-// already stays as it is, but for a customer token that no worker could decrypt: that is
-// replaced, and the payment is to be sent now.
+// createScript creates a payment. (Step [create].) It does not change a payment that
+// exists, with one exception: it replaces a customer token that no worker could decrypt,
+// and queues the payment.
 //
 //	KEYS[1] payment
 //	KEYS[2] sending
@@ -43,7 +45,7 @@ func ms(d time.Duration) int64 { return d.Milliseconds() }
 //	ARGV[6] encrypted token, or ""
 //	ARGV[7] facts
 //	ARGV[8] expires (ms), or ""
-//	ARGV[9] how long until its task is taken for lost (ms)
+//	ARGV[9] time after which its task counts as lost (ms)
 //	result[1] "created" | "duplicate" | "conflict"
 //	result[2] status
 var createScript = redis.NewScript(clock + `
@@ -99,9 +101,9 @@ func createCall(g payment.Gateway, a createArgs) durable.Call {
 	}
 }
 
-// claimScript takes a queued payment for one submit: writes the attempt down and turns
-// the revision, which together with the request id is from then on the holder's fence.
-// Run again for the same request it renews the lease. (Model step [claim].)
+// claimScript claims a queued payment for one submit: it adds the attempt, sets the lease,
+// and writes a new revision and request id, the fencing token. If it runs again for the
+// same request, it renews the lease. (Step [claim].)
 //
 //	KEYS[1] payment
 //	KEYS[2] sending
@@ -113,25 +115,25 @@ func createCall(g payment.Gateway, a createArgs) durable.Call {
 //	ARGV[3] lease (ms)
 //	ARGV[4] transaction id
 //	ARGV[5] version
-//	ARGV[6] how long it may wait in the queue (ms), where it has no date of its own; 0: for ever
-//	result[1] "claimed" | "busy" | "lapsed" | "settled" | "expired" | "missing" | "version" | "early"
+//	ARGV[6] longest time in the queue (ms) for a payment without expires; 0: no limit
+//	result[1] a ClaimResult
 //	result[2] now (ms)
-//	result[3...] "early": how much longer (ms). "missing", "version": nothing. Else field, value, ...
+//	result[3...] "too early": time left (ms). "missing", "other version": nothing. Else field, value, ...
 var claimScript = redis.NewScript(clock + `
 local p = redis.call('HMGET', KEYS[1], 'status', 'request', 'lease', 'after', 'v', 'expires', 'created')
 if not p[5] then return {'missing', text(now)} end
-if p[5] ~= ARGV[5] then return {'version', text(now)} end
-local verdict = 'settled'
+if p[5] ~= ARGV[5] then return {'other version', text(now)} end
+local result = 'not queued'
 if p[1] == 'queued' then
-  if p[2] == ARGV[1] .. ':released' then return {'early', text(now), '0'} end
+  if p[2] == ARGV[1] .. ':released' then return {'too early', text(now), '0'} end
   local expires = tonumber(p[6] or '')
   if not expires and tonumber(ARGV[6]) > 0 then expires = tonumber(p[7]) + tonumber(ARGV[6]) end
   if expires and expires <= now then
-    verdict = 'expired'
+    result = 'too late'
   elseif p[4] and tonumber(p[4]) > now then
-    return {'early', text(now), text(tonumber(p[4]) - now)}
+    return {'too early', text(now), text(tonumber(p[4]) - now)}
   else
-    verdict = 'claimed'
+    result = 'claimed'
     local n = redis.call('HINCRBY', KEYS[1], 'attempts', 1)
     redis.call('HINCRBY', KEYS[1], 'rev', 1)
     redis.call('HSET', KEYS[1], 'status', 'submitting', 'request', ARGV[1], 'updated', text(now), 'a:' .. n, ARGV[2])
@@ -143,18 +145,18 @@ if p[1] == 'queued' then
   end
 elseif p[1] == 'submitting' then
   if p[2] == ARGV[1] then
-    verdict = 'claimed'
+    result = 'claimed'
   else
-    verdict = tonumber(p[3]) <= now and 'lapsed' or 'busy'
+    result = tonumber(p[3]) <= now and 'claim expired' or 'busy'
   end
 end
-if verdict == 'claimed' then
+if result == 'claimed' then
   redis.call('HSET', KEYS[1], 'lease', text(now + ARGV[3]))
   redis.call('ZADD', KEYS[2], text(now + ARGV[3]), ARGV[4])
 end
 local answer = redis.call('HGETALL', KEYS[1])
 table.insert(answer, 1, text(now))
-table.insert(answer, 1, verdict)
+table.insert(answer, 1, result)
 return answer
 `)
 
@@ -174,8 +176,9 @@ func claimCall(g payment.Gateway, a claimArgs) durable.Call {
 	}
 }
 
-// releaseScript gives back a claim of which nothing was sent, as if it had not been
-// made: no attempt is spent. (Model step [release].)
+// releaseScript undoes a claim that nothing was sent for, with its attempt. The request id
+// is marked as released, so a late repetition of the claim returns "too early".
+// (Step [release].)
 //
 //	KEYS[1] payment
 //	KEYS[2] sending
@@ -183,12 +186,12 @@ func claimCall(g payment.Gateway, a claimArgs) durable.Call {
 //	KEYS[4] counts
 //	ARGV[1] request id of the claim
 //	ARGV[2] transaction id
-//	ARGV[3] how long until its task is taken for lost (ms)
-//	result  "released" | "not held"
+//	ARGV[3] time after which its task counts as lost (ms)
+//	result  "released" | "not claimed": by that request
 var releaseScript = redis.NewScript(clock + `
 local p = redis.call('HMGET', KEYS[1], 'status', 'request', 'attempts', 'created', 'first_claim')
 if p[2] == ARGV[1] .. ':released' then return 'released' end
-if p[1] ~= 'submitting' or p[2] ~= ARGV[1] then return 'not held' end
+if p[1] ~= 'submitting' or p[2] ~= ARGV[1] then return 'not claimed' end
 redis.call('HDEL', KEYS[1], 'lease', 'after', 'a:' .. p[3])
 if p[3] == '1' then redis.call('HDEL', KEYS[1], 'first_claim', 'lowest_id') end
 redis.call('HINCRBY', KEYS[1], 'attempts', -1)
@@ -216,12 +219,11 @@ func releaseCall(g payment.Gateway, a releaseArgs) durable.Call {
 	}
 }
 
-// saveScript records a change, if nobody has changed the payment since it was read:
-// status, facts, at most one attempt, when it is next due, and the event. (Model step
-// [record].)
+// saveScript writes a change if the payment has not changed since it was read: the status,
+// the facts, at most one attempt, when it is next due, and the event. (Step [record].)
 //
-// The revision alone would not do for a fence: a Redis that has lost one counts to the
-// same number again.
+// It compares the revision and the request id. After a failover that loses a change the
+// revision alone could be the same again.
 //
 //	KEYS[1] payment
 //	KEYS[2] sending
@@ -240,14 +242,14 @@ func releaseCall(g payment.Gateway, a releaseArgs) durable.Call {
 //	ARGV[7] updated (ms)
 //	ARGV[8] attempt number, or ""
 //	ARGV[9] attempt
-//	ARGV[10] due in (ms), or "": never again
-//	ARGV[11] grid on which it is due (ms), or 0
-//	ARGV[12] not to be claimed for so long (ms)
-//	ARGV[13] primary under which the outcome becomes unknown now, or is counted anew; "-": neither
+//	ARGV[10] time until it is due (ms), or "": never
+//	ARGV[11] round the due time up to a multiple of this (ms), or 0
+//	ARGV[12] time until a queued payment can be claimed (ms)
+//	ARGV[13] set unknown_since to now, with this primary; "-": leave both
 //	ARGV[14] event, or ""
-//	ARGV[15] "1": the customer token is deleted
-//	ARGV[16] numeric reference, or 0
-//	ARGV[17] "1": only if the claim has expired
+//	ARGV[15] "1": delete the customer token
+//	ARGV[16] numeric gateway reference, or 0
+//	ARGV[17] "1": save only if the claim has expired
 //	ARGV[18] "1": no worker could decrypt the customer token
 //	result   "saved" | "fenced" | "missing"
 var saveScript = redis.NewScript(clock + `
@@ -305,35 +307,35 @@ return 'saved'
 `)
 
 type saveArgs struct {
-	request       string
-	revRead       int64
-	requestRead   string
-	status        payment.Status
-	facts         []byte
-	updated       time.Time
-	number        int // of the attempt; 0: none
-	attempt       []byte
-	due           Due
-	notBefore     time.Duration
-	primary       string // with restart
-	restart       bool
-	event         []byte
-	deleteToken   bool
-	reference     int64
-	onlyIfExpired bool
-	badToken      bool
+	request        string
+	revRead        int64
+	requestRead    string
+	status         payment.Status
+	facts          []byte
+	updated        time.Time
+	attemptNumber  int // 0: no attempt
+	attempt        []byte
+	due            Due
+	notBefore      time.Duration
+	restartUnknown bool // set unknown_since and primary
+	primary        string
+	event          []byte
+	deleteToken    bool
+	reference      int64
+	onlyIfExpired  bool
+	badToken       bool
 }
 
 func saveCall(key payment.Key, stream string, a saveArgs) durable.Call {
-	var number, due any = "", ""
-	if a.number > 0 {
-		number = a.number
+	var attemptNumber, due any = "", ""
+	if a.attemptNumber > 0 {
+		attemptNumber = a.attemptNumber
 	}
 	if a.due.set {
 		due = ms(a.due.in)
 	}
 	primary := "-"
-	if a.restart {
+	if a.restartUnknown {
 		primary = a.primary
 	}
 	flag := func(b bool) string {
@@ -350,15 +352,16 @@ func saveCall(key payment.Key, stream string, a saveArgs) durable.Call {
 		},
 		Args: []any{
 			a.request, a.revRead, a.requestRead, key.TransactionID, string(a.status), a.facts, a.updated.UnixMilli(),
-			number, a.attempt, due, ms(a.due.grid), ms(a.notBefore), primary, a.event, flag(a.deleteToken), a.reference, flag(a.onlyIfExpired), flag(a.badToken),
+			attemptNumber, a.attempt, due, ms(a.due.grid), ms(a.notBefore), primary, a.event,
+			flag(a.deleteToken), a.reference, flag(a.onlyIfExpired), flag(a.badToken),
 		},
 	}
 }
 
-// dueScript says which of the sets have something that is due.
+// dueScript finds the sets that have a due payment.
 //
-//	KEYS    sorted sets by when due (ms)
-//	result  for each "1" or ""
+//	KEYS    sorted sets, scored by the due time (ms)
+//	result  for each key "1" (a payment is due) or ""
 var dueScript = redis.NewScript(clock + `
 local answer = {}
 for i, key in ipairs(KEYS) do
@@ -367,16 +370,16 @@ end
 return answer
 `)
 
-// takeScript takes what is due and hides it from other takers for a while: one who
-// takes and dies only delays.
+// takeScript returns due payments and hides them until the visibility timeout ends: if
+// their worker dies, another one takes them then.
 //
-//	KEYS[1] a sorted set by when due (ms)
-//	ARGV[1] hidden for (ms)
-//	ARGV[2] how many at the most
+//	KEYS[1] a sorted set, scored by the due time (ms)
+//	ARGV[1] visibility timeout (ms)
+//	ARGV[2] largest number of payments
 //	result[1] now (ms)
-//	result[2] which data set this is: another one when the primary has changed; "" if Redis does not tell
+//	result[2] replication id of the primary, or "" if INFO does not show it
 //	result[3] hidden until (ms)
-//	result[4...] transaction id, when it was due (ms), ..., most overdue first
+//	result[4...] transaction id, former due time (ms), ..., most overdue first
 var takeScript = redis.NewScript(clock + `
 local info = redis.pcall('INFO', 'replication')
 local primary = type(info) == 'string' and info:match('master_replid:(%x+)') or ''
@@ -388,15 +391,15 @@ table.insert(due, 1, text(now))
 return due
 `)
 
-// rescheduleScript sets when payments are due that are still hidden as takeScript hid
-// them: what somebody else has changed meanwhile stays as it is.
+// rescheduleScript sets when payments are due. It skips payments that are no longer hidden
+// until the given time: they have been changed or taken since.
 //
-//	KEYS[1] the sorted set they were taken from
+//	KEYS[1] the sorted set that they were taken from
 //	ARGV[1] hidden until (ms)
-//	ARGV[2] due in (ms), or "": when each was due before
-//	ARGV[3] grid on which they are due (ms), or 0
-//	ARGV[4...] transaction id, when it was due (ms), ...
-//	result  how many that were
+//	ARGV[2] time until they are due (ms), or "": the former due time
+//	ARGV[3] round the due time up to a multiple of this (ms), or 0
+//	ARGV[4...] transaction id, former due time (ms), ...
+//	result  number of payments that were changed
 var rescheduleScript = redis.NewScript(clock + `
 local due, n = '', 0
 if ARGV[2] ~= '' then
@@ -414,13 +417,14 @@ end
 return n
 `)
 
-// hideScript keeps hidden what is still hidden as takeScript hid it.
+// hideScript restarts the visibility timeout of payments that are still hidden until the
+// given time.
 //
-//	KEYS[1] the sorted set they were taken from
+//	KEYS[1] the sorted set that they were taken from
 //	ARGV[1] hidden until (ms)
-//	ARGV[2] hidden for, from now on (ms)
+//	ARGV[2] new visibility timeout, from now (ms)
 //	ARGV[3...] transaction id, ...
-//	result  hidden until (ms)
+//	result  new hidden until (ms)
 var hideScript = redis.NewScript(clock + `
 for i = 3, #ARGV do
   if tonumber(redis.call('ZSCORE', KEYS[1], ARGV[i]) or '-1') == tonumber(ARGV[1]) then
@@ -430,16 +434,16 @@ end
 return text(now + ARGV[2])
 `)
 
-// censusScript counts the payments of a gateway.
+// statsScript counts the payments of a gateway.
 //
 //	KEYS[1] counts
 //	KEYS[2] queued
 //	KEYS[3] unknown
 //	result[1] now (ms)
-//	result[2] when the oldest queued payment was created (ms), or ""
-//	result[3] since when the oldest unknown outcome is unknown (ms), or ""
-//	result[4...] status, number, ...
-var censusScript = redis.NewScript(clock + `
+//	result[2] creation time of the oldest queued payment (ms), or ""
+//	result[3] time since which the oldest unknown outcome is unknown (ms), or ""
+//	result[4...] status, number of payments, ...
+var statsScript = redis.NewScript(clock + `
 local answer = redis.call('HGETALL', KEYS[1])
 table.insert(answer, 1, redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')[2] or '')
 table.insert(answer, 1, redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')[2] or '')

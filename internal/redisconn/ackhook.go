@@ -8,28 +8,28 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// ackHook mends asynq's failed acknowledgement (v0.26.0, shared/asynq.md 2).
+// ackHook works around a defect of asynq v0.26.0, see docs/asynq.md, section 2: its failed
+// acknowledgements are never repeated.
 //
-// When a handler has returned, asynq takes its task off the list of active ones:
-// done, completed, again later, archived, or pushed back at shutdown. If Redis is
-// away at that moment, it logs "Will retry syncing" and tries again every 5 s -
-// with the context of the first try, which was cancelled when that returned. So
-// no second try can succeed, the task's lease runs out, and the recoverer has the
-// finished task run again one or two minutes later.
+// When a handler returns, asynq runs a script that removes the task from the list of active
+// tasks: it is done, completed, to be retried, archived or, during shutdown, requeued. If
+// Redis is down then, asynq logs "Will retry syncing" and runs the script again every 5 s,
+// with the context of the first try, which is already cancelled. So every repetition fails,
+// the task's lease expires, and asynq's recoverer runs the finished task again one or two
+// minutes later.
 //
-// The hook runs such a script on a context that lives. It is the only thing that
-// is done for a dead context: a claim in the ledger, an enqueued or a dequeued
-// task must not be taken by somebody who has gone. It is safe: asynq drops its
-// tries at the end of the lease, and only 30 s after that may anybody else touch
-// the task.
-type ackHook struct{}
+// For these scripts, and no other command, the hook replaces a cancelled context. The ledger's
+// claims, enqueues and dequeues still end with their context. It is safe to run a script
+// late: asynq stops at the end of the lease, and other workers only touch the task 30 s
+// after that.
+type ackHook struct{ timeout time.Duration }
 
-// ackTimeout is how long such a script may take, go-redis's own tries included.
-// asynq has one goroutine for all of them, and waits for it at shutdown.
+// ackTimeout is the timeout of such a script, with go-redis's retries. asynq runs all of
+// them in one goroutine and waits for it at shutdown.
 const ackTimeout = time.Second
 
 // ProcessHook implements redis.Hook.
-func (ackHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+func (h ackHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
 		err := ctx.Err()
 		if err == nil {
@@ -38,7 +38,7 @@ func (ackHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 		if err == nil || ctx.Err() == nil || !isAcknowledgement(cmd) {
 			return err
 		}
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ackTimeout)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), h.timeout)
 		defer cancel()
 		return next(ctx, cmd)
 	}
@@ -52,17 +52,17 @@ func (ackHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Process
 // DialHook implements redis.Hook.
 func (ackHook) DialHook(next redis.DialHook) redis.DialHook { return next }
 
-// isAcknowledgement recognizes the scripts that take a task off the list of
-// active ones by their keys: active, lease, ... (done, completed, pushed back) or
-// task, active, lease, ... (retry, archive).
+// isAcknowledgement recognizes the scripts that remove a task from the list of active tasks.
+// Their keys are: active, lease, ... (done, completed, requeued) or task, active, lease, ...
+// (retry, archive).
 func isAcknowledgement(cmd redis.Cmder) bool {
 	keys := scriptKeys(cmd)
-	return startWith(keys, "active", "lease") || len(keys) > 0 && startWith(keys[1:], "active", "lease")
+	return startsWith(keys, "active", "lease") || len(keys) > 0 && startsWith(keys[1:], "active", "lease")
 }
 
-// startWith reports whether the first keys are those of these names of an asynq
-// queue: "asynq:{queue}:name".
-func startWith(keys []any, names ...string) bool {
+// startsWith reports whether the first keys are keys of an asynq queue with these names:
+// "asynq:{queue}:name".
+func startsWith(keys []any, names ...string) bool {
 	if len(keys) < len(names) {
 		return false
 	}
@@ -75,8 +75,8 @@ func startWith(keys []any, names ...string) bool {
 	return true
 }
 
-// scriptKeys are the keys of a script call, EVAL or EVALSHA, script, number of
-// keys, key, key, ...; nil of any other command.
+// scriptKeys returns the keys of EVAL or EVALSHA (script, number of keys, key, key, ...), and
+// nil for other commands.
 func scriptKeys(cmd redis.Cmder) []any {
 	if name := cmd.Name(); name != "evalsha" && name != "eval" {
 		return nil

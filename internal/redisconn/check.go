@@ -13,15 +13,14 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// ErrUnfit says that a Redis answered and must not be trusted with payments.
+// ErrUnfit means that Redis' version or settings put payments at risk.
 var ErrUnfit = errors.New("redis is not fit to keep payments")
 
-// Check asks a Redis - in a Cluster every primary - whether it is fit to keep
-// payments. It is not, ErrUnfit, when it is older than 6.2, whose ZRANGE BYSCORE
-// asynq needs, or when it may evict keys. Any other error is a Redis that cannot
-// be reached or used right now. The warnings are sentences for the operator: what
-// is risky, and what the Redis would not tell (miniredis, and managed ones that
-// forbid INFO) and is taken on trust.
+// Check checks whether Redis, or every primary of a Cluster, is fit to keep payments. The
+// error is ErrUnfit if its version is older than 6.2, because asynq needs ZRANGE BYSCORE, or
+// if it may evict keys. Any other error means that Redis cannot be reached or used now. The
+// warnings are sentences about risks, and about what could not be checked because INFO does
+// not show it (in miniredis and in some managed services).
 func Check(ctx context.Context, client redis.UniversalClient) (warnings []string, err error) {
 	if cluster, ok := client.(*redis.ClusterClient); ok {
 		warnings, err = inspectPrimaries(ctx, cluster)
@@ -37,8 +36,8 @@ func Check(ctx context.Context, client redis.UniversalClient) (warnings []string
 	return warnings, nil
 }
 
-// inspectPrimaries inspects every primary of a Cluster, and says which one is
-// meant.
+// inspectPrimaries inspects every primary of a Cluster. The warnings and the error begin with
+// the address of the primary.
 func inspectPrimaries(ctx context.Context, cluster *redis.ClusterClient) ([]string, error) {
 	var mu sync.Mutex
 	var warnings []string
@@ -58,55 +57,55 @@ func inspectPrimaries(ctx context.Context, cluster *redis.ClusterClient) ([]stri
 	return warnings, err
 }
 
-// probe uses what 6.2 brought, on a key that whoever may use asynq may read. It
-// judges a Redis that does not tell its version, and shows that one that does is
-// ready: while it loads its data it answers INFO and nothing else.
+// probe sends ZRANGE BYSCORE, which is new in Redis 6.2, for a key that asynq's users may
+// read. It detects an old Redis whose INFO does not show the version, and a Redis that is
+// loading its data, which answers INFO but no other command.
 func probe(ctx context.Context, client redis.UniversalClient) error {
 	err := client.ZRangeArgs(ctx, redis.ZRangeArgs{Key: "asynq:probe", Start: "-inf", Stop: "+inf", ByScore: true}).Err()
-	var refusal redis.Error
-	if errors.As(err, &refusal) && strings.HasPrefix(refusal.Error(), "ERR ") { // before 6.2: "ERR syntax error"
-		return fmt.Errorf("%w: it does not know ZRANGE BYSCORE, so it is older than 6.2", ErrUnfit)
+	var redisErr redis.Error
+	if errors.As(err, &redisErr) && strings.HasPrefix(redisErr.Error(), "ERR ") { // before 6.2: "ERR syntax error"
+		return fmt.Errorf("%w: it does not support ZRANGE BYSCORE, so it is older than 6.2", ErrUnfit)
 	}
 	return err
 }
 
-// headroom is the share of maxmemory, in percent, above which a warning is due.
-const headroom = 80
+// memoryWarning is the share of maxmemory, in percent, above which Check warns.
+const memoryWarning = 80
 
-// inspect judges one Redis by what it tells of itself.
+// inspect checks one Redis by its INFO.
 func inspect(ctx context.Context, node redis.Cmdable) (warnings []string, err error) {
 	text, err := node.Info(ctx).Result()
-	if err != nil && !errors.As(err, new(redis.Error)) { // a refusal only means that it tells nothing
+	if err != nil && !errors.As(err, new(redis.Error)) { // if Redis rejects INFO, all fields are missing
 		return nil, err
 	}
-	info := fields(text)
-	var untold []string
-	told := func(name string) (string, bool) {
+	info := parseInfo(text)
+	var missing []string
+	field := func(name string) (string, bool) {
 		value, ok := info[name]
 		if !ok {
-			untold = append(untold, name)
+			missing = append(missing, name)
 		}
 		return value, ok
 	}
-	if v, ok := told("redis_version"); ok && older(v) {
-		return nil, fmt.Errorf("%w: its version is %s, and 6.2 is the least", ErrUnfit, v)
+	if v, ok := field("redis_version"); ok && isTooOld(v) {
+		return nil, fmt.Errorf("%w: its version is %s, and must be 6.2 or later", ErrUnfit, v)
 	}
-	if policy, ok := told("maxmemory_policy"); ok && policy != "noeviction" {
-		return nil, fmt.Errorf("%w: its maxmemory-policy is %s and must be noeviction, or it drops payments when memory runs out", ErrUnfit, policy)
+	if policy, ok := field("maxmemory_policy"); ok && policy != "noeviction" {
+		return nil, fmt.Errorf("%w: its maxmemory-policy is %s and must be noeviction, or it deletes payments when its memory is full", ErrUnfit, policy)
 	}
-	if untold != nil {
-		warnings = append(warnings, "INFO does not tell "+strings.Join(untold, ", ")+
-			": see to it that the version is 6.2 or later and maxmemory-policy noeviction")
+	if missing != nil {
+		warnings = append(warnings, "INFO does not show "+strings.Join(missing, ", ")+
+			": make sure that the version is 6.2 or later and maxmemory-policy is noeviction")
 	}
-	if used, most := number(info["used_memory"]), number(info["maxmemory"]); most > 0 && used > most/100*headroom {
+	if used, limit := number(info["used_memory"]), number(info["maxmemory"]); limit > 0 && used > limit/100*memoryWarning {
 		warnings = append(warnings, fmt.Sprintf(
-			"%d %% of maxmemory is in use: when it is full, nothing can be recorded any more", used*100/most))
+			"%d %% of maxmemory is in use: when it is full, Redis rejects writes and no payment can be recorded", used*100/limit))
 	}
 	return warnings, nil
 }
 
-// fields reads the lines of an INFO, "name:value".
-func fields(info string) map[string]string {
+// parseInfo parses the answer of INFO: lines "name:value".
+func parseInfo(info string) map[string]string {
 	all := map[string]string{}
 	for line := range strings.Lines(info) {
 		if name, value, ok := strings.Cut(strings.TrimSpace(line), ":"); ok {
@@ -116,7 +115,7 @@ func fields(info string) map[string]string {
 	return all
 }
 
-// number reads a count of bytes; 0 when there is none.
+// number parses a number. It returns 0 if the text is not one.
 func number(text string) int64 {
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil {
@@ -127,9 +126,9 @@ func number(text string) int64 {
 
 var majorMinor = regexp.MustCompile(`^(\d+)\.(\d+)`)
 
-// older reports whether a version is one before 6.2. One that cannot be read is
-// left to the probe.
-func older(version string) bool {
+// isTooOld reports whether a version is before 6.2. It returns false for a version that it
+// cannot parse: probe detects those.
+func isTooOld(version string) bool {
 	m := majorMinor.FindStringSubmatch(version)
 	if m == nil {
 		return false

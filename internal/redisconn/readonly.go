@@ -12,11 +12,11 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// A primary that was demoted refuses writes: "READONLY ..." in Redis' own words, "ERR
-// READONLY ..." or others' behind a proxy. go-redis drops the connection in the first
-// case only, and in a pipeline in none, so a client would stay with a node that takes
-// nothing any more. Here every connection to an address is dropped once one of them
-// hears of it; the next one dialled finds the new primary.
+// A demoted primary rejects writes: Redis with "READONLY ...", a proxy with "ERR READONLY ..."
+// or words of its own. go-redis closes the connection in the first case only, and in a
+// pipeline never, so a client would keep using a node that accepts no writes. The
+// connections here look for such errors in what they read, and after one all connections to
+// that address are closed. The next connection that is dialed goes to the new primary.
 
 // connections are the open connections of one client.
 type connections struct {
@@ -24,7 +24,7 @@ type connections struct {
 	open map[*watchedConn]struct{}
 }
 
-// dialer dials like go-redis, and watches what it has dialled.
+// dialer returns a dialer like go-redis's that registers its connections.
 func (c *connections) dialer(o *redis.UniversalOptions) func(ctx context.Context, network, addr string) (net.Conn, error) {
 	dial := redis.NewDialer(&redis.Options{DialTimeout: o.DialTimeout, TLSConfig: o.TLSConfig})
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -40,22 +40,22 @@ func (c *connections) dialer(o *redis.UniversalOptions) func(ctx context.Context
 	}
 }
 
-// drop closes every connection to an address.
-func (c *connections) drop(addr string) {
+// closeAll closes every connection to an address.
+func (c *connections) closeAll(addr string) {
 	c.mu.Lock()
-	var dropped []*watchedConn
+	var conns []*watchedConn
 	for conn := range c.open {
 		if conn.addr == addr {
-			dropped = append(dropped, conn)
+			conns = append(conns, conn)
 		}
 	}
 	c.mu.Unlock()
-	for _, conn := range dropped {
-		_ = conn.Close() // it is broken for us, whatever closing it says
+	for _, conn := range conns {
+		_ = conn.Close() // it is not used again in any case
 	}
 }
 
-// watchedConn is a connection that looks for a refusal of writes in what it reads.
+// watchedConn is a connection that looks for read-only errors in what it reads.
 type watchedConn struct {
 	net.Conn
 
@@ -66,9 +66,8 @@ type watchedConn struct {
 // Read implements net.Conn.
 func (c *watchedConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
-	if refusesWrites(b[:n]) {
-		// What was read is still handed on: its reader learns why.
-		go c.all.drop(c.addr)
+	if hasReadOnlyError(b[:n]) {
+		go c.all.closeAll(c.addr) // the caller still gets what was read, with the error
 	}
 	return n, err
 }
@@ -81,7 +80,7 @@ func (c *watchedConn) Close() error {
 	return c.Conn.Close()
 }
 
-// SyscallConn implements syscall.Conn: go-redis looks there whether an idle connection
+// SyscallConn implements syscall.Conn, by which go-redis checks whether an idle connection
 // is still open.
 func (c *watchedConn) SyscallConn() (syscall.RawConn, error) {
 	conn, ok := c.Conn.(syscall.Conn)
@@ -91,24 +90,23 @@ func (c *watchedConn) SyscallConn() (syscall.RawConn, error) {
 	return conn.SyscallConn()
 }
 
-// refusesWrites reports whether one of the replies is an error that says that the node
-// is a replica. A text that only looks like one costs a new connection, nothing else.
-func refusesWrites(replies []byte) bool {
+// hasReadOnlyError reports whether one of the replies is a read-only error. A string that
+// only looks like one costs a new connection, nothing else.
+func hasReadOnlyError(replies []byte) bool {
 	if !bytes.HasPrefix(replies, []byte("-")) && !bytes.Contains(replies, []byte("\n-")) {
 		return false
 	}
 	for line := range bytes.Lines(replies) {
-		if line[0] == '-' && ReadOnly(string(line)) {
+		if line[0] == '-' && IsReadOnly(string(line)) {
 			return true
 		}
 	}
 	return false
 }
 
-// ReadOnly reports whether a refusal says, in whatever words, that the node is a
-// replica: a primary that was demoted says READONLY, and proxies of managed services
-// have words of their own.
-func ReadOnly(refusal string) bool {
-	text := strings.ToLower(refusal)
+// IsReadOnly reports whether an error text from Redis says that the node is a replica. A
+// demoted primary says READONLY; proxies of managed services have words of their own.
+func IsReadOnly(message string) bool {
+	text := strings.ToLower(message)
 	return strings.Contains(text, "readonly") || strings.Contains(text, "read only") || strings.Contains(text, "read-only")
 }

@@ -1,4 +1,5 @@
-// Package redisconn opens the connection to Redis that REDIS_URL names.
+// Package redisconn creates Redis clients for REDIS_URL, with workarounds for asynq and
+// go-redis, and checks whether a Redis is fit to keep payments.
 package redisconn
 
 import (
@@ -20,20 +21,20 @@ import (
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
-// The client's limits. The pool is above what fifty submits, asynq's own loops,
-// the polls and the web pages want at once: waiting for a connection costs the
-// claim's lease, an idle one costs nothing.
+// The limits of a client. The pool is larger than what fifty submits, asynq's loops, the
+// polls and the web pages use at once: waiting for a connection uses up the claim's lease,
+// and an unused connection costs nothing.
 const (
 	dialTimeout = 3 * time.Second
 	ioTimeout   = 3 * time.Second
 	poolSize    = 128
-	// When a node is lost, connections die in silence, and each that is used costs
-	// its timeout.
+	// When a node is lost, its connections do not report it, and each costs a timeout when
+	// it is used. So idle connections are closed soon.
 	idleTime = 3 * time.Second
 )
 
-// Open makes a client for a URL in one of these forms; it does not connect yet.
-// The client mends two habits of asynq's: see ackHook and brakeHook.
+// Open returns a client for a URL in one of the forms below. It does not connect yet. The
+// client has workarounds for asynq, see ackHook and dequeueHook.
 //
 //	redis://[user:password@]host[:6379][/db]
 //	rediss://...                                (the same over TLS)
@@ -41,42 +42,41 @@ const (
 //	    [&sentinel_username=U][&sentinel_password=P][&tls=true]
 //	redis-cluster://[user:password@]host1[:6379],host2[:6379][?tls=true]
 //
-// User, password and everything else may be percent-encoded. The error holds no
-// part of the URL but its scheme and the names of its parameters.
-func Open(rawURL string, beside Passwords) (redis.UniversalClient, error) {
-	options, err := parse(rawURL, beside)
+// User, password and all other parts may be percent-encoded. The error contains no part of the
+// URL except its scheme and the names of its parameters.
+func Open(rawURL string, separate Passwords) (redis.UniversalClient, error) {
+	options, err := parse(rawURL, separate)
 	if err != nil {
 		return nil, fmt.Errorf("redisconn: %w", err)
 	}
 	client := connect(options)
-	client.AddHook(ackHook{})
-	client.AddHook(brakeHook{})
+	client.AddHook(ackHook{ackTimeout})
+	client.AddHook(dequeueHook{})
 	return client, nil
 }
 
-// OpenDurable makes the client of a durable.Writer for the same URL. Its connections
-// are blocked while Redis waits for replicas, so they are none of the others', and no
-// command goes a second time by itself: a script and its WAIT belong together.
-func OpenDurable(rawURL string, beside Passwords) (redis.UniversalClient, error) {
-	options, err := parse(rawURL, beside)
+// OpenDurable returns the client of a durable.Writer for the same URL. It has its own
+// connections, because WAIT blocks a connection. It does not retry commands, because a
+// script must not be sent again without its WAIT.
+func OpenDurable(rawURL string, separate Passwords) (redis.UniversalClient, error) {
+	options, err := parse(rawURL, separate)
 	if err != nil {
 		return nil, fmt.Errorf("redisconn: %w", err)
 	}
 	options.MaxRetries = -1
-	options.ReadTimeout = ioTimeout + 2*MaxWaitTimeout // for WAIT and WAITAOF, one after the other
+	options.ReadTimeout = ioTimeout + 2*MaxWaitTimeout // for WAIT, then WAITAOF
 	return connect(options), nil
 }
 
-// MaxWaitTimeout is more than Redis may be asked to wait for replicas.
+// MaxWaitTimeout is an upper limit for the timeouts of WAIT and WAITAOF.
 const MaxWaitTimeout = ioTimeout
 
-// clusterReload is how often a Cluster in use is asked who holds what. go-redis
-// does so once a minute, and when it is sent elsewhere; a primary that is dead
-// sends nobody elsewhere, so it would take a minute to notice a failover.
+// clusterReload is the interval at which the client reads which node of a Cluster has which
+// slots. By itself go-redis does so once a minute, and when a node redirects it. A dead
+// primary does not redirect, so go-redis would take up to a minute to notice a failover.
 const clusterReload = time.Second
 
 func connect(o *redis.UniversalOptions) redis.UniversalClient {
-	redis.SetLogger(debugLog{})
 	watched := &connections{open: make(map[*watchedConn]struct{})}
 	o.Dialer = watched.dialer(o)
 	if !o.IsClusterMode {
@@ -87,20 +87,20 @@ func connect(o *redis.UniversalOptions) redis.UniversalClient {
 	return redis.NewClusterClient(cluster)
 }
 
-// Passwords are those that do not stand in the URL. They are taken as they are,
-// never decoded: what keeps secrets hands them out like that.
+// Passwords are passwords that are not in the URL, from REDIS_PASSWORD and
+// REDIS_SENTINEL_PASSWORD. They are not percent-encoded.
 type Passwords struct{ Redis, Sentinel string }
 
-// Validate checks what Open takes, without opening anything.
-func Validate(rawURL string, beside Passwords) error {
-	_, err := parse(rawURL, beside)
+// Validate checks the arguments of Open.
+func Validate(rawURL string, separate Passwords) error {
+	_, err := parse(rawURL, separate)
 	return err
 }
 
 var authority = regexp.MustCompile(`^([a-z-]+)://([^/?#]*)(.*)$`)
 
-func parse(rawURL string, beside Passwords) (*redis.UniversalOptions, error) {
-	// net/url refuses several hosts, so they are taken out first.
+func parse(rawURL string, separate Passwords) (*redis.UniversalOptions, error) {
+	// net/url rejects several hosts, so they are cut out first.
 	m := authority.FindStringSubmatch(rawURL)
 	if m == nil {
 		return nil, errors.New("not a URL such as redis://host:6379/0")
@@ -119,10 +119,10 @@ func parse(rawURL string, beside Passwords) (*redis.UniversalOptions, error) {
 	}
 	o := &redis.UniversalOptions{
 		DialTimeout: dialTimeout, ReadTimeout: ioTimeout, WriteTimeout: ioTimeout,
-		ContextTimeoutEnabled: true, // a caller's deadline cuts these shorter
+		ContextTimeoutEnabled: true, // an earlier deadline of the caller's context applies
 		PoolSize:              poolSize,
 		ConnMaxIdleTime:       idleTime,
-		// Only Redis Enterprise knows it: elsewhere a refused command per connection.
+		// Only Redis Enterprise has it; other servers reject the command on every connection.
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	}
 	o.Username = u.User.Username()
@@ -133,7 +133,7 @@ func parse(rawURL string, beside Passwords) (*redis.UniversalOptions, error) {
 	case "redis", "rediss":
 		secure = scheme == "rediss"
 		if strings.Contains(hosts, ",") {
-			return nil, fmt.Errorf("%s:// takes one host (several: redis-sentinel:// or redis-cluster://)", scheme)
+			return nil, fmt.Errorf("%s:// has one host only (for several use redis-sentinel:// or redis-cluster://)", scheme)
 		}
 	case "redis-sentinel":
 		port, parameters = "26379", []string{"master", "sentinel_username", "sentinel_password", "tls"}
@@ -148,31 +148,31 @@ func parse(rawURL string, beside Passwords) (*redis.UniversalOptions, error) {
 	}
 	for name, values := range query {
 		if !slices.Contains(parameters, name) || len(values) > 1 {
-			return nil, fmt.Errorf("parameter %q is unknown to %s:// or stands twice", name, scheme)
+			return nil, fmt.Errorf("parameter %q is unknown for %s:// or set twice", name, scheme)
 		}
 	}
 	if query.Has("tls") {
 		if secure, err = strconv.ParseBool(query.Get("tls")); err != nil {
-			return nil, errors.New("parameter tls is neither true nor false")
+			return nil, errors.New("parameter tls must be true or false")
 		}
 	}
-	if o.Password != "" && beside.Redis != "" || o.SentinelPassword != "" && beside.Sentinel != "" {
-		return nil, errors.New("a password stands in it, and one beside it: which one counts?")
+	if o.Password != "" && separate.Redis != "" || o.SentinelPassword != "" && separate.Sentinel != "" {
+		return nil, errors.New("the password is set in the URL and separately: set only one")
 	}
-	if beside.Sentinel != "" && o.MasterName == "" {
+	if separate.Sentinel != "" && o.MasterName == "" {
 		return nil, fmt.Errorf("%s:// has no sentinels to give a password to", scheme)
 	}
-	o.Password = cmp.Or(o.Password, beside.Redis)
-	o.SentinelPassword = cmp.Or(o.SentinelPassword, beside.Sentinel)
+	o.Password = cmp.Or(o.Password, separate.Redis)
+	o.SentinelPassword = cmp.Or(o.SentinelPassword, separate.Sentinel)
 	if secure {
 		o.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
 	if db := strings.Trim(u.Path, "/"); db != "" {
 		if o.DB, err = strconv.Atoi(db); err != nil || o.DB < 0 {
-			return nil, errors.New("the path is not the number of a database")
+			return nil, errors.New("the path must be the number of a database")
 		}
 		if o.DB != 0 && o.IsClusterMode {
-			return nil, errors.New("a cluster has database 0 only")
+			return nil, errors.New("a Cluster has database 0 only")
 		}
 	}
 	for host := range strings.SplitSeq(hosts, ",") {
@@ -190,15 +190,18 @@ var hostPort = regexp.MustCompile(`^([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-
 func address(host, defaultPort string) (string, error) {
 	m := hostPort.FindStringSubmatch(host)
 	if m == nil {
-		// Not repeated: an unescaped @ or / leaves part of a password here.
+		// The error does not contain the host: after an unescaped @ or / it has part of a password.
 		return "", errors.New("a host is missing or malformed")
 	}
 	return net.JoinHostPort(strings.Trim(m[1], "[]"), cmp.Or(m[2], defaultPort)), nil
 }
 
-// debugLog sends go-redis's own log, of things it has already dealt with or
-// returns as errors too, to the default logger at debug level.
+// debugLog writes go-redis's own log to the default logger at debug level. go-redis handles
+// what it logs, or returns it as an error too.
 type debugLog struct{}
+
+// The logger is global, and go-redis reads it without a lock: set it before any client exists.
+func init() { redis.SetLogger(debugLog{}) }
 
 func (debugLog) Printf(ctx context.Context, format string, args ...any) {
 	slog.DebugContext(ctx, "redis: "+fmt.Sprintf(format, args...))

@@ -1,13 +1,12 @@
-// Package redishealth looks after the Redis that everything hangs on: whether it
-// answers, takes writes, and how full it is. A Redis that is full, or whose disk
-// is, still answers every PING; only a write tells.
+// Package redishealth checks in the background whether Redis answers and accepts writes, and
+// how full its memory is. It sends a write, because a Redis whose memory or disk is full
+// still answers PING.
 package redishealth
 
 import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"strconv"
 	"strings"
@@ -20,35 +19,34 @@ import (
 )
 
 const (
-	// every is how often Redis is looked at: two commands, in one round trip.
-	every = time.Second
-	// patience bounds one look.
-	patience = time.Second
-	// misses is how many looks in a row may go unanswered before Redis is called
-	// down: one slow answer is no outage. A refusal counts at once.
-	misses = 2
-	// stale is how old a state may be that is believed.
-	stale = 5 * time.Second
-	// reminder is how often a Redis that stays unfit is told of.
-	reminder = time.Minute
+	// interval is the time between two checks. A check is two commands in one round trip.
+	interval = time.Second
+	// checkTimeout is the timeout of one check.
+	checkTimeout = time.Second
+	// failuresUntilDown is how many checks in a row must get no answer before Redis counts as
+	// down, so that one slow answer is no outage. An error that Redis returns counts at once.
+	failuresUntilDown = 2
+	// maxStateAge is the age after which a state no longer counts.
+	maxStateAge = 5 * time.Second
+	// logInterval is the interval of the log line while Redis is down or refuses writes.
+	logInterval = time.Minute
 )
 
-// probeKey is written with every look. Its hash tag is the ledger's: in a Redis
-// Cluster it is the ledger's primary that has to take writes.
+// probeKey is the key that each check writes. It has the ledger's hash tag: in a Redis
+// Cluster, the primary that must accept writes is the ledger's.
 const probeKey = "{" + ledger.DefaultStream + "}:write-probe"
 
-// State is what a look at Redis has found.
+// State is the result of a check.
 type State struct {
 	Up       bool   // it answers
-	Writable bool   // it takes writes
-	Problem  string // what is wrong, in words, safe to show anywhere; "" when nothing is
-	Full     bool   // it refuses writes because its memory is used up
+	Writable bool   // it accepts writes
+	Problem  string // completes a sentence that begins with "redis"; contains no secrets; empty: no problem
+	Full     bool   // it refuses writes because its memory is full
 
-	UsedMemory, MaxMemory int64 // bytes, of the fullest primary; MaxMemory 0: no limit, or not told
+	UsedMemory, MaxMemory int64 // bytes, of the fullest primary; MaxMemory is 0 if there is no limit or INFO does not show it
 }
 
-// MemoryRatio is the part of its memory that is used, where it has a limit and
-// tells it.
+// MemoryRatio returns the share of its memory limit that Redis uses, if the limit is known.
 func (s State) MemoryRatio() (ratio float64, known bool) {
 	if s.MaxMemory <= 0 {
 		return 0, false
@@ -56,8 +54,7 @@ func (s State) MemoryRatio() (ratio float64, known bool) {
 	return float64(s.UsedMemory) / float64(s.MaxMemory), true
 }
 
-// Err is nil when Redis answers and takes writes, and says what is wrong
-// otherwise.
+// Err returns the problem as an error, or nil.
 func (s State) Err() error {
 	if s.Problem == "" {
 		return nil
@@ -65,36 +62,45 @@ func (s State) Err() error {
 	return errors.New("redis " + s.Problem)
 }
 
-// Look looks at a Redis once. The context bounds it.
-func Look(ctx context.Context, client redis.UniversalClient) State {
+// Check checks Redis once. The context bounds it.
+func Check(ctx context.Context, client redis.UniversalClient) State {
 	s := State{Up: true, Writable: true}
-	err := write(ctx, client, &s)
-	switch refusal, refused := refusalOf(err); {
+	err := writeProbe(ctx, client, &s)
+	switch message, returned := redisError(err); {
 	case err == nil:
-	case refused && strings.HasPrefix(refusal, "OOM"):
-		s.Writable, s.Full = false, true
-		s.Problem = "is full and refuses writes: raise maxmemory, or delete what is not needed"
-	case refused && strings.HasPrefix(refusal, "MISCONF"):
-		s.Writable, s.Problem = false, "refuses writes because it cannot write to its disk (MISCONF): see its log"
-	case refused && strings.HasPrefix(refusal, "NOREPLICAS"):
-		s.Writable, s.Problem = false, "refuses writes because too few of its replicas are connected (NOREPLICAS)"
-	case refused && strings.Contains(refusal, "READONLY"):
-		s.Writable, s.Problem = false, "refuses writes because it is a replica (READONLY)"
-	case refused && redis.IsAuthError(err):
-		s.Writable, s.Problem = false, "refuses the login: see REDIS_URL and REDIS_PASSWORD"
-	case refused && strings.HasPrefix(refusal, "LOADING"):
-		s.Up, s.Writable, s.Problem = false, false, "is loading its data"
-	case refused:
-		s.Writable, s.Problem = false, "refuses writes ("+strings.SplitN(refusal, " ", 2)[0]+")"
-	default:
+	case !returned:
 		s.Up, s.Writable, s.Problem = false, false, "does not answer"
+	case strings.HasPrefix(message, "LOADING"):
+		s.Up, s.Writable, s.Problem = false, false, "is loading its data"
+	default:
+		s.Writable = false
+		s.Full, s.Problem = writeProblem(err, message)
 	}
 	return s
 }
 
-// write writes the probe, and reads how full Redis is beside it. The error is that
-// of the write.
-func write(ctx context.Context, client redis.UniversalClient, s *State) error {
+// writeProblem explains an error that Redis returned for a write.
+func writeProblem(err error, message string) (full bool, problem string) {
+	switch {
+	case strings.HasPrefix(message, "OOM"):
+		return true, "is full and refuses writes: raise maxmemory, or delete what is not needed"
+	case strings.HasPrefix(message, "MISCONF"):
+		return false, "refuses writes because it cannot write to its disk (MISCONF): see its log"
+	case strings.HasPrefix(message, "NOREPLICAS"):
+		return false, "refuses writes because too few of its replicas are connected (NOREPLICAS)"
+	case strings.Contains(message, "READONLY"):
+		return false, "refuses writes because it is a replica (READONLY)"
+	case redis.IsAuthError(err):
+		return false, "refuses the login: see REDIS_URL and REDIS_PASSWORD"
+	default:
+		code, _, _ := strings.Cut(message, " ")
+		return false, "refuses writes (" + code + ")"
+	}
+}
+
+// writeProbe writes the probe key and reads how much memory Redis uses. The error is that of
+// the write.
+func writeProbe(ctx context.Context, client redis.UniversalClient, s *State) error {
 	cluster, ok := client.(*redis.ClusterClient)
 	if !ok {
 		var info *redis.StringCmd
@@ -104,32 +110,32 @@ func write(ctx context.Context, client redis.UniversalClient, s *State) error {
 			info = pipe.Info(ctx, "memory")
 			return nil
 		})
-		s.memory(info.Val())
+		s.addMemory(info.Val())
 		if set.Val() == "OK" {
-			return nil // INFO may be forbidden
+			return nil // only INFO failed, which may not be allowed
 		}
-		return cmp.Or(set.Err(), err) // a refused login is the pipeline's alone
+		return cmp.Or(set.Err(), err) // after a refused login only the pipeline has the error
 	}
 	err := cluster.Set(ctx, probeKey, "1", time.Minute).Err()
 	if err != nil && ctx.Err() != nil {
 		return err
 	}
 	var mu sync.Mutex
-	// A primary that does not answer holds other slots: its queue's trouble is told by
-	// asynq, and here the memory of the others.
+	// This reads the memory of the primaries that answer. If another one does not answer, it
+	// has no slot of the ledger, and asynq reports the problem with its queues.
 	_ = cluster.ForEachMaster(ctx, func(ctx context.Context, primary *redis.Client) error {
 		info := primary.Info(ctx, "memory").Val()
 		mu.Lock()
 		defer mu.Unlock()
-		s.memory(info)
+		s.addMemory(info)
 		return nil
 	})
 	return err
 }
 
-// memory takes note of a primary's INFO memory, if it is the fullest so far. One
-// that tells nothing (miniredis, some managed ones) changes nothing.
-func (s *State) memory(info string) {
+// addMemory stores the memory of a primary's INFO if it is the fullest so far. It ignores an
+// INFO that does not show the memory (miniredis, some managed services).
+func (s *State) addMemory(info string) {
 	var other State
 	for line := range strings.Lines(info) {
 		name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
@@ -148,102 +154,106 @@ func (s *State) memory(info string) {
 	}
 }
 
-// refusalOf is what Redis itself answered, if it did.
-func refusalOf(err error) (string, bool) {
-	var refusal redis.Error
-	if err == nil || !errors.As(err, &refusal) {
+// redisError returns the error text if Redis itself returned the error.
+func redisError(err error) (message string, returned bool) {
+	var redisErr redis.Error
+	if err == nil || !errors.As(err, &redisErr) {
 		return "", false
 	}
-	return strings.TrimPrefix(refusal.Error(), "ERR "), true
+	return strings.TrimPrefix(redisErr.Error(), "ERR "), true
 }
 
-// Watch looks at a Redis in the background, so that whoever wants to know how it is
-// need not wait for it. It is safe for concurrent use.
-type Watch struct {
-	look func(context.Context) State
-	now  func() time.Time
-	log  *slog.Logger
+// Monitor checks Redis in the background, so that its state can be read without waiting for
+// Redis. It is safe for concurrent use.
+type Monitor struct {
+	check func(context.Context) State
+	now   func() time.Time
+	log   *slog.Logger
 
-	mu     sync.Mutex
-	state  State
-	at     time.Time // of the latest look
-	missed int       // looks in a row without an answer
-	since  time.Time // when it became unfit; zero: it is fit
-	told   time.Time
+	mu           sync.Mutex
+	state        State
+	checkedAt    time.Time // of the latest check
+	failures     int       // checks in a row without an answer
+	problemSince time.Time // zero: there is no problem
+	loggedAt     time.Time // of the latest log line about the problem
 }
 
-// New makes a watch over a client's Redis. It has not looked yet: Redis is down as
-// far as it knows.
-func New(client redis.UniversalClient, now func() time.Time, log *slog.Logger) *Watch {
-	return &Watch{
-		look: func(ctx context.Context) State { return Look(ctx, client) }, now: now, log: log,
-		state: State{Problem: "has not been asked yet"},
+// New returns a Monitor. Until its first check, Redis counts as down.
+func New(client redis.UniversalClient, now func() time.Time, log *slog.Logger) *Monitor {
+	return &Monitor{
+		check: func(ctx context.Context) State { return Check(ctx, client) }, now: now, log: log,
+		state: State{Problem: "has not been checked yet"},
 	}
 }
 
-// Run looks every second until the context ends.
-func (w *Watch) Run(ctx context.Context) {
-	tick := time.NewTicker(every)
-	defer tick.Stop()
+// Run checks Redis every second until the context ends.
+func (m *Monitor) Run(ctx context.Context) {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
 	for {
-		w.once(ctx)
+		m.checkOnce(ctx)
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-ticker.C:
 		}
 	}
 }
 
-// once looks once, and tells what has changed.
-func (w *Watch) once(ctx context.Context) {
-	bounded, cancel := context.WithTimeout(ctx, patience)
+// checkOnce checks Redis once, and logs a change.
+func (m *Monitor) checkOnce(ctx context.Context) {
+	checkCtx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	found := w.look(bounded)
-	if ctx.Err() != nil { // we end, not Redis
+	state := m.check(checkCtx)
+	if ctx.Err() != nil { // the check failed because Run ends
 		return
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.at = w.now()
-	if found.Up {
-		w.missed = 0
-	} else if w.missed++; w.missed < misses && w.state.Up {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.checkedAt = m.now()
+	if state.Up {
+		m.failures = 0
+	} else if m.failures++; m.failures < failuresUntilDown && m.state.Up {
 		return
 	}
-	w.state = found
-	w.tell()
+	m.state = state
+	m.logState()
 }
 
-// tell logs when Redis becomes unfit, once a minute while it stays so, and when it
-// is well again. The caller holds mu.
-func (w *Watch) tell() {
-	switch {
-	case w.state.Problem == "" && w.since.IsZero():
-	case w.state.Problem == "":
-		w.log.Info("redis answers and takes writes again", "after", w.at.Sub(w.since).Round(time.Second).String())
-		w.since, w.told = time.Time{}, time.Time{}
-	default:
-		if w.since.IsZero() {
-			w.since = w.at
+// logState logs a problem when it begins, every logInterval, and when it ends. The caller
+// holds mu.
+func (m *Monitor) logState() {
+	if m.state.Problem == "" {
+		if !m.problemSince.IsZero() {
+			m.log.Info("redis is back", "after", m.checkedAt.Sub(m.problemSince).Round(time.Second).String())
+			m.problemSince, m.loggedAt = time.Time{}, time.Time{}
 		}
-		if w.told.IsZero() || w.at.Sub(w.told) >= reminder {
-			w.told = w.at
-			w.log.Error(fmt.Sprintf("redis %s: no payment is taken or sent meanwhile", w.state.Problem),
-				"since", w.since.UTC().Format(time.RFC3339), "used_memory", w.state.UsedMemory, "maxmemory", w.state.MaxMemory)
-		}
+		return
 	}
+	if m.problemSince.IsZero() {
+		m.problemSince = m.checkedAt
+	}
+	if !m.loggedAt.IsZero() && m.checkedAt.Sub(m.loggedAt) < logInterval {
+		return
+	}
+	m.loggedAt = m.checkedAt
+	message := "redis refuses writes: no payment is recorded or sent"
+	if !m.state.Up {
+		message = "redis is down: no payment is recorded or sent"
+	}
+	m.log.Error(message, "problem", m.state.Problem, "since", m.problemSince.UTC().Format(time.RFC3339),
+		"used_memory", m.state.UsedMemory, "maxmemory", m.state.MaxMemory)
 }
 
-// State is how Redis was when it was last looked at, at once.
-func (w *Watch) State() State {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if !w.at.IsZero() && w.now().Sub(w.at) > stale {
+// State returns the result of the latest check. It does not wait for Redis.
+func (m *Monitor) State() State {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.checkedAt.IsZero() && m.now().Sub(m.checkedAt) > maxStateAge {
 		return State{Problem: "has not answered for a while"}
 	}
-	return w.state
+	return m.state
 }
 
-// Err says why Redis is not fit to work with, at once; nil when it is.
-func (w *Watch) Err() error { return w.State().Err() }
+// Err returns the problem of the latest check, or nil. It does not wait for Redis.
+func (m *Monitor) Err() error { return m.State().Err() }

@@ -7,50 +7,49 @@ import (
 	"github.com/sethvargo/go-retry"
 )
 
-// Progression names how the times to wait grow.
-type Progression string
+// BackoffType is how the delays of a Backoff grow: backoff.type in the policy file.
+type BackoffType string
 
-// The progressions, by their names in the policy file (backoff.type).
+// The backoff types.
 const (
-	Constant    Progression = "constant"    // base, base, base, ...
-	Exponential Progression = "exponential" // base times 1, 2, 4, 8, ...
-	Fibonacci   Progression = "fibonacci"   // base times 1, 2, 3, 5, ...
+	Constant    BackoffType = "constant"    // base, base, base, ...
+	Exponential BackoffType = "exponential" // base times 1, 2, 4, 8, ...
+	Fibonacci   BackoffType = "fibonacci"   // base times 1, 2, 3, 5, ...
 )
 
-var progressions = []Progression{Constant, Exponential, Fibonacci}
+var backoffTypes = []BackoffType{Constant, Exponential, Fibonacci}
 
-// Backoff is how long to wait before doing something again. The zero Backoff
-// does not wait at all.
+// Backoff is the delay between attempts. The zero Backoff has no delay.
 type Backoff struct {
-	Type   Progression
-	Base   time.Duration // the first time to wait
-	Cap    time.Duration // the longest time to wait, before jitter
-	Jitter uint64        // each time is spread by +/- this many percent, 0 to 100
+	Type   BackoffType
+	Base   time.Duration // the first delay
+	Cap    time.Duration // the longest delay, before jitter
+	Jitter uint64        // each delay varies at random by +/- this many percent, 0 to 100
 }
 
-// Delay is the time to wait after the nth attempt, n counting from 1.
+// Delay returns the delay after the nth attempt, n counting from 1.
 func (b Backoff) Delay(n int) time.Duration {
-	var times retry.Backoff
+	var delays retry.Backoff
 	switch b.Type {
 	case Constant:
-		times = retry.NewConstant(b.Base)
+		delays = retry.NewConstant(b.Base)
 	case Exponential:
-		times = retry.NewExponential(b.Base)
+		delays = retry.NewExponential(b.Base)
 	case Fibonacci:
-		times = retry.NewFibonacci(b.Base)
+		delays = retry.NewFibonacci(b.Base)
 	default:
 		return 0
 	}
-	times = retry.WithJitterPercent(b.Jitter, retry.WithCappedDuration(b.Cap, times))
+	delays = retry.WithJitterPercent(b.Jitter, retry.WithCappedDuration(b.Cap, delays))
 	var d time.Duration
 	for range n {
-		d, _ = times.Next()
+		d, _ = delays.Next()
 	}
 	return d
 }
 
-// String is the backoff as "worker policies" shows it, e.g. "exponential
-// 5s..10m +/-10%".
+// String returns the backoff as "worker policies" prints it, e.g. "exponential 5s..10m
+// +/-10%".
 func (b Backoff) String() string {
 	if b.Type == "" {
 		return "at once"

@@ -8,29 +8,29 @@ import (
 	"terbayar/internal/payment"
 )
 
-// class is what a code can be trusted to mean, whatever a policy file says: it
-// bounds the actions that are sound for the code (interface.md, "Retry policy
-// file"). A file chooses among these; it cannot make money unsafe.
+// class is the set of actions that are safe for a code. A policy file may choose only
+// among these (docs/interface.md, "Retry policy file"), so no file can cause a duplicate
+// charge or lose a payment.
 type class struct {
 	name    string
 	allowed []Action
 }
 
 var (
-	// success: whoever refuses or repeats what went through loses money or takes
-	// it twice.
+	// success: the payment was processed. Rejecting it would lose the money, sending it
+	// again would charge the customer twice.
 	success = class{"success", []Action{Accept, Verify, Review}}
-	// unknown: it may have been processed, and it may not.
+	// unknown: the payment may or may not have been processed.
 	unknown = class{"outcome unknown", []Action{Verify, Review}}
-	// ourselves: nothing was processed, for a reason that is not the order's. To
-	// reject the order would be to blame it for our settings.
-	ourselves = class{"refusal of ourselves", []Action{Retry, RefreshToken, Verify, Review}}
-	// ofOrder: nothing was processed.
-	ofOrder = class{"refusal of the order", []Action{Retry, RefreshToken, Verify, Reject, Review}}
+	// refusalOfUs: nothing was processed, because of our credentials, settings or
+	// network. Rejecting the order for that would be wrong.
+	refusalOfUs = class{"refusal of ourselves", []Action{Retry, RefreshToken, Verify, Review}}
+	// refusalOfOrder: nothing was processed, because of the order.
+	refusalOfOrder = class{"refusal of the order", []Action{Retry, RefreshToken, Verify, Reject, Review}}
 )
 
-// classes is the table: the first row that fits decides. Without a gateway a row
-// is of both.
+// classes lists the codes of each class. The first row that matches decides. A row without
+// a gateway applies to both.
 var classes = []struct {
 	class   class
 	gateway payment.Gateway
@@ -40,17 +40,17 @@ var classes = []struct {
 	{success, payment.Paydia, "200xx00"},
 	{unknown, "", "net:unknown body:unreadable"},
 	{unknown, payment.Paydia, "202xxxx 409xxxx 5xxxxxx 404xx01 404xx14 404xx18"},
-	{ofOrder, payment.Paydia, "401xx02 401xx04"}, // the customer's token, not ours
-	{ourselves, "", "net:unsent http:401 http:403 http:404 http:405 http:429"},
-	{ourselves, payment.Paydia, "401xxxx 429xxxx " + CodeUndecryptable},
-	{ofOrder, payment.AMDigiPay, CodeRefused},
-	{ofOrder, "", "http:400 http:413 http:415 http:422"},
-	{ofOrder, payment.Paydia, strings.Join(listed4xx(), " ")},
+	{refusalOfOrder, payment.Paydia, "401xx02 401xx04"}, // the customer's token, not our access token
+	{refusalOfUs, "", "net:unsent http:401 http:403 http:404 http:405 http:429"},
+	{refusalOfUs, payment.Paydia, "401xxxx 429xxxx " + CodeUndecryptable},
+	{refusalOfOrder, payment.AMDigiPay, CodeRefused},
+	{refusalOfOrder, "", "http:400 http:413 http:415 http:422"},
+	{refusalOfOrder, payment.Paydia, strings.Join(listed4xx(), " ")},
 	// Every other code is unknown.
 }
 
-// listed4xx are the 4xx codes of the built-in table: what SNAP defines as a
-// refusal. One that it does not define may mean anything.
+// listed4xx returns the 4xx codes of the built-in table: the refusals that SNAP defines. A
+// code that SNAP does not define may mean anything.
 func listed4xx() []string {
 	var codes []string
 	for _, r := range paydia {
@@ -61,8 +61,8 @@ func listed4xx() []string {
 	return codes
 }
 
-// patternsOf has the codes of each row of classes.
-var patternsOf = func() (all [][]string) {
+// classCodes holds the codes of each row of classes as a list.
+var classCodes = func() (all [][]string) {
 	for _, row := range classes {
 		all = append(all, strings.Fields(row.codes))
 	}
@@ -74,31 +74,32 @@ func classOf(g payment.Gateway, code string) class {
 		if row.gateway != "" && row.gateway != g {
 			continue
 		}
-		if slices.ContainsFunc(patternsOf[i], func(pattern string) bool { return fits(pattern, code) }) {
+		if slices.ContainsFunc(classCodes[i], func(pattern string) bool { return matches(pattern, code) }) {
 			return row.class
 		}
 	}
 	return unknown
 }
 
-// unsound is the first code under a pattern for which an action is not sound, and
-// what is sound for every code under it; ok when the action is.
-func unsound(g payment.Gateway, pattern string, action Action) (code string, sound []Action, ok bool) {
-	sound = slices.Clone(actions)
-	for each := range under(pattern) {
-		c := classOf(g, each)
-		if code == "" && !slices.Contains(c.allowed, action) {
-			code = each
+// checkSafe reports whether an action is safe for every code that matches a pattern. It
+// also returns the first code for which it is not, and the actions that are safe for all
+// of the codes.
+func checkSafe(g payment.Gateway, pattern string, action Action) (unsafeFor string, safe []Action, ok bool) {
+	safe = slices.Clone(actions)
+	for code := range codesOf(pattern) {
+		c := classOf(g, code)
+		if unsafeFor == "" && !slices.Contains(c.allowed, action) {
+			unsafeFor = code
 		}
-		sound = slices.DeleteFunc(sound, func(a Action) bool { return !slices.Contains(c.allowed, a) })
+		safe = slices.DeleteFunc(safe, func(a Action) bool { return !slices.Contains(c.allowed, a) })
 	}
-	return code, sound, code == ""
+	return unsafeFor, safe, unsafeFor == ""
 }
 
-// under lists the codes that fall under a pattern. Of Paydia's the service (digits
-// 4 and 5) is that of auth-payment where the pattern leaves it open: no class
-// depends on it.
-func under(pattern string) iter.Seq[string] {
+// codesOf yields the codes that match a pattern. If a pattern leaves the service open
+// (digits 4 and 5 of Paydia's codes), only the codes of auth-payment (63) are yielded: no
+// class depends on the service.
+func codesOf(pattern string) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		code := []byte(pattern)
 		if len(code) == 7 {
@@ -110,7 +111,7 @@ func under(pattern string) iter.Seq[string] {
 		}
 		var open []int
 		for i := range code {
-			if code[i] == 'x' { // no other code has an x in it
+			if code[i] == 'x' { // in a valid pattern every x is a placeholder
 				open = append(open, i)
 				code[i] = '0'
 			}
@@ -131,17 +132,17 @@ func under(pattern string) iter.Seq[string] {
 	}
 }
 
-// vendors reports whether a pattern is of codes that the vendor's answer carries.
-// What no answer came to, and what cannot be read, no vendor can speak for.
-func vendors(pattern string) bool {
+// vendorCode reports whether a pattern matches codes that the vendor's answers carry. Codes
+// of missing or malformed answers are ours: no vendor can confirm anything about them.
+func vendorCode(pattern string) bool {
 	return !strings.HasPrefix(pattern, "net:") && !strings.HasPrefix(pattern, "body:") && pattern != CodeUndecryptable
 }
 
-// refusesLogin reports whether a code says that the gateway does not take us for
-// who we are: whatever follows for the payment, the access token may be void.
+// refusesLogin reports whether a code means that the gateway did not accept our
+// credentials: the access token may be expired or invalid, whatever happens to the payment.
 func refusesLogin(g payment.Gateway, code string) bool {
 	if code == HTTPCode(401) || code == HTTPCode(403) {
 		return true
 	}
-	return g == payment.Paydia && fits("401xxxx", code) && classOf(g, code).name == ourselves.name
+	return g == payment.Paydia && matches("401xxxx", code) && classOf(g, code).name == refusalOfUs.name
 }

@@ -10,8 +10,8 @@ import (
 	"terbayar/internal/retrypolicy"
 )
 
-// TestTableInDocument holds the table in docs/retry-policy.md to the built-in
-// policy. After a change, the output of "worker policies" goes into its block.
+// TestTableInDocument compares the table in docs/retry-policy.md with the built-in policy.
+// After a change of the policy, copy the output of "worker policies" into the document.
 func TestTableInDocument(t *testing.T) {
 	doc, err := os.ReadFile("../../docs/retry-policy.md")
 	if err != nil {
@@ -28,7 +28,8 @@ func TestTableInDocument(t *testing.T) {
 	}
 }
 
-// TestExampleInDocument holds the document's policy file to the parser.
+// TestExampleInDocument parses the document's example policy file and compares the rows that
+// the document shows for it.
 func TestExampleInDocument(t *testing.T) {
 	doc, err := os.ReadFile("../../docs/retry-policy.md")
 	if err != nil {
@@ -49,11 +50,11 @@ func TestExampleInDocument(t *testing.T) {
 		if strings.Contains(line, "policy.yaml:") {
 			shown++
 			if !strings.Contains(string(doc), line) {
-				t.Errorf("not shown: %s", line)
+				t.Errorf("missing in the document: %s", line)
 			}
 		}
 	}
 	if shown != 6 {
-		t.Errorf("%d rows of the example are in force, want 6", shown)
+		t.Errorf("%d rows come from the example, want 6", shown)
 	}
 }

@@ -19,16 +19,15 @@ import (
 	"terbayar/internal/payment"
 )
 
-// maxAttempts bounds max_attempts and lookups: more is a slip of the finger, and
-// a delay costs time in proportion to the attempt's number.
+// maxAttempts limits max_attempts and lookups: a larger value is a typo, and the cost of
+// computing a delay grows with the attempt's number.
 const maxAttempts = 10_000
 
-// maxText bounds what a file may say in words, in bytes.
+// maxText is the maximum length of a match or vendor_confirms, in bytes.
 const maxText = 1000
 
-// Load reads the overrides of a policy file and lays them over the built-in
-// rules. An empty path is the built-in policy. The error names file, line and
-// value.
+// Load reads a policy file and returns the built-in policy with its overrides. An empty
+// path returns the built-in policy. The error names file, line and value.
 func Load(path string) (*Policy, error) {
 	if path == "" {
 		return Builtin(), nil
@@ -40,14 +39,13 @@ func Load(path string) (*Policy, error) {
 	return Parse(path, doc)
 }
 
-// Parse lays the overrides of a YAML document over the built-in rules. The name
-// is what errors and Rule.Source call the document.
+// Parse returns the built-in policy with the overrides of a YAML document. Errors and
+// Rule.Source call the document by the given name.
 //
-// What an override leaves out is that of its action: max_attempts and each field
-// of backoff are those of the built-in rules for throttling (retry), a void token
-// (refresh_token) and unknown outcomes (verify).
-// The cap is never below the base: it follows a base set higher, and a constant
-// backoff needs none.
+// Where an override leaves out max_attempts or a field of backoff, it inherits the value
+// for its action: that of the built-in rules for 429 (retry), an invalid token
+// (refresh_token) or an unknown outcome (verify). If the base exceeds the inherited cap,
+// the cap is raised to the base.
 func Parse(name string, doc []byte) (*Policy, error) {
 	policy := Builtin()
 	root, err := document(name, doc)
@@ -73,8 +71,7 @@ func Parse(name string, doc []byte) (*Policy, error) {
 
 var syntaxError = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)$`)
 
-// document is the root of the only YAML document in doc, nil when there is none
-// or nothing in it.
+// document returns the root of the only YAML document in doc; nil if doc is empty.
 func document(name string, doc []byte) (*yaml.Node, error) {
 	d := yaml.NewDecoder(bytes.NewReader(doc))
 	var first, second yaml.Node
@@ -85,7 +82,7 @@ func document(name string, doc []byte) (*yaml.Node, error) {
 	if err == nil {
 		err = d.Decode(&second)
 		if err == nil {
-			return nil, fmt.Errorf("%s:%d: a second document: only the first would count", name, second.Line)
+			return nil, fmt.Errorf("%s:%d: a second YAML document (want one)", name, second.Line)
 		}
 	}
 	if !errors.Is(err, io.EOF) {
@@ -102,8 +99,8 @@ func document(name string, doc []byte) (*yaml.Node, error) {
 	return root, nil
 }
 
-// file reads the nodes of one document; its methods name file, line and the path
-// of what they refuse.
+// file reads the nodes of one document. The errors of its methods name the file, the line
+// and the path of the field.
 type file struct{ name string }
 
 func (f file) errorf(n *yaml.Node, path, format string, args ...any) error {
@@ -113,8 +110,8 @@ func (f file) errorf(n *yaml.Node, path, format string, args ...any) error {
 	return fmt.Errorf("%s:%d: %s%s", f.name, n.Line, path, fmt.Sprintf(format, args...))
 }
 
-// fields splits a mapping by its keys, all of which must be known. The node may
-// be nil: then there are none.
+// fields returns the values of a mapping by key. Every key must be known. A nil node has no
+// fields.
 func (f file) fields(n *yaml.Node, path string, known ...string) (map[string]*yaml.Node, error) {
 	if n == nil {
 		return nil, nil
@@ -132,14 +129,14 @@ func (f file) fields(n *yaml.Node, path string, known ...string) (map[string]*ya
 		case !slices.Contains(known, key.Value):
 			return nil, f.errorf(key, path, "unknown key %q (want %s)", key.Value, strings.Join(known, ", "))
 		case fields[key.Value] != nil:
-			return nil, f.errorf(key, path, "%q stands twice", key.Value)
+			return nil, f.errorf(key, path, "duplicate key %q", key.Value)
 		}
 		fields[key.Value] = n.Content[i+1]
 	}
 	return fields, nil
 }
 
-// value is the text of a scalar.
+// value returns the text of a scalar.
 func (f file) value(n *yaml.Node, path string) (string, error) {
 	if n.Kind == yaml.AliasNode {
 		n = n.Alias
@@ -182,13 +179,13 @@ func (f file) gateway(policy *Policy, g payment.Gateway, n *yaml.Node) error {
 		}
 		for _, o := range overrides {
 			if o.Code == r.Code && o.Match == r.Match {
-				return f.errorf(n, path+".code", "%q%s stands twice (%s)", r.Code, withMatch(r.Match), o.Source)
+				return f.errorf(n, path+".code", "duplicate rule for %q%s (the first: %s)", r.Code, withMatch(r.Match), o.Source)
 			}
 		}
 		overrides = append(overrides, r)
 	}
-	// What an override decides in every case is not in force any more. A built-in
-	// rule with a match is more exact than an override without: it stays.
+	// An override replaces a built-in rule if it covers all of its codes and has the same
+	// match. A built-in rule with a match stays in force beside an override without one.
 	builtin := slices.DeleteFunc(policy.rules[g], func(r Rule) bool {
 		return slices.ContainsFunc(overrides, func(o Rule) bool { return covers(o.Code, r.Code) && o.Match == r.Match })
 	})
@@ -231,22 +228,22 @@ func (f file) verification(n *yaml.Node, path string) (Verification, error) {
 			return c, err
 		}
 	}
-	switch { // then: retry sends a money-moving request again; Policy.Check has the third condition
+	switch { // then: retry sends a money-moving request again; Policy.Check checks settle
 	case c.Then != Retry:
 	case c.Lookups < 2:
 		return c, f.errorf(fields["lookups"], path+".lookups", "%d is too few for then: retry (want at least 2)", c.Lookups)
 	case c.VendorConfirms == "":
-		return c, f.errorf(fields["then"], path+".then", "retry sends a money-moving request again: it wants settle of at least two "+
-			"GATEWAY_TIMEOUTs, lookups of at least 2, and vendor_confirms: %s beside it (without: review)", confirmationForm)
+		return c, f.errorf(fields["then"], path+".then", "retry sends a money-moving request again: it needs settle of at least two "+
+			"GATEWAY_TIMEOUTs, lookups of at least 2, and vendor_confirms: %s in the same mapping (otherwise use review)", confirmationForm)
 	}
 	return c, nil
 }
 
-// confirmationForm is how a vendor's word is written down.
+// confirmationForm is the form of vendor_confirms.
 const confirmationForm = `"<who, when, what they said>"`
 
-// confirmation reads a vendor's word. That it is true nobody can check, but whoever
-// writes it has to say something that a colleague can follow up.
+// confirmation reads vendor_confirms. It cannot check that the statement is true, only that
+// it has at least three words, so that a colleague can ask the vendor.
 func (f file) confirmation(n *yaml.Node, path string) (string, error) {
 	text, err := f.line(n, path)
 	if err != nil {
@@ -254,7 +251,7 @@ func (f file) confirmation(n *yaml.Node, path string) (string, error) {
 	}
 	words := strings.Fields(text)
 	if len(words) < 3 || strings.Map(onlyLetters, text) == "" || strings.ContainsAny(text, "<>") {
-		return "", f.errorf(n, path, "%q does not say who confirmed what, and when (want %s)", text, confirmationForm)
+		return "", f.errorf(n, path, "%q does not name who confirmed it, when, and what they said (want %s)", text, confirmationForm)
 	}
 	return strings.Join(words, " "), nil
 }
@@ -266,11 +263,11 @@ func onlyLetters(r rune) rune {
 	return -1
 }
 
-// line is the text of a scalar that is printed to terminals and logs as it is.
+// line returns the text of a scalar that is printed to terminals and logs unchanged.
 func (f file) line(n *yaml.Node, path string) (string, error) {
 	text, err := f.value(n, path)
 	if err == nil && (len(text) > maxText || strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) })) {
-		err = f.errorf(n, path, "%.40q has characters that cannot be shown, or is longer than %d bytes", text, maxText)
+		err = f.errorf(n, path, "%.40q has unprintable characters or is longer than %d bytes", text, maxText)
 	}
 	return text, err
 }
@@ -289,8 +286,8 @@ func (f file) rule(policy *Policy, g payment.Gateway, n *yaml.Node, path string)
 	if r.Code, err = f.value(fields["code"], path+".code"); err != nil {
 		return r, err
 	}
-	if !patterns[g].MatchString(r.Code) {
-		return r, f.errorf(fields["code"], path+".code", "malformed code %q (want %s)", r.Code, patternsInWords[g])
+	if !codePatterns[g].MatchString(r.Code) {
+		return r, f.errorf(fields["code"], path+".code", "malformed code %q (want %s)", r.Code, codesInWords[g])
 	}
 	r.Meaning = "set in the policy file"
 	for _, b := range policy.rules[g] {
@@ -308,20 +305,20 @@ func (f file) rule(policy *Policy, g payment.Gateway, n *yaml.Node, path string)
 		}
 	}
 	if n := fields["vendor_confirms"]; n != nil {
-		if !vendors(r.Code) {
-			return r, f.errorf(n, path+".vendor_confirms", "no vendor can speak for %s: it is no code of an answer's", r.Code)
+		if !vendorCode(r.Code) {
+			return r, f.errorf(n, path+".vendor_confirms", "not allowed for %s: it is our own code, not one of the vendor's answers", r.Code)
 		}
 		if r.VendorConfirms, err = f.confirmation(n, path+".vendor_confirms"); err != nil {
 			return r, err
 		}
 	}
-	if err := f.sound(fields["action"], path+".action", r); err != nil {
+	if err := f.checkSafe(fields["action"], path+".action", r); err != nil {
 		return r, err
 	}
 	r.Schedule = inherited[r.Action]
 	for _, key := range []string{"backoff", "max_attempts", "max_elapsed"} {
 		if n := fields[key]; n != nil && r.Schedule == none {
-			return r, f.errorf(n, path+"."+key, "action %s is not repeated: it has none", r.Action)
+			return r, f.errorf(n, path+"."+key, "not allowed for action %s, which is not repeated", r.Action)
 		}
 	}
 	if n := fields["backoff"]; n != nil {
@@ -342,14 +339,14 @@ func (f file) rule(policy *Policy, g payment.Gateway, n *yaml.Node, path string)
 	return r, nil
 }
 
-// match reads a regular expression, and keeps it in the policy.
+// match reads a regular expression and adds it to the policy.
 func (f file) match(policy *Policy, n *yaml.Node, path string) (string, error) {
 	text, err := f.line(n, path)
 	if err != nil {
 		return "", err
 	}
 	if text == "" {
-		return "", f.errorf(n, path, "is empty: leave it out for a rule about every message")
+		return "", f.errorf(n, path, "is empty (leave it out to match every message)")
 	}
 	matcher, err := regexp.Compile(text)
 	if err != nil {
@@ -363,43 +360,39 @@ func (f file) match(policy *Policy, n *yaml.Node, path string) (string, error) {
 	return text, nil
 }
 
-// sound refuses an action that is unsound for any code the rule takes in, unless
-// the vendor confirms it.
-func (f file) sound(n *yaml.Node, path string, r Rule) error {
+// checkSafe returns an error if the rule's action is not safe for every code of the rule,
+// unless the vendor confirms it.
+func (f file) checkSafe(n *yaml.Node, path string, r Rule) error {
 	if r.VendorConfirms != "" {
 		return nil
 	}
-	code, sound, ok := unsound(r.Gateway, r.Code, r.Action)
+	code, safe, ok := checkSafe(r.Gateway, r.Code, r.Action)
 	if ok {
 		return nil
 	}
 	var allowed []string
-	for _, a := range sound {
+	for _, a := range safe {
 		allowed = append(allowed, string(a))
 	}
 	which, remedy := code, ""
 	if code != r.Code {
-		which = fmt.Sprintf("%s, which %q takes in", code, r.Code)
+		which = fmt.Sprintf("%s, which %q covers", code, r.Code)
 	}
-	if vendors(r.Code) {
+	if vendorCode(r.Code) {
 		remedy = ", or vendor_confirms: " + confirmationForm
 	}
 	return f.errorf(n, path, "%s is not safe for %s (%s): allowed for %q: %s%s",
 		r.Action, which, classOf(r.Gateway, code).name, r.Code, strings.Join(allowed, ", "), remedy)
 }
 
-// backoff reads a backoff; what it leaves out is that of b, and where b is none
-// (refresh_token), that of retry.
+// backoff reads a backoff. The fields it leaves out are those of b.
 func (f file) backoff(n *yaml.Node, path string, b Backoff) (Backoff, error) {
-	if b == (Backoff{}) {
-		b = inherited[Retry].Backoff
-	}
 	fields, err := f.fields(n, path, "type", "base", "cap", "jitter")
 	if err != nil {
 		return b, err
 	}
 	if n := fields["type"]; n != nil {
-		if b.Type, err = choice(f, n, path+".type", "type", progressions...); err != nil {
+		if b.Type, err = choice(f, n, path+".type", "type", backoffTypes...); err != nil {
 			return b, err
 		}
 	}
@@ -456,32 +449,32 @@ func (f file) count(n *yaml.Node, path string) (int, error) {
 
 func (f file) source(n *yaml.Node) string { return fmt.Sprintf("%s:%d", f.name, n.Line) }
 
-// choice reads one of a few words.
-func choice[T ~string](f file, n *yaml.Node, path, what string, words ...T) (T, error) {
+// choice reads a scalar that must be one of the options.
+func choice[T ~string](f file, n *yaml.Node, path, what string, options ...T) (T, error) {
 	text, err := f.value(n, path)
 	if err != nil {
 		return "", err
 	}
-	if !slices.Contains(words, T(text)) {
+	if !slices.Contains(options, T(text)) {
 		var want []string
-		for _, w := range words {
-			want = append(want, string(w))
+		for _, o := range options {
+			want = append(want, string(o))
 		}
 		return "", f.errorf(n, path, "unknown %s %q (want %s)", what, text, strings.Join(want, ", "))
 	}
 	return T(text), nil
 }
 
-// patterns are the codes a rule may name. SNAP's seven digits are Paydia's only,
-// error:true is AM's only: elsewhere a rule for them could never apply.
-var patterns = map[payment.Gateway]*regexp.Regexp{
+// codePatterns are the codes that a rule of each gateway may name. Only Paydia has SNAP's
+// seven digits and only AM has error:true: at the other gateway the rule would never apply.
+var codePatterns = map[payment.Gateway]*regexp.Regexp{
 	payment.AMDigiPay: regexp.MustCompile(`^(http:[0-9x]{3}|error:true|net:unsent|net:unknown|body:unreadable)$`),
 	payment.Paydia:    regexp.MustCompile(`^([0-9x]{7}|http:[0-9x]{3}|net:unsent|net:unknown|body:unreadable|token:undecryptable)$`),
 }
 
-var patternsInWords = map[payment.Gateway]string{
+var codesInWords = map[payment.Gateway]string{
 	payment.AMDigiPay: "http:NNN with x for any digit, error:true, net:unsent, net:unknown or body:unreadable",
-	payment.Paydia:    "7 digits or http:NNN, both with x for any digit, net:unsent, net:unknown or body:unreadable",
+	payment.Paydia:    "7 digits or http:NNN, both with x for any digit, net:unsent, net:unknown, body:unreadable or token:undecryptable",
 }
 
 func gatewayNames() []string {
@@ -492,8 +485,7 @@ func gatewayNames() []string {
 	return names
 }
 
-// short is a duration without the zero units that time.Duration prints: 10m, not
-// 10m0s.
+// short formats a duration without trailing zero units: 10m instead of 10m0s.
 func short(d time.Duration) string {
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {

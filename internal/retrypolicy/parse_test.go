@@ -14,7 +14,7 @@ import (
 	"terbayar/internal/payment"
 )
 
-// The example of interface.md, word for word.
+// example is the policy file in docs/interface.md.
 const example = `gateways:
   paydia:
     verify: {settle: 2m, lookups: 3, then: review}
@@ -40,7 +40,7 @@ func TestExample(t *testing.T) {
 	}
 	want := []Rule{
 		{
-			Gateway: am, Code: "http:500", Action: Verify, Schedule: look,
+			Gateway: am, Code: "http:500", Action: Verify, Schedule: lookups,
 			Meaning: "server error: may have been processed", Source: path + ":11",
 		},
 		{
@@ -61,13 +61,14 @@ func TestExample(t *testing.T) {
 	if diff := cmp.Diff(Verification{2 * time.Minute, 3, Review, path + ":3", ""}, p.Verify(paydia63)); diff != "" {
 		t.Error(diff)
 	}
-	// 5006301 is replaced, http:500 stands before http:5xx, which stays.
+	// The override of 5006301 replaces a built-in rule. That of http:500 is added before
+	// http:5xx, which stays.
 	if got, want := len(p.Rules()), len(Builtin().Rules())+1; got != want {
 		t.Errorf("%d rules, want %d", got, want)
 	}
 }
 
-// What an override leaves out.
+// TestInherited parses overrides that leave out parts of the schedule.
 func TestInherited(t *testing.T) {
 	for _, row := range []struct {
 		rule string
@@ -122,30 +123,30 @@ func TestEmptyDocuments(t *testing.T) {
 	}
 }
 
-// Each error names file, line, place and value.
+// TestParseErrors: every error names the file, the line, the path of the field and the value.
 func TestParseErrors(t *testing.T) {
 	const paydia = "gateways:\n  paydia:\n    rules:\n      - "
 	for _, row := range []struct{ doc, want string }{
 		{paydia + "code: '4006301'\n        action: verfiy", `p.yaml:5: gateways.paydia.rules[0].action: unknown action "verfiy" (want accept, retry, refresh_token, verify, reject, review)`},
-		{paydia + "code: '40063'\n        action: review", `p.yaml:4: gateways.paydia.rules[0].code: malformed code "40063" (want 7 digits or http:NNN, both with x for any digit, net:unsent, net:unknown or body:unreadable)`},
+		{paydia + "code: '40063'\n        action: review", `p.yaml:4: gateways.paydia.rules[0].code: malformed code "40063" (want 7 digits or http:NNN, both with x for any digit, net:unsent, net:unknown, body:unreadable or token:undecryptable)`},
 		{paydia + "{code: '400630X', action: review}", `p.yaml:4: gateways.paydia.rules[0].code: malformed code "400630X" (want 7 digits`},
 		{paydia + "{code: 'error:true', action: review}", `p.yaml:4: gateways.paydia.rules[0].code: malformed code "error:true"`},
 		{paydia + "{code: 'net:odd', action: review}", `p.yaml:4: gateways.paydia.rules[0].code: malformed code "net:odd"`},
 		{"gateways: {amdigipay: {rules: [{code: 4006301, action: review}]}}", `p.yaml:1: gateways.amdigipay.rules[0].code: malformed code "4006301" (want http:NNN with x`},
-		{paydia + "{code: '4006301', action: review}\n      - {code: '4006301', action: retry}", `p.yaml:5: gateways.paydia.rules[1].code: "4006301" stands twice (p.yaml:4)`},
+		{paydia + "{code: '4006301', action: review}\n      - {code: '4006301', action: retry}", `p.yaml:5: gateways.paydia.rules[1].code: duplicate rule for "4006301" (the first: p.yaml:4)`},
 		{paydia + "{action: review}", `p.yaml:4: gateways.paydia.rules[0]: code is missing`},
 		{paydia + "{code: '4006301'}", `p.yaml:4: gateways.paydia.rules[0]: action is missing`},
 		{paydia + "{code: '4006301', action: review, bakcoff: 3}", `p.yaml:4: gateways.paydia.rules[0]: unknown key "bakcoff" (want code, match, action, backoff, max_attempts, max_elapsed, vendor_confirms)`},
-		{paydia + "{code: '4006301', action: review, action: review}", `p.yaml:4: gateways.paydia.rules[0]: "action" stands twice`},
+		{paydia + "{code: '4006301', action: review, action: review}", `p.yaml:4: gateways.paydia.rules[0]: duplicate key "action"`},
 		{paydia + "{code: [1], action: review}", `p.yaml:4: gateways.paydia.rules[0].code: want a single value`},
 		{paydia + "just text", `p.yaml:4: gateways.paydia.rules[0]: want a mapping with code, match, action`},
 		{paydia + "{code: '4006301', action: retry, max_attempts: -1}", `p.yaml:4: gateways.paydia.rules[0].max_attempts: "-1" is not a whole number from 1 to 10000`},
 		{paydia + "{code: '4006301', action: retry, max_attempts: 0}", `p.yaml:4: gateways.paydia.rules[0].max_attempts: "0" is not a whole number`},
 		{paydia + "{code: '4006301', action: retry, max_attempts: many}", `p.yaml:4: gateways.paydia.rules[0].max_attempts: "many" is not a whole number`},
 		{paydia + "{code: '4006301', action: retry, max_elapsed: soon}", `p.yaml:4: gateways.paydia.rules[0].max_elapsed: "soon" is not a positive duration`},
-		{paydia + "{code: '2006300', action: accept, max_elapsed: 1h}", `p.yaml:4: gateways.paydia.rules[0].max_elapsed: action accept is not repeated`},
-		{paydia + "{code: '4006301', action: review, max_attempts: 3}", `p.yaml:4: gateways.paydia.rules[0].max_attempts: action review is not repeated`},
-		{paydia + "{code: '2006300', action: accept, backoff: {base: 3s}}", `p.yaml:4: gateways.paydia.rules[0].backoff: action accept is not repeated`},
+		{paydia + "{code: '2006300', action: accept, max_elapsed: 1h}", `p.yaml:4: gateways.paydia.rules[0].max_elapsed: not allowed for action accept, which is not repeated`},
+		{paydia + "{code: '4006301', action: review, max_attempts: 3}", `p.yaml:4: gateways.paydia.rules[0].max_attempts: not allowed for action review, which is not repeated`},
+		{paydia + "{code: '2006300', action: accept, backoff: {base: 3s}}", `p.yaml:4: gateways.paydia.rules[0].backoff: not allowed for action accept, which is not repeated`},
 		{paydia + "{code: '4006301', action: retry, backoff: 3s}", `p.yaml:4: gateways.paydia.rules[0].backoff: want a mapping with type, base, cap, jitter`},
 		{paydia + "{code: '4006301', action: retry, backoff: {typ: constant}}", `p.yaml:4: gateways.paydia.rules[0].backoff: unknown key "typ"`},
 		{paydia + "{code: '4006301', action: retry, backoff: {type: linear}}", `p.yaml:4: gateways.paydia.rules[0].backoff.type: unknown type "linear" (want constant, exponential, fibonacci)`},
@@ -169,26 +170,26 @@ func TestParseErrors(t *testing.T) {
 		{"gateways: {paydia: {verify: {after: 3}}}", `p.yaml:1: gateways.paydia.verify: unknown key "after" (want settle, lookups, then, vendor_confirms)`},
 		{paydia + "{code: 'http:400', match: '(', action: review}", `p.yaml:4: gateways.paydia.rules[0].match: "(" is not a regular expression: missing closing )`},
 		{paydia + "{code: 'http:400', match: '', action: review}", `p.yaml:4: gateways.paydia.rules[0].match: is empty`},
-		{paydia + "{code: 'http:400', match: \"a\\eb\", action: review}", `p.yaml:4: gateways.paydia.rules[0].match: "a\x1bb" has characters that cannot be shown`},
+		{paydia + "{code: 'http:400', match: \"a\\eb\", action: review}", `p.yaml:4: gateways.paydia.rules[0].match: "a\x1bb" has unprintable characters`},
 		{paydia + "{code: 'http:400', match: [a], action: review}", `p.yaml:4: gateways.paydia.rules[0].match: want a single value`},
-		{paydia + "{code: 'http:400', match: a, action: review}\n      - {code: 'http:400', match: a, action: verify}", `p.yaml:5: gateways.paydia.rules[1].code: "http:400" with match "a" stands twice (p.yaml:4)`},
-		{paydia + "{code: '2006300', action: reject, vendor_confirms: yes}", `p.yaml:4: gateways.paydia.rules[0].vendor_confirms: "yes" does not say who confirmed what, and when (want "<who, when, what they said>")`},
-		{paydia + "{code: '2006300', action: reject, vendor_confirms: ' '}", `p.yaml:4: gateways.paydia.rules[0].vendor_confirms: " " does not say`},
+		{paydia + "{code: 'http:400', match: a, action: review}\n      - {code: 'http:400', match: a, action: verify}", `p.yaml:5: gateways.paydia.rules[1].code: duplicate rule for "http:400" with match "a" (the first: p.yaml:4)`},
+		{paydia + "{code: '2006300', action: reject, vendor_confirms: yes}", `p.yaml:4: gateways.paydia.rules[0].vendor_confirms: "yes" does not name who confirmed it, when, and what they said (want "<who, when, what they said>")`},
+		{paydia + "{code: '2006300', action: reject, vendor_confirms: ' '}", `p.yaml:4: gateways.paydia.rules[0].vendor_confirms: " " does not name`},
 		{paydia + "{code: '2006300', action: reject, vendor_confirms: '<who, when, what they said>'}", `p.yaml:4: gateways.paydia.rules[0].vendor_confirms: "<who, when`},
-		{paydia + "{code: '2006300', action: reject, vendor_confirms: '2026 11 02'}", `p.yaml:4: gateways.paydia.rules[0].vendor_confirms: "2026 11 02" does not say`},
-		{paydia + "{code: 'net:unknown', action: retry, vendor_confirms: 'Paydia support, 2026-11-02'}", `p.yaml:4: gateways.paydia.rules[0].vendor_confirms: no vendor can speak for net:unknown`},
-		{paydia + "{code: 'body:unreadable', action: verify, vendor_confirms: 'Paydia support, 2026-11-02'}", `p.yaml:4: gateways.paydia.rules[0].vendor_confirms: no vendor can speak for body:unreadable`},
+		{paydia + "{code: '2006300', action: reject, vendor_confirms: '2026 11 02'}", `p.yaml:4: gateways.paydia.rules[0].vendor_confirms: "2026 11 02" does not name`},
+		{paydia + "{code: 'net:unknown', action: retry, vendor_confirms: 'Paydia support, 2026-11-02'}", `p.yaml:4: gateways.paydia.rules[0].vendor_confirms: not allowed for net:unknown`},
+		{paydia + "{code: 'body:unreadable', action: verify, vendor_confirms: 'Paydia support, 2026-11-02'}", `p.yaml:4: gateways.paydia.rules[0].vendor_confirms: not allowed for body:unreadable`},
 		{paydia + "code: net:unknown\n        action: retry", `p.yaml:5: gateways.paydia.rules[0].action: retry is not safe for net:unknown (outcome unknown): allowed for "net:unknown": verify, review`},
 		{paydia + "{code: '2006300', action: reject}", `p.yaml:4: gateways.paydia.rules[0].action: reject is not safe for 2006300 (success): allowed for "2006300": accept, verify, review, or vendor_confirms: "<who, when, what they said>"`},
-		{paydia + "{code: xxxxxxx, action: retry}", `p.yaml:4: gateways.paydia.rules[0].action: retry is not safe for 0006300, which "xxxxxxx" takes in (outcome unknown): allowed for "xxxxxxx": verify, review, or`},
-		{paydia + "{code: 401xxxx, action: reject}", `p.yaml:4: gateways.paydia.rules[0].action: reject is not safe for 4016300, which "401xxxx" takes in (refusal of ourselves): allowed for "401xxxx": retry, refresh_token, verify, review, or`},
+		{paydia + "{code: xxxxxxx, action: retry}", `p.yaml:4: gateways.paydia.rules[0].action: retry is not safe for 0006300, which "xxxxxxx" covers (outcome unknown): allowed for "xxxxxxx": verify, review, or`},
+		{paydia + "{code: 401xxxx, action: reject}", `p.yaml:4: gateways.paydia.rules[0].action: reject is not safe for 4016300, which "401xxxx" covers (refusal of ourselves): allowed for "401xxxx": retry, refresh_token, verify, review, or`},
 		{"gateways: {amdigipay: {rules: [{code: 'error:true', match: a, action: accept}]}}", `p.yaml:1: gateways.amdigipay.rules[0].action: accept is not safe for error:true (refusal of the order): allowed for "error:true": retry, refresh_token, verify, reject, review, or`},
-		{"gateways: {amdigipay: {rules: [{code: 'http:xxx', action: retry}]}}", `p.yaml:1: gateways.amdigipay.rules[0].action: retry is not safe for http:000, which "http:xxx" takes in (outcome unknown)`},
+		{"gateways: {amdigipay: {rules: [{code: 'http:xxx', action: retry}]}}", `p.yaml:1: gateways.amdigipay.rules[0].action: retry is not safe for http:000, which "http:xxx" covers (outcome unknown)`},
 		{"gateways: {amdigipay: {rules: [{code: 'http:20x', action: accept}]}}", `p.yaml:1: gateways.amdigipay.rules[0].action: accept is not safe for http:201, which`},
 		{"gateways: {amdigipay: {verify: {settle: 1ns, lookups: 1, then: retry}}}", `p.yaml:1: gateways.amdigipay.verify.lookups: 1 is too few for then: retry (want at least 2)`},
-		{"gateways: {paydia: {verify: {settle: 10m, lookups: 9, then: retry}}}", `p.yaml:1: gateways.paydia.verify.then: retry sends a money-moving request again: it wants settle of at least two GATEWAY_TIMEOUTs, lookups of at least 2, and vendor_confirms`},
-		{"gateways: {paydia: {verify: {then: retry, vendor_confirms: ''}}}", `p.yaml:1: gateways.paydia.verify.vendor_confirms: "" does not say`},
-		{"gateways: {}\n---\ngateways: {}", `p.yaml:2: a second document: only the first would count`},
+		{"gateways: {paydia: {verify: {settle: 10m, lookups: 9, then: retry}}}", `p.yaml:1: gateways.paydia.verify.then: retry sends a money-moving request again: it needs settle of at least two GATEWAY_TIMEOUTs, lookups of at least 2, and vendor_confirms`},
+		{"gateways: {paydia: {verify: {then: retry, vendor_confirms: ''}}}", `p.yaml:1: gateways.paydia.verify.vendor_confirms: "" does not name`},
+		{"gateways: {}\n---\ngateways: {}", `p.yaml:2: a second YAML document (want one)`},
 		{"gateways: {}\nother", `p.yaml:`},
 		{"\x00", `p.yaml: yaml: control characters are not allowed`},
 	} {
@@ -230,18 +231,18 @@ func TestWriteTable(t *testing.T) {
 		"| amdigipay | http:500 | | verify | exponential 5s..10m +/-10% | 24 | retry-policy.yaml:11 | server error: may have been processed |",
 		"| paydia | 5006301 | | verify | exponential 5s..10m +/-10% | 12 | retry-policy.yaml:5 | internal server error: may have been processed |",
 		"| paydia | 4016301 | | refresh_token | exponential 1s..1m +/-20% | 8 | built-in | invalid token (B2B) |",
-		"| paydia | net:unsent | | retry | exponential 1s..5m +/-20% | 100 | built-in | failed before a byte went out |",
+		"| paydia | net:unsent | | retry | exponential 1s..5m +/-20% | 100 | built-in | failed before the first byte was sent |",
 		"| amdigipay | 2m | 3 | review | built-in |",
 		"| paydia | 2m | 3 | review | retry-policy.yaml:3 |",
-		"| amdigipay | error:true | <token> | refresh_token | exponential 1s..1m +/-20% | 8 | built-in | the access token is void, in words |",
-		"is verify (exponential 5s..10m +/-10%, max attempts 24): what is not known to have failed has not failed.",
+		"| amdigipay | error:true | <token> | refresh_token | exponential 1s..1m +/-20% | 8 | built-in | access token expired or invalid, by the message |",
+		"row: verify (exponential 5s..10m +/-10%, max attempts 24), because the payment may have",
 	} {
 		if !lines[want] {
-			t.Errorf("no line %s in\n%s", want, &out)
+			t.Errorf("missing line %s in\n%s", want, &out)
 		}
 	}
 	if strings.Contains(out.String(), "\x1b") {
-		t.Error("colours")
+		t.Error("the table has colours, want plain text")
 	}
 }
 
@@ -257,11 +258,11 @@ func FuzzParse(f *testing.F) {
 		p, err := Parse("p.yaml", doc)
 		if err != nil {
 			if strings.Contains(err.Error(), "\n") || !strings.HasPrefix(err.Error(), "p.yaml:") {
-				t.Errorf("not one line that names the file: %q", err)
+				t.Errorf("error %q, want one line that names the file", err)
 			}
 			return
 		}
-		// Whatever was accepted must decide without a panic and wait a sane time.
+		// Every policy that parses decides without a panic and is safe.
 		for _, g := range payment.Gateways() {
 			for _, code := range []string{"2006300", "5006301", "http:500", CodeUnsent, CodeRefused} {
 				if d := p.Decide(g, code, "", 3, 0); d.Action == "" || d.Delay < 0 {
@@ -269,8 +270,8 @@ func FuzzParse(f *testing.F) {
 				}
 			}
 			for _, r := range p.Rules() {
-				if _, _, ok := unsound(r.Gateway, r.Code, r.Action); !ok && r.VendorConfirms == "" {
-					t.Errorf("unsound: %+v", r)
+				if _, _, ok := checkSafe(r.Gateway, r.Code, r.Action); !ok && r.VendorConfirms == "" {
+					t.Errorf("unsafe: %+v", r)
 				}
 			}
 			if c := p.Verify(g); c.Then == Retry && (c.Lookups < 2 || c.VendorConfirms == "") || c.Lookups < 1 || c.Settle <= 0 || (c.Then != Retry && c.Then != Review) {

@@ -1,14 +1,16 @@
-// Package retrypolicy says what follows an answer of a gateway, and after how
-// long. It is a pure function of code and count: it reads no clock and does no
-// I/O beyond the one reading of the overrides at start-up.
+// Package retrypolicy decides what the worker does after an answer of a gateway, and
+// after what delay. A decision is a pure function of gateway, code, message, attempt
+// number and age: the package reads no clock, and its only I/O is reading the policy file
+// at start-up.
 //
-// A policy is a list of rules per gateway. Rules with a match come before those
-// without one, overrides (a YAML file, see interface.md, "Retry policy file")
-// before the built-in rules, and then the most exact code wins. A code that no
-// rule lists is Verify: what is not known to have failed has not failed.
+// A policy is a list of rules per gateway. The first rule that matches decides. Rules with
+// a match on the message come before rules without one, then overrides (a YAML file, see
+// docs/interface.md, "Retry policy file") come before built-in rules, then the rule with
+// the fewest x in its code comes first. A code without a rule gets the action Verify: the
+// payment may have been processed, so it is looked up and never sent again blindly.
 //
-// No file can make money unsafe: an override chooses among the actions that are
-// sound for every code it takes in (see class.go).
+// An override cannot cause a duplicate charge: it may only use the actions that are safe
+// for every code its pattern covers (see class.go).
 package retrypolicy
 
 import (
@@ -22,91 +24,88 @@ import (
 	"terbayar/internal/payment"
 )
 
-// Action is what follows an answer.
+// Action is what the worker does after an answer.
 type Action string
 
 // The six actions.
 const (
-	Accept       Action = "accept"        // it went through
-	Retry        Action = "retry"         // certainly not processed: send again, same payment reference
-	RefreshToken Action = "refresh_token" // drop the access token, take a new one, send again
-	Verify       Action = "verify"        // outcome unknown: look it up before anything else
-	Reject       Action = "reject"        // refused for good
-	Review       Action = "review"        // stop and wait for a person
+	Accept       Action = "accept"        // the gateway processed it
+	Retry        Action = "retry"         // certainly not processed: send it again with the same payment reference
+	RefreshToken Action = "refresh_token" // drop the access token, log in, send it again
+	Verify       Action = "verify"        // unknown outcome: look it up before anything else
+	Reject       Action = "reject"        // rejected by the gateway, permanently
+	Review       Action = "review"        // stop: manual review
 )
 
 // actions lists every action, in the order in which errors name them.
 var actions = []Action{Accept, Retry, RefreshToken, Verify, Reject, Review}
 
-// Schedule says how often something may be done and how long to wait before
-// doing it again. For Retry and RefreshToken it is about submits, for Verify
-// about lookups; the other actions have none.
+// Schedule limits and spaces the repetitions of an action: submits for Retry and
+// RefreshToken, lookups for Verify. The other actions are not repeated and have the zero
+// Schedule.
 type Schedule struct {
 	Backoff     Backoff
-	MaxAttempts int           // for submits the first one counts too; 0: the action has no attempts
-	MaxElapsed  time.Duration // since the first submit, or since the outcome is unknown; 0: no limit
+	MaxAttempts int           // submits including the first, or lookups; 0: the action is not repeated
+	MaxElapsed  time.Duration // since the first submit, or since the outcome became unknown; 0: no limit
 }
 
-// exhausted reports whether nothing more may be done after so many attempts in
-// that time.
+// exhausted reports whether the schedule allows no further attempt.
 func (s Schedule) exhausted(attempts int, age time.Duration) bool {
 	return attempts >= s.MaxAttempts || s.MaxElapsed > 0 && age >= s.MaxElapsed
 }
 
-// BuiltIn is the Source of what no policy file has changed.
+// BuiltIn is the Source of a rule or Verification that does not come from a policy file.
 const BuiltIn = "built-in"
 
 // Rule is one row of a policy.
 type Rule struct {
 	Gateway payment.Gateway
 	Code    string // a code, or a pattern with x for any digit, e.g. "401xx01"
-	Match   string // a regular expression on the gateway's message; "": whatever it says
+	Match   string // a regular expression on the gateway's message; "": any message
 	Action  Action
 	Schedule
-	Meaning        string // what the code says, in a few words
+	Meaning        string // of the code, in a few words
 	Source         string // BuiltIn, or file:line of the override
-	VendorConfirms string // who said, when, that the rule may leave its code's class; "": it does not
+	VendorConfirms string // who at the vendor confirmed, and when, that an action outside the code's class is safe; "": not needed
 }
 
-// Verification says when the answer "no such payment" to the lookups of an
-// unknown outcome is believed, and what follows then.
+// Verification sets when "no such payment" counts as confirmed for a payment of unknown
+// outcome, and which action follows.
 type Verification struct {
-	Settle  time.Duration // counted from the end of the attempt
-	Lookups int           // how many lookups must have said "not found"
+	Settle  time.Duration // minimum time since the end of the submit
+	Lookups int           // minimum number of lookups that found no such payment
 	Then    Action        // Retry or Review
 	Source  string        // BuiltIn, or file:line of the override
 
-	VendorConfirms string // who said, when, that it may be sent again; "" only where Then is Review
+	VendorConfirms string // who at the vendor confirmed, and when, that sending again is safe; "" only if Then is Review
 }
 
-// Policy is the retry policy in force. It never changes once made, and is safe
-// for concurrent use.
+// Policy is the retry policy in force. It is immutable and safe for concurrent use.
 type Policy struct {
 	rules         map[payment.Gateway][]Rule // in order of precedence
 	verifications map[payment.Gateway]Verification
 	matchers      map[string]*regexp.Regexp // by Rule.Match
 }
 
-// Decision is what follows a submit.
+// Decision is what the worker does after an answer.
 type Decision struct {
 	Action    Action
 	Delay     time.Duration // until the next submit (Retry, RefreshToken) or the first lookup (Verify)
-	Rule      Rule          // the rule that the code fell under
+	Rule      Rule          // the rule that decided
 	Exhausted bool          // Action is Review because the rule's attempts are used up
-	NewLogin  bool          // the access token that was used may be void: it must not be used again, whatever the action
-	Reason    string        // of a Review: why a person must look, in words
+	NewLogin  bool          // the access token may be expired or invalid: drop it, whatever the action
+	Reason    string        // why a manual review is needed; "" unless Action is Review
 }
 
-// Decide says what follows a submit that came to the given code, with the
-// gateway's own words (Answer.Message; "" where it gave none). The attempt, at
-// least 1, is how many submits of the payment have come to the same action, this
-// one included; whoever counts all its submits together only gives up sooner.
-// When a rule that sends again has used up its attempts, the decision is Review.
-// The age is how long ago the first submit was made.
+// Decide returns what to do after an answer with the given code and the gateway's message
+// (Answer.Message; "" if it gave none). The attempt, at least 1, is how many submits of
+// this payment have led to the same action, including this one. The age is the time since
+// the first submit. When the rule's attempts are used up, the action is Review.
 func (p *Policy) Decide(g payment.Gateway, code, message string, attempt int, age time.Duration) Decision {
 	r := p.rule(g, code, message)
-	d := Decision{Action: r.Action, Rule: r, NewLogin: r.Action == RefreshToken || refusesLogin(g, code) ||
-		r.Action != Accept && strings.Contains(code, ":") && InvalidToken(message)} // SNAP's codes are exact, and have no colon
+	// A SNAP code is exact, so its message is not checked. It is the only code without a colon.
+	tokenByMessage := r.Action != Accept && strings.Contains(code, ":") && InvalidToken(message)
+	d := Decision{Action: r.Action, Rule: r, NewLogin: r.Action == RefreshToken || refusesLogin(g, code) || tokenByMessage}
 	switch r.Action {
 	case Verify:
 		d.Delay = r.Backoff.Delay(1)
@@ -124,7 +123,7 @@ func (p *Policy) Decide(g payment.Gateway, code, message string, attempt int, ag
 	return d
 }
 
-// quoted is the gateway's message within a reason.
+// quoted returns the gateway's message as the end of a reason.
 func quoted(message string) string {
 	if message == "" {
 		return ""
@@ -132,12 +131,11 @@ func quoted(message string) string {
 	return fmt.Sprintf(": %q", message)
 }
 
-// LookupSchedule is the schedule of the lookups that follow a submit of unknown
-// outcome: the time to wait before the next one when some have been made, and
-// whether the rule has no more of them. The code is that of the submit; one that
-// is empty (the worker died before it knew) or that an edited policy no longer
-// verifies is looked up as an unlisted one. The age is since when the outcome is
-// unknown.
+// LookupSchedule returns the delay before the next lookup of a payment of unknown outcome,
+// given the number of lookups already made, and whether the rule allows no more lookups.
+// The code is that of the submit. The schedule of an unlisted code applies if the code is
+// empty (the worker died before it knew) or if an edited policy no longer verifies it. The
+// age is the time since the outcome became unknown.
 func (p *Policy) LookupSchedule(g payment.Gateway, submitCode string, lookups int, age time.Duration) (delay time.Duration, exhausted bool) {
 	r := p.rule(g, submitCode, "")
 	if r.Action != Verify {
@@ -149,11 +147,11 @@ func (p *Policy) LookupSchedule(g payment.Gateway, submitCode string, lookups in
 	return r.Backoff.Delay(lookups + 1), false
 }
 
-// Verify says when a gateway's "no such payment" is believed.
+// Verify returns when a gateway's "no such payment" counts as confirmed.
 func (p *Policy) Verify(g payment.Gateway) Verification { return p.verifications[g] }
 
-// Rules lists the rules in force, per gateway in order of precedence. A built-in
-// rule whose every code an override decides is not among them.
+// Rules returns the rules in force, per gateway in order of precedence. It omits a built-in
+// rule if an override decides all of its codes.
 func (p *Policy) Rules() []Rule {
 	var all []Rule
 	for _, g := range payment.Gateways() {
@@ -164,7 +162,7 @@ func (p *Policy) Rules() []Rule {
 
 func (p *Policy) rule(g payment.Gateway, code, message string) Rule {
 	for _, r := range p.rules[g] {
-		if fits(r.Code, code) && (r.Match == "" || p.matchers[r.Match].MatchString(message)) {
+		if matches(r.Code, code) && (r.Match == "" || p.matchers[r.Match].MatchString(message)) {
 			return r
 		}
 	}
@@ -173,10 +171,10 @@ func (p *Policy) rule(g payment.Gateway, code, message string) Rule {
 	return r
 }
 
-// order puts a gateway's rules into order of precedence: those with a match first;
-// overrides before built-in ones; fewest x first; then as listed. So an override
-// without a match, error:true say, leaves the built-in rules for error:true with
-// one in force: what it says of a code was not said of those messages.
+// order sorts a gateway's rules by precedence: with a match first; overrides before
+// built-in rules; fewest x first; then as listed. An override without a match, for
+// error:true say, therefore does not replace the built-in rules for error:true that match
+// a message.
 func order(rules []Rule) {
 	first := func(yes bool) int {
 		if yes {
@@ -193,26 +191,26 @@ func order(rules []Rule) {
 	})
 }
 
-// Check looks at what depends on the gateway time-out: a request that is sent
-// again while the first one may still be under way is sent twice. The error names
-// file, line and value.
+// Check reports whether the policy is safe with this gateway timeout: with then: retry a
+// payment must not be sent again while its first request may still be in flight. The error
+// names file, line and value.
 func (p *Policy) Check(gatewayTimeout time.Duration) error {
 	for _, g := range payment.Gateways() {
 		v := p.verifications[g]
 		if least := 2 * gatewayTimeout; v.Then == Retry && v.Settle < least {
-			return fmt.Errorf("%s: gateways.%s.verify.settle: %s is too short for then: retry (GATEWAY_TIMEOUT is %s: want at least two of it, %s)",
+			return fmt.Errorf("%s: gateways.%s.verify.settle: %s is too short for then: retry (GATEWAY_TIMEOUT is %s: want at least twice that, %s)",
 				v.Source, g, short(v.Settle), short(gatewayTimeout), short(least))
 		}
 	}
 	return nil
 }
 
-// Confirmation is what a policy file does on a vendor's word, outside of what is
-// sound by itself.
+// Confirmation is a setting of a policy file that is safe only because the vendor
+// confirmed it.
 type Confirmation struct {
 	Gateway payment.Gateway
-	What    string // e.g. `4036304: accept`, `verify, then: retry`
-	Words   string // who, when, what they said
+	What    string // the setting, e.g. `4036304: accept`, `verify, then: retry`
+	Words   string // vendor_confirms: who confirmed it, when, what they said
 	Source  string // file:line
 }
 
@@ -220,18 +218,18 @@ func (c Confirmation) String() string {
 	return fmt.Sprintf("%s %s (%s), the vendor confirms: %s", c.Gateway, c.What, c.Source, c.Words)
 }
 
-// VendorConfirmed lists everything that is in force on a vendor's word, for the
-// start-up log and for whoever checks a policy.
+// VendorConfirmed returns every setting in force that relies on a vendor's confirmation,
+// for the start-up log, "worker check" and "worker policies".
 func (p *Policy) VendorConfirmed() []Confirmation {
 	var all []Confirmation
 	for _, g := range payment.Gateways() {
 		for _, r := range p.rules[g] {
-			what := fmt.Sprintf("%s: %s", r.Code, r.Action)
+			setting := fmt.Sprintf("%s: %s", r.Code, r.Action)
 			if r.Match != "" {
-				what = fmt.Sprintf("%s with match %q: %s", r.Code, r.Match, r.Action)
+				setting = fmt.Sprintf("%s with match %q: %s", r.Code, r.Match, r.Action)
 			}
 			if r.VendorConfirms != "" {
-				all = append(all, Confirmation{g, what, r.VendorConfirms, r.Source})
+				all = append(all, Confirmation{g, setting, r.VendorConfirms, r.Source})
 			}
 		}
 		if v := p.verifications[g]; v.VendorConfirms != "" {
@@ -241,9 +239,8 @@ func (p *Policy) VendorConfirmed() []Confirmation {
 	return all
 }
 
-// fits reports whether a code falls under a pattern. Only x stands for a digit:
-// an answer's code that holds an x itself falls under none.
-func fits(pattern, code string) bool {
+// matches reports whether a code matches a pattern. An x in the pattern matches any digit.
+func matches(pattern, code string) bool {
 	if len(pattern) != len(code) {
 		return false
 	}
@@ -256,8 +253,8 @@ func fits(pattern, code string) bool {
 	return true
 }
 
-// covers reports whether every code under the second pattern falls under the
-// first: two codes that differ wherever the second has an x tell.
+// covers reports whether every code that matches other also matches pattern. It tries two
+// codes that differ at every x of other: pattern matches both only if it has an x there too.
 func covers(pattern, other string) bool {
-	return fits(pattern, strings.ReplaceAll(other, "x", "0")) && fits(pattern, strings.ReplaceAll(other, "x", "1"))
+	return matches(pattern, strings.ReplaceAll(other, "x", "0")) && matches(pattern, strings.ReplaceAll(other, "x", "1"))
 }

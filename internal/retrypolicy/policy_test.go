@@ -13,15 +13,16 @@ import (
 
 const am, paydia63 = payment.AMDigiPay, payment.Paydia
 
-// The built-in policy, code by code, as gateways.md has it: section 2.6 (the
-// seed), 3.1 (SNAP in general) and the answers of AM.
+// TestBuiltinActions checks the built-in policy code by code against docs/gateways.md:
+// sections 2.6 (Paydia's page), 3.1 (SNAP in general) and 1.4 (AM). That the policy has a
+// rule for every code of that document is checked in internal/clients.
 func TestBuiltinActions(t *testing.T) {
 	for _, row := range []struct {
 		gateway payment.Gateway
 		action  Action
 		codes   string
 	}{
-		// The eleven of Paydia's Auth Payment page.
+		// The eleven codes of Paydia's Auth Payment page.
 		{paydia63, Accept, "2006300"},
 		{paydia63, Reject, "4006301 4006302 4036302 4036314 4046308"},
 		{paydia63, Review, "4016300"},
@@ -50,7 +51,7 @@ func TestBuiltinActions(t *testing.T) {
 		{paydia63, Retry, "http:429 net:unsent token:undecryptable"},
 		{paydia63, Verify, "http:200 http:302 http:400 http:408 http:409 http:422 http:500 http:502 http:503 http:504"},
 		{paydia63, Verify, "net:unknown body:unreadable"},
-		// Unlisted: never failed, never sent again.
+		// Unlisted: never rejected, never sent again.
 		{paydia63, Verify, "2006301 2016300 4006303 4036324 4056302 4096302 4296301 5006303 5036300 9999999"},
 		{paydia63, Verify, "error:true xxxxxxx 401xx01 200630 20063000 nonsense"},
 		{paydia63, Verify, ""},
@@ -75,29 +76,29 @@ func TestBuiltinActions(t *testing.T) {
 	}
 }
 
-// Every built-in schedule, without jitter: the time to wait after each attempt.
+// TestBuiltinSchedules checks the delays after each attempt, without jitter.
 func TestBuiltinSchedules(t *testing.T) {
 	for _, row := range []struct {
 		name     string
 		schedule Schedule
 		want     string
 	}{
-		{"verify: look-ups", look, "5s 10s 20s 40s 1m20s 2m40s 5m20s 10m*17 (24)"},
-		{"retry: throttled", throttled, "2s 4s 8s 16s 32s 1m4s 2m*94 (100)"},
+		{"verify: lookups", lookups, "5s 10s 20s 40s 1m20s 2m40s 5m20s 10m*17 (24)"},
+		{"retry: rate limited", rateLimited, "2s 4s 8s 16s 32s 1m4s 2m*94 (100)"},
 		{"retry: unsent", unsent, "1s 2s 4s 8s 16s 32s 1m4s 2m8s 4m16s 5m*91 (100)"},
-		{"retry: undecryptable", otherKeys, "5s 10s 20s 40s 1m20s 2m40s 5m20s 10m*53 (60)"},
-		{"retry: later", later, "1m 2m 4m 8m 16m 30m*5 (10)"},
-		{"refresh_token", renew, "1s 2s 4s 8s 16s 32s 1m*2 (8)"},
+		{"retry: undecryptable", undecryptable, "5s 10s 20s 40s 1m20s 2m40s 5m20s 10m*53 (60)"},
+		{"retry: quota", quota, "1m 2m 4m 8m 16m 30m*5 (10)"},
+		{"refresh_token", newToken, "1s 2s 4s 8s 16s 32s 1m*2 (8)"},
 		{"none", none, " (0)"},
 	} {
-		if got := row.schedule.readable(); got != row.want {
+		if got := row.schedule.delays(); got != row.want {
 			t.Errorf("%s:\n got %s\nwant %s", row.name, got, row.want)
 		}
 	}
 }
 
-// readable is the schedule without jitter, runs of the same time shortened.
-func (s Schedule) readable() string {
+// delays lists the delays of the schedule without jitter, runs of equal delays shortened.
+func (s Schedule) delays() string {
 	s.Backoff.Jitter = 0
 	var words []string
 	for n := 1; n <= s.MaxAttempts; {
@@ -124,7 +125,7 @@ func TestDelay(t *testing.T) {
 		{Backoff{Exponential, 3 * time.Second, time.Minute, 0}, "3s 6s 12s 24s 48s 1m (6)"},
 		{Backoff{Fibonacci, 3 * time.Second, 20 * time.Second, 0}, "3s 6s 9s 15s 20s*2 (6)"},
 	} {
-		if got := (Schedule{Backoff: row.backoff, MaxAttempts: 6}).readable(); got != row.want {
+		if got := (Schedule{Backoff: row.backoff, MaxAttempts: 6}).delays(); got != row.want {
 			t.Errorf("%s: %s, want %s", row.backoff, got, row.want)
 		}
 	}
@@ -157,7 +158,7 @@ func TestAttemptsRunOut(t *testing.T) {
 		{paydia63, "4296300", 99, "retry: "},
 		{paydia63, "4296300", 100, "review: 4296300 (too many requests): given up after 100 submits in 0s"},
 		{am, "net:unsent", 99, "retry: "},
-		{am, "net:unsent", 100, "review: net:unsent (failed before a byte went out): given up after 100 submits in 0s"},
+		{am, "net:unsent", 100, "review: net:unsent (failed before the first byte was sent): given up after 100 submits in 0s"},
 		// The other actions do not depend on the number of submits.
 		{paydia63, "2006300", 500, "accept: "},
 		{paydia63, "5006301", 500, "verify: "},
@@ -169,7 +170,7 @@ func TestAttemptsRunOut(t *testing.T) {
 			t.Errorf("%s, attempt %d:\n got %s\nwant %s", row.code, row.attempt, got, row.want)
 		}
 		if d := Builtin().Decide(row.gateway, row.code, "not \"now\"", row.attempt, 0); d.Reason != "" && !strings.HasSuffix(d.Reason, `: "not \"now\""`) {
-			t.Errorf("%s: the reason %s leaves the gateway's words out", row.code, d.Reason)
+			t.Errorf("%s: the reason %s lacks the gateway's message", row.code, d.Reason)
 		}
 		if want := strings.Contains(row.want, "given up"); d.Exhausted != want {
 			t.Errorf("%s, attempt %d: exhausted is %t", row.code, row.attempt, d.Exhausted)
@@ -199,7 +200,7 @@ func TestDelayOfDecisions(t *testing.T) {
 	}
 }
 
-func TestLookup(t *testing.T) {
+func TestLookupSchedule(t *testing.T) {
 	p, err := Parse("p.yaml", []byte(`
 gateways:
   paydia:
@@ -220,12 +221,12 @@ gateways:
 		{"5006301", 3, 0, 0, true},
 		{"net:unknown", 1, 9 * time.Second, 11 * time.Second, false},
 		{"net:unknown", 24, 0, 0, true},
-		{"", 0, 4500 * time.Millisecond, 5500 * time.Millisecond, false},        // died before it knew
-		{"4296300", 0, 4500 * time.Millisecond, 5500 * time.Millisecond, false}, // verify no more
+		{"", 0, 4500 * time.Millisecond, 5500 * time.Millisecond, false},        // the worker died before it knew the code
+		{"4296300", 0, 4500 * time.Millisecond, 5500 * time.Millisecond, false}, // not a verify rule
 	} {
 		d, exhausted := p.LookupSchedule(paydia63, row.code, row.lookups, 0)
 		if d < row.min || d > row.max || exhausted != row.want {
-			t.Errorf("%q after %d: %s, %t", row.code, row.lookups, d, exhausted)
+			t.Errorf("%q after %d lookups: delay %s, exhausted %t", row.code, row.lookups, d, exhausted)
 		}
 	}
 }
@@ -258,16 +259,16 @@ gateways:
 		code, message string
 		want          string // action, and the rule's code
 	}{
-		{paydia63, "4016301", "", "retry 401xx0x"},    // three x each: first listed; before the exact built-in
-		{paydia63, "4016311", "", "review 4016xxx"},   // only one fits
-		{paydia63, "4036302", "", "verify 4xxxx0x"},   // before the exact built-in
+		{paydia63, "4016301", "", "retry 401xx0x"},    // three x each: the first listed; before the exact built-in rule
+		{paydia63, "4016311", "", "review 4016xxx"},   // only one matches
+		{paydia63, "4036302", "", "verify 4xxxx0x"},   // before the exact built-in rule
 		{paydia63, "4096301", "", "review 40963xx"},   // before both
 		{paydia63, "4096401", "", "verify 4xxxx0x"},   //
-		{paydia63, "5046300", "", "verify 504xx00"},   // no override fits
+		{paydia63, "5046300", "", "verify 504xx00"},   // no override matches
 		{paydia63, "http:503", "", "review http:5xx"}, //
 		{paydia63, "5106399", "", "verify unlisted"},
-		// A match comes before everything without one; among those with one the file's
-		// before the built-in ones, the most exact, then the first listed.
+		// Rules with a match come before rules without one. Among them: overrides before
+		// built-in rules, then the most exact code, then the first listed.
 		{paydia63, "4006300", "", "verify 4xxxx0x"},
 		{paydia63, "4006300", "Teapot", "review 4006300"},
 		{paydia63, "4006300", "pot", "reject 4006300"},
@@ -278,13 +279,13 @@ gateways:
 		{paydia63, "4016300", "Token expired", "refresh_token 401xx00"},
 		{paydia63, "4016300", "Unauthorized. Signature", "retry 401xx0x"},
 		{paydia63, "4016300", "Unauthorized", "retry 401xx0x"},
-		// What a file says of error:true as such is not said of what the message makes
-		// more of: our own settings would reject orders.
+		// An override for error:true without a match leaves the built-in rules with a match
+		// in force: otherwise our own wrong settings would reject orders.
 		{am, "error:true", "saldo tidak cukup", "reject error:true"},
 		{am, "error:true", "Invalid signature", "review error:true"},
 		{am, "error:true", "duplicate", "verify error:true"},
 		{am, "http:400", "nominal", "verify http:4xx"},
-		{am, "http:400", "Invalid signature", "reject http:400"}, // the file's own match decides
+		{am, "http:400", "Invalid signature", "reject http:400"}, // decided by the override's match
 		{am, "http:422", "Invalid signature", "review http:422"},
 		{am, "http:401", "", "verify http:4xx"},
 	} {
@@ -294,11 +295,11 @@ gateways:
 		}
 	}
 	if d := p.Decide(am, "http:503", "", 1, 0); d.Action != Verify {
-		t.Errorf("an override of one gateway reached the other: %s", d.Action)
+		t.Errorf("an override of one gateway changed the other: %s", d.Action)
 	}
 }
 
-// Whether the token that an answer was given to may be used again.
+// TestNewLogin: after which answers the access token is dropped.
 func TestNewLogin(t *testing.T) {
 	for _, row := range []struct {
 		gateway       payment.Gateway
@@ -306,7 +307,7 @@ func TestNewLogin(t *testing.T) {
 		want          bool
 	}{
 		{am, "http:401", "", true},
-		{am, "http:403", "", true}, // held, but the next payment comes with a new token
+		{am, "http:403", "", true}, // review, but the next payment uses a new token
 		{am, "http:401", "merchant inactive", true},
 		{am, "error:true", "Token expired", true},
 		{am, "http:500", "Token has expired", true},
@@ -329,20 +330,20 @@ func TestNewLogin(t *testing.T) {
 	}
 }
 
-// No built-in rule may stand in the shadow of another, nor twice.
-func TestEveryBuiltinRuleIsReached(t *testing.T) {
+// TestEveryBuiltinRuleDecides: no built-in rule is a duplicate or hidden by another rule.
+func TestEveryBuiltinRuleDecides(t *testing.T) {
 	messages := map[string]string{
 		"repeated": "duplicate", "token": "token expired", "unauthorized": "Unauthorized", "settings": "invalid signature",
-		"credentials": "invalid password", "trouble": "time-out", "already": "sudah", "headers": "X-TIMESTAMP",
+		"credentials": "invalid password", "trouble": "timeout", "already": "sudah", "headers": "X-TIMESTAMP",
 	}
 	for _, r := range Builtin().Rules() {
 		code := strings.ReplaceAll(r.Code, "x", "9")
-		message := messages[wordingName(r)]
+		message := messages[matchName(r)]
 		if got := Builtin().Decide(r.Gateway, code, message, 1, 0).Rule; got.Code != r.Code || got.Match != r.Match {
 			t.Errorf("%s %s %q is decided by %s %s", r.Gateway, code, message, got.Code, got.Match)
 		}
-		if !patterns[r.Gateway].MatchString(r.Code) {
-			t.Errorf("%s %s is no code a policy file could name", r.Gateway, r.Code)
+		if !codePatterns[r.Gateway].MatchString(r.Code) {
+			t.Errorf("%s %s is not a code that a policy file may name", r.Gateway, r.Code)
 		}
 		if r.Meaning == "" || r.Source != BuiltIn {
 			t.Errorf("%s %s: meaning %q, source %q", r.Gateway, r.Code, r.Meaning, r.Source)
@@ -350,7 +351,7 @@ func TestEveryBuiltinRuleIsReached(t *testing.T) {
 	}
 }
 
-func TestBuiltinConfirmation(t *testing.T) {
+func TestBuiltinVerification(t *testing.T) {
 	want := Verification{Settle: 2 * time.Minute, Lookups: 3, Then: Review, Source: BuiltIn}
 	for _, g := range payment.Gateways() {
 		if diff := cmp.Diff(want, Builtin().Verify(g)); diff != "" {

@@ -10,8 +10,7 @@ import (
 	"terbayar/internal/payment"
 )
 
-// WriteTable prints the policy in force, one row per gateway and code, as "worker
-// policies" shows it.
+// WriteTable writes the policy in force as "worker policies" prints it, one row per rule.
 func WriteTable(w io.Writer, p *Policy) error {
 	rules := table.NewWriter()
 	rules.AppendHeader(table.Row{"gateway", "code", "match", "action", "backoff", "max attempts", "source", "meaning"})
@@ -24,14 +23,14 @@ func WriteTable(w io.Writer, p *Policy) error {
 			}
 		}
 		match := r.Match
-		if name := wordingName(r); name != "" {
+		if name := matchName(r); name != "" {
 			match = "<" + name + ">"
 		}
 		rules.AppendRow(table.Row{r.Gateway, r.Code, match, r.Action, backoff, attempts, r.Source, r.Meaning})
 	}
-	var words strings.Builder
-	for _, w := range wordings {
-		fmt.Fprintf(&words, "<%s>\n  %s\n", w.name, strings.Join(w.alternatives, "\n  "))
+	var matches strings.Builder
+	for _, k := range messageKinds {
+		fmt.Fprintf(&matches, "<%s>\n  %s\n", k.name, strings.Join(k.alternatives, "\n  "))
 	}
 	var confirmed strings.Builder
 	for _, c := range p.VendorConfirmed() {
@@ -48,27 +47,28 @@ func WriteTable(w io.Writer, p *Policy) error {
 	}
 	_, err := fmt.Fprintf(w, `%s
 
-The first row that fits code and message decides; x is any digit. A code in no row
-is %s (%s, max attempts %d): what is not known to have failed has not failed.
-When the attempts run out: review.
+The first row that matches code and message decides; x is any digit. A code without a
+row: %s (%s, max attempts %d), because the payment may have
+been processed. When the attempts are used up: review.
 
-An unknown outcome is looked up; "no such payment" is believed once it was
-answered to so many lookups, over at least settle from the end of the attempt:
+A payment of unknown outcome is looked up. "No such payment" is confirmed when at least
+this many lookups returned it and at least settle has passed since the end of the submit.
+Then this action follows:
 
 %s
 %s
-The match of a built-in row is one of these; a line each is an alternative (a
-regular expression), and case does not count:
+The match of a built-in row is one of these. Each line is an alternative: a regular
+expression that ignores case.
 
-%s`, rules.Render(), unlisted.Action, unlisted.Backoff, unlisted.MaxAttempts, verifications.Render(), &confirmed, &words)
+%s`, rules.Render(), unlisted.Action, unlisted.Backoff, unlisted.MaxAttempts, verifications.Render(), &confirmed, &matches)
 	return err
 }
 
-// wordingName is the name of a built-in rule's match.
-func wordingName(r Rule) string {
-	for _, w := range wordings {
-		if r.Source == BuiltIn && r.Match == w.pattern() {
-			return w.name
+// matchName returns the name of a built-in rule's match; "" for any other rule.
+func matchName(r Rule) string {
+	for _, k := range messageKinds {
+		if r.Source == BuiltIn && r.Match == k.pattern() {
+			return k.name
 		}
 	}
 	return ""

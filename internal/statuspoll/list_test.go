@@ -28,10 +28,10 @@ func pays(r *testenv.Env) {
 	r.Sim.SetCustomer(gatewaysim.AM, "INV/1", gatewaysim.Customer{Behaviour: gatewaysim.Pays, After: 10 * time.Second})
 }
 
-// TestOddlyWrittenRow: a list that writes a field in another form is read by
-// value; one that cannot be read changes nothing, and the payment is looked at
-// again: a later, clean row is seen.
-func TestOddlyWrittenRow(t *testing.T) {
+// TestFormsOfFieldsInList: fields of a row are read by value, in any form. A malformed field
+// changes nothing, and the next lookup reads a well-formed row.
+func TestFormsOfFieldsInList(t *testing.T) {
+	t.Parallel()
 	const read, ignored = payment.Paid, payment.OnProcessing
 	for _, row := range []struct {
 		field, value string
@@ -71,7 +71,7 @@ func TestOddlyWrittenRow(t *testing.T) {
 			r.Create(testenv.AMOrder("INV/1"))
 			r.Submit(inv)
 			if got := r.Read(inv).GatewayReference; got != "3" {
-				t.Fatalf("its id is %s", got)
+				t.Fatalf("AM's id is %q, want 3", got)
 			}
 			spell(r, "INV/1", row.field, row.value)
 			r.Advance(30 * time.Second)
@@ -83,14 +83,16 @@ func TestOddlyWrittenRow(t *testing.T) {
 			r.Advance(30 * time.Second)
 			r.Poll(payment.AMDigiPay)
 			if got := r.Read(inv).Status; got != payment.Paid {
-				t.Errorf("a clean row later: %s", got)
+				t.Errorf("with a well-formed row: %s", got)
 			}
 		})
 	}
 }
 
-// TestOddlyWrittenAnswers: the same at the create answer, and of an unknown outcome.
-func TestOddlyWrittenAnswers(t *testing.T) {
+// TestFormsOfAmount: the same for the answer to create-transaction, and for the row of a payment
+// of unknown outcome.
+func TestFormsOfAmount(t *testing.T) {
+	t.Parallel()
 	for _, row := range []struct {
 		value          string
 		created, found payment.Status
@@ -132,14 +134,14 @@ func TestOddlyWrittenAnswers(t *testing.T) {
 			r.Poll(payment.AMDigiPay)
 			for _, key := range []payment.Key{inv, lost} {
 				if got := r.Read(key); got.Status != payment.OnProcessing || got.QRCode == "" {
-					t.Errorf("%s, a clean row later: %s", key, got.Status)
+					t.Errorf("%s, with a well-formed row: %s", key, got.Status)
 				}
 			}
 		})
 	}
 }
 
-// ask lets AM be asked about payments, in a full scan.
+// ask looks up payments at AM with a full scan.
 func ask(t *testing.T, r *testenv.Env, wanted ...*ledger.Record) []statuspoll.Finding {
 	t.Helper()
 	findings, err := r.Poller.Askers[payment.AMDigiPay].Ask(t.Context(), wanted, true)
@@ -149,18 +151,20 @@ func ask(t *testing.T, r *testenv.Env, wanted ...*ledger.Record) []statuspoll.Fi
 	return findings
 }
 
+// unknown returns a payment of unknown outcome.
 func unknown(id string) *ledger.Record {
 	return &ledger.Record{Payment: payment.Payment{Gateway: payment.AMDigiPay, TransactionID: id, Status: payment.Verifying, Amount: 13000}}
 }
 
-// TestAbsenceIsProven: only by a positive total_found, the same at both ends, and as
-// many distinct rows, each of which can be read.
-func TestAbsenceIsProven(t *testing.T) {
+// TestConclusiveAbsence: absence is conclusive only if total_found is positive and does not
+// change during the scan, and there are as many distinct readable rows.
+func TestConclusiveAbsence(t *testing.T) {
+	t.Parallel()
 	for _, row := range []struct {
-		name   string
-		rows   int
-		edit   func(*testenv.Env)
-		proven bool
+		name       string
+		rows       int
+		edit       func(*testenv.Env)
+		conclusive bool
 	}{
 		{"three pages", 25, func(*testenv.Env) {}, true},
 		{"one page", 5, func(*testenv.Env) {}, true},
@@ -170,36 +174,36 @@ func TestAbsenceIsProven(t *testing.T) {
 		{"a count of null", 25, func(r *testenv.Env) { spell(r, "", "total_found", `null`) }, false},
 		{"a count of 0", 25, func(r *testenv.Env) { spell(r, "", "total_found", `0`) }, false},
 		{"a negative count", 25, func(r *testenv.Env) { spell(r, "", "total_found", `-25`) }, false},
-		{"no number of a count", 25, func(r *testenv.Env) { spell(r, "", "total_found", `"25 rows"`) }, false},
-		{"half a row", 25, func(r *testenv.Env) { spell(r, "", "total_found", `25.5`) }, false},
+		{"a count that is no number", 25, func(r *testenv.Env) { spell(r, "", "total_found", `"25 rows"`) }, false},
+		{"a fraction as count", 25, func(r *testenv.Env) { spell(r, "", "total_found", `25.5`) }, false},
 		{"a count in quotes", 25, func(r *testenv.Env) { spell(r, "", "total_found", `"25.0"`) }, true},
-		{"more than there are", 25, func(r *testenv.Env) { spell(r, "", "total_found", `26`) }, false},
-		{"fewer than were read", 25, func(r *testenv.Env) { spell(r, "", "total_found", `1`) }, false},
+		{"a count above the rows", 25, func(r *testenv.Env) { spell(r, "", "total_found", `26`) }, false},
+		{"a count below the rows", 25, func(r *testenv.Env) { spell(r, "", "total_found", `1`) }, false},
 		{"too few pages", 25, func(r *testenv.Env) { spell(r, "", "total_page", `1`) }, false},
-		{"no number of pages", 25, func(r *testenv.Env) { spell(r, "", "total_page", `"?"`) }, true}, // read to an empty page
-		{"an illegible amount", 25, func(r *testenv.Env) { spell(r, "STRANGER-9", "transaction_total", `"Rp 1"`) }, false},
-		{"an illegible status", 25, func(r *testenv.Env) { spell(r, "STRANGER-9", "status_id", `{}`) }, false},
-		{"an illegible id", 25, func(r *testenv.Env) { spell(r, "STRANGER-9", "id", `false`) }, false},
-		{"an illegible transaction", 25, func(r *testenv.Env) { spell(r, "STRANGER-9", "transaction_id", `1e3`) }, false},
-		{"no transaction", 25, func(r *testenv.Env) { spell(r, "STRANGER-9", "transaction_id", `null`) }, false},
-		{"another's number", 25, func(r *testenv.Env) { spell(r, "STRANGER-9", "transaction_id", `124`) }, true},
-		{"a number that may be ours", 25, func(r *testenv.Env) { spell(r, "STRANGER-9", "transaction_id", `123`) }, false},
-		{"its row, illegible", 25, func(r *testenv.Env) {
-			spell(r, "STRANGER-9", "transaction_id", `"0123"`)
-			spell(r, "STRANGER-9", "status_id", `{}`)
+		{"total_page is no number", 25, func(r *testenv.Env) { spell(r, "", "total_page", `"?"`) }, true}, // read until an empty page
+		{"a malformed amount", 25, func(r *testenv.Env) { spell(r, "OTHER-9", "transaction_total", `"Rp 1"`) }, false},
+		{"a malformed status", 25, func(r *testenv.Env) { spell(r, "OTHER-9", "status_id", `{}`) }, false},
+		{"a malformed id", 25, func(r *testenv.Env) { spell(r, "OTHER-9", "id", `false`) }, false},
+		{"a malformed transaction_id", 25, func(r *testenv.Env) { spell(r, "OTHER-9", "transaction_id", `1e3`) }, false},
+		{"no transaction_id", 25, func(r *testenv.Env) { spell(r, "OTHER-9", "transaction_id", `null`) }, false},
+		{"a number of another payment", 25, func(r *testenv.Env) { spell(r, "OTHER-9", "transaction_id", `124`) }, true},
+		{"a number that may be ours", 25, func(r *testenv.Env) { spell(r, "OTHER-9", "transaction_id", `123`) }, false},
+		{"its own row, malformed", 25, func(r *testenv.Env) {
+			spell(r, "OTHER-9", "transaction_id", `"0123"`)
+			spell(r, "OTHER-9", "status_id", `{}`)
 		}, false},
-		{"rows that go on coming", 25, func(r *testenv.Env) { r.Sim.SetListMotion(gatewaysim.ListMotion{NewRows: 1}) }, false},
+		{"new rows after every request", 25, func(r *testenv.Env) { r.Sim.SetListMotion(gatewaysim.ListMotion{NewRows: 1}) }, false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			r := testenv.New(t, redistest.Mini(t), func(c *gatewaysim.Config) { c.AM.MaxLimit = 10 })
 			if row.rows > 0 {
-				r.Sim.AddStrangers(row.rows, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
+				r.Sim.AddOtherTransactions(row.rows, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
 			}
 			row.edit(r)
 			f := ask(t, r, unknown("0123"))[0]
-			if f.Answer.At.IsZero() || f.Conclusive != row.proven || f.Answer.Absent != row.proven || f.Answer.Receipt != nil {
-				t.Errorf("proven %t: %+v", f.Conclusive, f.Answer)
+			if f.Answer.At.IsZero() || f.Conclusive != row.conclusive || f.Answer.Absent != row.conclusive || f.Answer.Receipt != nil {
+				t.Errorf("conclusive %t: %+v", f.Conclusive, f.Answer)
 			}
 			if n := r.Sim.Requests(gatewaysim.AMList); n > 12 {
 				t.Errorf("%d requests", n)
@@ -208,51 +212,52 @@ func TestAbsenceIsProven(t *testing.T) {
 	}
 }
 
-// TestCountGrowsOnce: rows came while the list was read. It is asked again, and the
-// proof holds.
-func TestCountGrowsOnce(t *testing.T) {
+// TestRowsAddedDuringScan: the first pages are read again, and absence is conclusive.
+func TestRowsAddedDuringScan(t *testing.T) {
+	t.Parallel()
 	for _, order := range []gatewaysim.ListOrder{gatewaysim.OrderDesc, gatewaysim.OrderAsc, gatewaysim.OrderScrambled} {
 		t.Run(string(order), func(t *testing.T) {
 			r := testenv.New(t, redistest.Mini(t), func(c *gatewaysim.Config) { c.AM.ListOrder = order; c.AM.MaxLimit = 10 })
-			r.Sim.AddStrangers(25, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
+			r.Sim.AddOtherTransactions(25, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
 			r.Sim.SetListMotion(gatewaysim.ListMotion{NewRows: 3, Requests: 2})
 			f := ask(t, r, unknown("0123"))[0]
 			if !f.Conclusive || !f.Answer.Absent {
-				t.Errorf("not proven, in %d requests: %+v", r.Sim.Requests(gatewaysim.AMList), f.Answer)
+				t.Errorf("not conclusive after %d requests: %+v", r.Sim.Requests(gatewaysim.AMList), f.Answer)
 			}
 		})
 	}
 }
 
-// TestTwiceStaysInReview: a payment that AM has twice is looked at again while it is
-// in review, and found twice again; neither row is taken for the payment.
-func TestTwiceStaysInReview(t *testing.T) {
+// TestDuplicateRows: a payment that AM has twice is found twice by every lookup, and neither of
+// the rows is taken for the payment.
+func TestDuplicateRows(t *testing.T) {
+	t.Parallel()
 	r := testenv.New(t, redistest.Mini(t), func(c *gatewaysim.Config) { c.AM.Duplicates = gatewaysim.DuplicateSecond })
 	for i := range 2 {
 		other := testenv.New(t, redistest.Mini(t))
 		other.Submitter.Gateways[payment.AMDigiPay] = r.AM
 		other.Create(testenv.AMOrder("INV/1"))
 		other.Submit(inv)
-		r.Sim.AddStrangers(5, time.Duration(i), gatewaysim.Customer{Behaviour: gatewaysim.Pays})
+		r.Sim.AddOtherTransactions(5, time.Duration(i), gatewaysim.Customer{Behaviour: gatewaysim.Pays})
 	}
 	for _, status := range []payment.Status{payment.Verifying, payment.NeedsReview} {
 		record := unknown("INV/1")
 		record.Status = status
 		missing := unknown("INV/2") // so that the scan goes on
 		if status == payment.NeedsReview {
-			missing = unknown("STRANGER-1")
+			missing = unknown("OTHER-1")
 		}
 		f := ask(t, r, record, missing)[0]
 		if f.Duplicate == "" || f.Answer.Receipt == nil || f.Answer.Receipt.Reference != "" {
 			t.Errorf("%s: %q, %+v", status, f.Duplicate, f.Answer.Receipt)
 		}
 	}
-	// One illegible row is no second payment.
-	r.Sim.AddStrangers(1, 0, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
+	// A row with a malformed id is not a second payment.
+	r.Sim.AddOtherTransactions(1, 0, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
 	for i, value := range []string{`"INV/3"`, `"INV/3"`} {
-		spell(r, fmt.Sprintf("STRANGER-%d", 2+i), "transaction_id", value)
+		spell(r, fmt.Sprintf("OTHER-%d", 2+i), "transaction_id", value)
 	}
-	r.Sim.Spell(gatewaysim.Spelling{Gateway: gatewaysim.AM, Reference: "STRANGER-2", Fields: map[string]jsontext.Value{
+	r.Sim.Spell(gatewaysim.Spelling{Gateway: gatewaysim.AM, Reference: "OTHER-2", Fields: map[string]jsontext.Value{
 		"transaction_id": jsontext.Value(`"INV/3"`), "id": jsontext.Value(`{}`),
 	}})
 	if f := ask(t, r, unknown("INV/3"), unknown("INV/4"))[0]; f.Duplicate != "" || f.Answer.Receipt == nil {

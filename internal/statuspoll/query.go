@@ -16,30 +16,30 @@ import (
 	"terbayar/internal/secret"
 )
 
-// QueryAsker asks Paydia: one payment query (SNAP service 64) a payment, several
-// side by side.
+// QueryAsker looks up payments at Paydia: one payment query (SNAP service 64) per payment,
+// several in parallel.
 type QueryAsker struct {
 	Client      *paydia.Client
-	Admission   *admission.Controller // nil: Paydia may always be asked
+	Admission   *admission.Controller // nil: no limit
 	Policy      *retrypolicy.Policy
 	Cipher      *secret.Cipher
-	Concurrency int // so many queries are under way at the most
+	Concurrency int // maximum number of queries in flight
 	Now         func() time.Time
 }
 
 // Ready implements Asker.
 func (a *QueryAsker) Ready(ctx context.Context) error { return a.Admission.Ready(ctx, a.Client) }
 
-// Together implements Asker.
-func (a *QueryAsker) Together() bool { return false }
+// Shared implements Asker.
+func (a *QueryAsker) Shared() bool { return false }
 
-// Round implements Asker. Each payment is a request of its own, so few: the answers
-// are recorded when a round ends, and a worker that is killed before that loses them;
-// and other workers are to have their share.
-func (a *QueryAsker) Round() int { return 2 * a.Concurrency }
+// RoundSize implements Asker. Rounds are small because every payment costs a request: the
+// answers are recorded at the end of a round, so a worker that is killed loses those of
+// one round, and other workers can take payments at the same time.
+func (a *QueryAsker) RoundSize() int { return 2 * a.Concurrency }
 
-// Ask implements Asker. A query names its payment, so there is no short cut to
-// take.
+// Ask implements Asker. A query names its payment, so every answer is conclusive without a
+// full scan.
 func (a *QueryAsker) Ask(ctx context.Context, wanted []*ledger.Record, _ bool) ([]Finding, error) {
 	findings := make([]Finding, len(wanted))
 	var group errgroup.Group
@@ -55,13 +55,14 @@ func (a *QueryAsker) Ask(ctx context.Context, wanted []*ledger.Record, _ bool) (
 	return findings, group.Wait()
 }
 
-// query asks about one payment, with a new token if the gateway wants one.
+// query looks up one payment. If Paydia refuses the access token, it repeats the query with
+// a new one.
 func (a *QueryAsker) query(ctx context.Context, r *ledger.Record) (Finding, error) {
 	token, err := a.Cipher.Decrypt(r.EncryptedToken, r.Key().String())
 	if err != nil {
 		return Finding{Answer: clients.Answer{
 			Code: retrypolicy.CodeUndecryptable, At: a.Now(),
-			Err: errors.Join(errors.New("the customer token cannot be opened"), err),
+			Err: errors.Join(errors.New("the customer token cannot be decrypted"), err),
 		}}, nil
 	}
 	q := paydia.Query{

@@ -1,7 +1,9 @@
-// Package statuspoll asks the gateways for the status of open payments, until each is
-// final. A poll takes what is due from the ledger, asks the gateway for all of it
-// together, and records what it positively found. An error, or a payment that was not
-// seen, changes nothing.
+// Package statuspoll looks up open payments at the gateways until each has a final status.
+//
+// A poll takes the payments of one gateway that are due from the ledger, looks them up
+// together, and records what the gateway reported. A lookup that fails leaves the payment
+// unchanged. Absence alone never ends a payment: an open payment stays open, and for a
+// payment of unknown outcome "no such payment" must be confirmed (see update.go).
 package statuspoll
 
 import (
@@ -20,86 +22,86 @@ import (
 	"terbayar/internal/submit"
 )
 
-// Asker asks one gateway about many payments at once.
+// Asker looks up many payments of one gateway.
 type Asker interface {
-	// Ready logs in if need be. The error says why the gateway cannot be asked now.
+	// Ready logs in if necessary. The error says why the gateway cannot be asked now.
 	Ready(ctx context.Context) error
-	// Ask looks for the wanted payments and returns a finding for each, at its
-	// index. full asks it to take no short cut: somebody is about to believe that
-	// a payment is not there. The error says why the gateway could not be asked, or
-	// not on to the end. What was found before stands.
-	Ask(ctx context.Context, wanted []*ledger.Record, full bool) ([]Finding, error)
-	// Together reports whether asking about one more payment costs nothing: then a
-	// poll for some looks out for every unknown outcome.
-	Together() bool
-	// Round is how many payments one round of a poll takes; the rounds go on until
-	// nothing is due.
-	Round() int
+	// Ask looks up the wanted payments and returns one finding per payment, at the same
+	// index. With fullScan it takes no shortcut, so that absence is conclusive. The error
+	// says why the gateway could not be asked, or not about all payments; the findings
+	// made before the error are valid.
+	Ask(ctx context.Context, wanted []*ledger.Record, fullScan bool) ([]Finding, error)
+	// Shared reports whether one lookup serves any number of payments. If so, every round
+	// also looks for all payments of unknown outcome.
+	Shared() bool
+	// RoundSize is the maximum number of payments that one round takes from the ledger.
+	RoundSize() int
 }
 
-// Finding is what a lookup learned of one payment: a receipt when it was found,
-// Absent when the gateway positively knows no such payment, otherwise what went
-// wrong. The zero value means that it was not asked about after all.
+// Finding is the result of the lookup of one payment. The Answer carries a receipt if the
+// payment was found, and Absent if the gateway reported that it has no such payment. If
+// Answer.At is zero, the payment was not looked up.
 type Finding struct {
 	Answer     clients.Answer
-	ExternalID string // the lookup's own X-EXTERNAL-ID, Paydia only
-	Duplicate  string // in words, when the gateway has the payment twice
-	Conclusive bool   // an Absent that rests on no short cut: it may be believed
+	ExternalID string // the X-EXTERNAL-ID of the lookup, Paydia only
+	Duplicate  string // an explanation, if the gateway has the payment twice
+	Conclusive bool   // no shortcut was taken, so Absent may count as confirmed
 }
 
-// Poller polls gateways. Its fields are set once, before its first use.
+// Poller polls gateways. Set its fields before the first use.
 type Poller struct {
 	Ledger    *ledger.Ledger
-	Submitter *submit.Submitter // for claims that have expired, and payments that were not sent in time
+	Submitter *submit.Submitter // handles expired claims and payments that were not sent in time
 	Askers    map[payment.Gateway]Asker
 	Policy    *retrypolicy.Policy
-	// Requeue puts the tasks of payments of one gateway into its queue; one that waits
-	// there already stays the only one.
+	// Requeue enqueues the tasks of payments of one gateway. A task that is already in
+	// the queue is not duplicated.
 	Requeue func(ctx context.Context, payments []*payment.Payment) error
 
-	Interval    time.Duration // the grid of the poll
-	FullScan    time.Duration // how long polls may take short cuts before one must not
-	ExpiryGrace time.Duration // how long after expired_date an unpaid payment is expired
-	LateWindow  time.Duration // how long expired and lost payments are still looked for
+	Interval    time.Duration // between two polls of a gateway
+	FullScan    time.Duration // maximum time between two full scans
+	ExpiryGrace time.Duration // an unpaid payment expires this long after its expired_date
+	LateWindow  time.Duration // how long expired payments, and those in review, are still looked up
 	Now         func() time.Time
-	// OnAttempt is told of every lookup that the ledger has, with what its client had
-	// to add.
+	// OnAttempt is called after a lookup was recorded, with the client's error if any.
 	OnAttempt func(r *ledger.Record, a payment.Attempt, detail error)
-	// OnUnreadable is told of records that cannot be read, or are of another version:
-	// they are put off, and nothing else is done with them.
+	// OnUnreadable is called for records that are malformed or of another version. They
+	// are postponed by one Interval and otherwise ignored.
 	OnUnreadable func(g payment.Gateway, ids []string, why error)
 
 	mu           sync.Mutex
 	lastFullScan map[payment.Gateway]time.Time
 }
 
-// hide is how long what a poll has taken is hidden from other polls; while it
-// asks, it keeps hiding it. A poll that dies delays its payments by as much.
-const hide = 10 * time.Second
+const (
+	// hideFor is how long a poll hides the payments it has taken from other polls. While
+	// it waits for the gateway it renews this time. If its process dies, the payments are
+	// due again after at most this time.
+	hideFor = 10 * time.Second
+	// sendingRound is the maximum number of queued and submitting payments per round.
+	sendingRound = 1000
+)
 
-// sendingRound is how many payments that are queued or submitting are seen to at once.
-const sendingRound = 1000
-
-// Poll sees to everything that is due at a gateway. What the gateway cannot be asked
-// about now stays due, for a worker that can ask.
+// Poll handles every payment of a gateway that is due. If the gateway cannot be asked now,
+// its open payments stay due, so that another worker can look them up.
 func (p *Poller) Poll(ctx context.Context, g payment.Gateway) error {
-	if err := errors.Join(p.attendSending(ctx, g), p.lookUpDue(ctx, g)); err != nil {
+	if err := errors.Join(p.pollSending(ctx, g), p.pollOpen(ctx, g)); err != nil {
 		return fmt.Errorf("statuspoll: %s: %w", g, err)
 	}
 	return nil
 }
 
-// attendSending sees to payments whose task should have come, or whose claim has
-// expired.
-func (p *Poller) attendSending(ctx context.Context, g payment.Gateway) error {
+// pollSending handles queued payments whose task is overdue, and submitting payments whose
+// claim has expired, round by round.
+func (p *Poller) pollSending(ctx context.Context, g payment.Gateway) error {
 	for {
-		taken, err := p.Ledger.TakeDue(ctx, ledger.Sending, g, hide, sendingRound)
+		batch, err := p.Ledger.TakeDue(ctx, ledger.Sending, g, hideFor, sendingRound)
 		if err != nil {
 			return err
 		}
-		errs := []error{p.putOffUnreadable(ctx, g, taken)}
+		errs := []error{p.postponeUnreadable(ctx, g, batch)}
 		var queued []*ledger.Record
-		for _, r := range taken.Records {
+		for _, r := range batch.Records {
 			switch {
 			case r.Status == payment.Submitting:
 				errs = append(errs, p.Submitter.ExpireClaim(ctx, r.Key()))
@@ -110,15 +112,15 @@ func (p *Poller) attendSending(ctx context.Context, g payment.Gateway) error {
 				queued = append(queued, r)
 			}
 		}
-		errs = append(errs, p.requeue(ctx, taken, queued))
-		if err := errors.Join(errs...); err != nil || taken.Len() < sendingRound {
+		errs = append(errs, p.requeue(ctx, batch, queued))
+		if err := errors.Join(errs...); err != nil || batch.Len() < sendingRound {
 			return err
 		}
 	}
 }
 
-// requeue brings back payments whose tasks should have come long ago.
-func (p *Poller) requeue(ctx context.Context, taken *ledger.Batch, queued []*ledger.Record) error {
+// requeue enqueues the tasks of queued payments again: they may be lost.
+func (p *Poller) requeue(ctx context.Context, batch *ledger.Batch, queued []*ledger.Record) error {
 	if len(queued) == 0 {
 		return nil
 	}
@@ -129,121 +131,124 @@ func (p *Poller) requeue(ctx context.Context, taken *ledger.Batch, queued []*led
 	if err := p.Requeue(ctx, payments); err != nil {
 		return err
 	}
-	return p.Ledger.Reschedule(ctx, taken, ids(queued), ledger.In(ledger.TaskGrace))
+	return p.Ledger.Reschedule(ctx, batch, ids(queued), ledger.In(ledger.TaskGrace))
 }
 
-// putOffUnreadable keeps records that cannot be read out of the way of the others.
-func (p *Poller) putOffUnreadable(ctx context.Context, g payment.Gateway, taken *ledger.Batch) error {
-	if len(taken.Unreadable) == 0 {
+// postponeUnreadable makes unreadable records due later, so that they do not fill every
+// round.
+func (p *Poller) postponeUnreadable(ctx context.Context, g payment.Gateway, batch *ledger.Batch) error {
+	if len(batch.Unreadable) == 0 {
 		return nil
 	}
-	p.OnUnreadable(g, taken.Unreadable, taken.Err)
-	return p.Ledger.Reschedule(ctx, taken, taken.Unreadable, ledger.In(p.Interval))
+	p.OnUnreadable(g, batch.Unreadable, batch.Err)
+	return p.Ledger.Reschedule(ctx, batch, batch.Unreadable, ledger.In(p.Interval))
 }
 
-// lookUpDue looks up what is due, round by round, as long as the gateway can be asked.
-func (p *Poller) lookUpDue(ctx context.Context, g payment.Gateway) error {
+// pollOpen looks up open payments, round by round, until none is due or the gateway cannot
+// be asked.
+func (p *Poller) pollOpen(ctx context.Context, g payment.Gateway) error {
 	asker := p.Askers[g]
 	for {
-		due, err := p.Ledger.TakeDue(ctx, ledger.Open, g, hide, asker.Round())
+		batch, err := p.Ledger.TakeDue(ctx, ledger.Open, g, hideFor, asker.RoundSize())
 		if err != nil {
 			return err
 		}
-		if due.Len() == 0 {
+		if batch.Len() == 0 {
 			return nil
 		}
-		q, err := p.gather(ctx, g, due)
+		wanted, err := p.gather(ctx, g, batch)
 		if err != nil {
 			return err
 		}
-		if err := p.putOffUnreadable(ctx, g, due); err != nil {
+		if err := p.postponeUnreadable(ctx, g, batch); err != nil {
 			return err
 		}
 		if why := asker.Ready(ctx); why != nil {
-			return errors.Join(p.Ledger.Release(ctx, due, ids(q.due)), p.notAsked(g, why))
+			return errors.Join(p.Ledger.Release(ctx, batch, ids(batch.Records)), p.cannotAsk(g, why))
 		}
-		findings, why := p.ask(ctx, g, q)
-		if err := errors.Join(p.apply(ctx, q, findings), p.notAsked(g, why)); err != nil || why != nil || due.Len() < asker.Round() {
+		findings, why := p.ask(ctx, g, batch, wanted)
+		err = errors.Join(p.apply(ctx, batch, wanted, findings), p.cannotAsk(g, why))
+		if err != nil || why != nil || batch.Len() < asker.RoundSize() {
 			return err
 		}
 	}
 }
 
-// question is what one round asks about: first the payments that are due, then unknown
-// outcomes that may be found on the way.
-type question struct {
-	taken  *ledger.Batch
-	due    []*ledger.Record
-	wanted []*ledger.Record // due, and after them the others
-}
-
-// gather says what a round asks about.
-func (p *Poller) gather(ctx context.Context, g payment.Gateway, taken *ledger.Batch) (question, error) {
-	q := question{taken: taken, due: taken.Records, wanted: taken.Records}
-	if p.Askers[g].Together() && len(q.due) > 0 {
-		unknown, err := p.Ledger.Unknown(ctx, taken)
+// gather returns the payments to look up in one round: those of the batch, which are due,
+// and if the lookup is shared also every other payment of unknown outcome.
+func (p *Poller) gather(ctx context.Context, g payment.Gateway, batch *ledger.Batch) ([]*ledger.Record, error) {
+	wanted := batch.Records
+	if p.Askers[g].Shared() && len(wanted) > 0 {
+		unknown, err := p.Ledger.UnknownOutcomes(ctx, batch)
 		if err != nil {
-			return question{}, err
+			return nil, err
 		}
-		q.wanted = join(q.due, unknown)
+		wanted = appendMissing(wanted, unknown)
 	}
-	for _, r := range q.wanted {
-		r.RestartCount(taken.Primary(), p.Now())
+	for _, r := range wanted {
+		r.RestartCount(batch.Primary(), p.Now())
 	}
-	return q, nil
+	return wanted, nil
 }
 
-// ask asks about all of them together, and keeps them hidden meanwhile. (Model step
-// [lookup].)
-func (p *Poller) ask(ctx context.Context, g payment.Gateway, q question) ([]Finding, error) {
-	if len(q.wanted) == 0 {
+// ask looks up the wanted payments, and keeps the batch hidden from other polls meanwhile.
+// (Model step [lookup].)
+func (p *Poller) ask(ctx context.Context, g payment.Gateway, batch *ledger.Batch, wanted []*ledger.Record) ([]Finding, error) {
+	if len(wanted) == 0 {
 		return nil, nil
 	}
-	full := p.wantsFullScan(g, q.due)
-	release := p.keepHidden(ctx, q.taken)
-	findings, err := p.Askers[g].Ask(ctx, q.wanted, full)
-	release()
-	if full && err == nil {
-		p.scanned(g)
+	fullScan := p.wantsFullScan(g, batch.Records)
+	stop := p.keepHidden(ctx, batch)
+	findings, err := p.Askers[g].Ask(ctx, wanted, fullScan)
+	stop()
+	if fullScan && err == nil {
+		p.fullScanDone(g)
 	}
 	return findings, err
 }
 
-// apply records what was found.
-func (p *Poller) apply(ctx context.Context, q question, findings []Finding) error {
-	var unchanged, unasked []string
-	var changes []change
+// apply records the findings. A payment of the batch is due again if it was not looked up,
+// and due at the next poll if the finding changes nothing. For the other payments, which
+// are not due, only a finding that counts is recorded: the payment was found, or its
+// absence is now confirmed.
+func (p *Poller) apply(ctx context.Context, batch *ledger.Batch, wanted []*ledger.Record, findings []Finding) error {
+	var (
+		notLookedUp, unchanged []string
+		changes                []change
+	)
+	due := recordSet(batch.Records)
 	for i, f := range findings {
-		r, isDue := q.wanted[i], i < len(q.due)
+		r := wanted[i]
+		lookedUp := !f.Answer.At.IsZero()
+		counts := lookedUp && (f.Answer.Receipt != nil || f.Conclusive && p.confirmable(r, f.Answer.At))
 		switch {
-		case f.Answer.At.IsZero():
-			if isDue {
-				unasked = append(unasked, r.TransactionID)
-			}
+		case due[r.TransactionID] && !lookedUp:
+			notLookedUp = append(notLookedUp, r.TransactionID)
 			continue
-		case !isDue && f.Answer.Receipt == nil && !(f.Conclusive && p.confirmable(r, f.Answer.At)):
-			continue // not due, and not found: that does not count
+		case !due[r.TransactionID] && !counts:
+			continue
 		}
-		if c, ok := p.settle(r, f); ok {
+		if c, ok := p.update(r, f); ok {
 			changes = append(changes, c)
 		} else {
 			unchanged = append(unchanged, r.TransactionID)
 		}
 	}
 	return errors.Join(
-		p.Ledger.Release(ctx, q.taken, unasked),
-		p.Ledger.Reschedule(ctx, q.taken, unchanged, ledger.OnGrid(p.Interval)),
+		p.Ledger.Release(ctx, batch, notLookedUp),
+		p.Ledger.Reschedule(ctx, batch, unchanged, ledger.OnGrid(p.Interval)),
 		p.save(ctx, changes),
 	)
 }
 
-// notAsked is what follows where a gateway could not be asked: what was due stays due.
-// That it cannot be logged in to is told; why it is paused its gate has told.
-func (p *Poller) notAsked(g payment.Gateway, why error) error {
-	var closed *admission.DeniedError
+// cannotAsk handles the reason why a gateway could not be asked, and returns it if it is
+// an error of ours. A paused gateway is no error, as admission has already logged it. A
+// failed login is reported to the submitter.
+func (p *Poller) cannotAsk(g payment.Gateway, why error) error {
+	var denied *admission.DeniedError
 	var login *clients.Error
 	switch {
-	case why == nil, errors.As(why, &closed):
+	case why == nil, errors.As(why, &denied):
 		return nil
 	case errors.As(why, &login):
 		p.Submitter.OnLogin(g, why)
@@ -253,32 +258,32 @@ func (p *Poller) notAsked(g payment.Gateway, why error) error {
 	}
 }
 
-// keepHidden hides payments for as long as they are asked about. A time it fails is no
-// harm: another poll may then ask about them too.
-func (p *Poller) keepHidden(ctx context.Context, taken *ledger.Batch) (release func()) {
+// keepHidden hides a batch from other polls until stop is called. A failure is harmless:
+// another poll may then look up the same payments.
+func (p *Poller) keepHidden(ctx context.Context, batch *ledger.Batch) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
-	var keeping sync.WaitGroup
-	keeping.Go(func() {
-		again := time.NewTicker(hide / 3)
-		defer again.Stop()
+	var renewing sync.WaitGroup
+	renewing.Go(func() {
+		renew := time.NewTicker(hideFor / 3)
+		defer renew.Stop()
 		for {
 			select {
 			case <-ctx.Done():
 				return
-			case <-again.C:
-				_ = p.Ledger.Hide(ctx, taken, hide)
+			case <-renew.C:
+				_ = p.Ledger.Hide(ctx, batch, hideFor)
 			}
 		}
 	})
 	return func() {
 		cancel()
-		keeping.Wait()
+		renewing.Wait()
 	}
 }
 
-// wantsFullScan decides whether a poll takes no short cut: when a payment may be about
-// to be believed lost, though not with every poll, or when the last such poll was too
-// long ago. One full scan serves all that wait for it.
+// wantsFullScan reports whether the next lookup of a gateway must be a full scan: if the
+// last one is FullScan ago, or if it is Interval ago and a due payment is confirmable. One
+// full scan serves all payments that wait for it.
 func (p *Poller) wantsFullScan(g payment.Gateway, due []*ledger.Record) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -286,20 +291,20 @@ func (p *Poller) wantsFullScan(g payment.Gateway, due []*ledger.Record) bool {
 		p.lastFullScan = make(map[payment.Gateway]time.Time)
 	}
 	now := p.Now()
-	if p.lastFullScan[g].IsZero() { // just started: that is no reason to read everything
+	if p.lastFullScan[g].IsZero() { // a start of the worker alone is no reason for a full scan
 		p.lastFullScan[g] = now.Add(-p.Interval)
 	}
 	since := now.Sub(p.lastFullScan[g])
 	return since >= p.FullScan || since >= p.Interval && slices.ContainsFunc(due, func(r *ledger.Record) bool { return p.confirmable(r, now) })
 }
 
-func (p *Poller) scanned(g payment.Gateway) {
+func (p *Poller) fullScanDone(g payment.Gateway) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.lastFullScan[g] = p.Now()
 }
 
-// save records the changes, all in one round trip.
+// save writes the changes to the ledger in one round trip.
 func (p *Poller) save(ctx context.Context, changes []change) error {
 	records := make([]*ledger.Record, len(changes))
 	for i, c := range changes {
@@ -308,7 +313,7 @@ func (p *Poller) save(ctx context.Context, changes []change) error {
 	var errs []error
 	for i, err := range p.Ledger.SaveAll(ctx, records) {
 		switch {
-		case errors.Is(err, ledger.ErrFenced): // somebody else was first; it is looked at again when due
+		case errors.Is(err, ledger.ErrFenced): // another process changed it first; it is looked up again when due
 		case err != nil:
 			errs = append(errs, err)
 		default:
@@ -318,7 +323,7 @@ func (p *Poller) save(ctx context.Context, changes []change) error {
 	return errors.Join(errs...)
 }
 
-// saved does what follows from a change that is recorded.
+// saved reports a recorded change, and enqueues the payment if it is to be sent again.
 func (p *Poller) saved(ctx context.Context, c change) error {
 	if c.attempt != nil {
 		p.OnAttempt(c.record, *c.attempt, c.detail)
@@ -337,15 +342,21 @@ func ids(records []*ledger.Record) []string {
 	return ids
 }
 
-// join appends to due what of others is not in it already.
-func join(due, others []*ledger.Record) []*ledger.Record {
-	there := make(map[string]bool, len(due))
-	for _, r := range due {
-		there[r.TransactionID] = true
+// recordSet returns the transaction ids of records of one gateway.
+func recordSet(records []*ledger.Record) map[string]bool {
+	set := make(map[string]bool, len(records))
+	for _, r := range records {
+		set[r.TransactionID] = true
 	}
-	all := due[:len(due):len(due)]
+	return set
+}
+
+// appendMissing returns records and after them the others that are not among them.
+func appendMissing(records, others []*ledger.Record) []*ledger.Record {
+	has := recordSet(records)
+	all := slices.Clip(records)
 	for _, r := range others {
-		if !there[r.TransactionID] {
+		if !has[r.TransactionID] {
 			all = append(all, r)
 		}
 	}

@@ -23,7 +23,7 @@ var (
 	ord = payment.Key{Gateway: payment.Paydia, TransactionID: "ORD-1"}
 )
 
-// keys are n payments at AM.
+// keys returns n payments at AM.
 func keys(n int) (keys []payment.Key, orders [][]byte) {
 	for i := range n {
 		id := fmt.Sprintf("INV/%d", i+1)
@@ -33,7 +33,8 @@ func keys(n int) (keys []payment.Key, orders [][]byte) {
 	return keys, orders
 }
 
-func story(t *testing.T, r *testenv.Env, key payment.Key, want ...string) {
+// wantHistory compares the attempts of a payment, and its status at the end.
+func wantHistory(t *testing.T, r *testenv.Env, key payment.Key, want ...string) {
 	t.Helper()
 	if diff := cmp.Diff(want, r.History(key)); diff != "" {
 		t.Error(diff)
@@ -41,6 +42,7 @@ func story(t *testing.T, r *testenv.Env, key payment.Key, want ...string) {
 }
 
 func TestOnProcessingBecomesTerbayar(t *testing.T) {
+	t.Parallel()
 	r := testenv.New(t, redistest.Mini(t))
 	r.Sim.SetCustomer(gatewaysim.AM, "INV/1", gatewaysim.Customer{Behaviour: gatewaysim.Pays, After: 40 * time.Second})
 	r.Create(testenv.AMOrder("INV/1"))
@@ -51,10 +53,10 @@ func TestOnProcessingBecomesTerbayar(t *testing.T) {
 	}
 	r.Advance(30 * time.Second)
 	r.Poll(payment.AMDigiPay)
-	story(t, r, inv, "submit http:200 > accept", "on_processing")
+	wantHistory(t, r, inv, "submit http:200 > accept", "on_processing")
 	r.Advance(30 * time.Second)
 	r.Poll(payment.AMDigiPay)
-	story(t, r, inv, "submit http:200 > accept", "lookup http:200 > accept", "paid")
+	wantHistory(t, r, inv, "submit http:200 > accept", "lookup http:200 > accept", "paid")
 	if got := r.Read(inv); got.GatewayStatus != "Terbayar" || got.QRCode == "" {
 		t.Errorf("%+v", got.Payment)
 	}
@@ -66,8 +68,9 @@ func TestOnProcessingBecomesTerbayar(t *testing.T) {
 	}
 }
 
-// TestStatusIDs: every id of gateways.md 1.8, and one nobody has heard of.
+// TestStatusIDs checks every id of docs/gateways.md 1.8, and an unknown one.
 func TestStatusIDs(t *testing.T) {
+	t.Parallel()
 	for id, want := range map[int]payment.Status{
 		1: payment.OnProcessing, 2: payment.OnProcessing, 3: payment.Paid, 4: payment.Paid, 5: payment.Cancelled,
 		6: payment.Refunded, 13: payment.OnProcessing, 14: payment.Failed, 99: payment.OnProcessing,
@@ -87,18 +90,20 @@ func TestStatusIDs(t *testing.T) {
 	}
 }
 
-func TestUnknownIsFoundAndAdopted(t *testing.T) {
+// TestUnknownOutcomeIsFound: a lookup finds a payment whose submit got no answer.
+func TestUnknownOutcomeIsFound(t *testing.T) {
+	t.Parallel()
 	r := testenv.New(t, redistest.Mini(t))
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostAfter, Operation: gatewaysim.AMCreate})
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostAfter, Operation: gatewaysim.PaydiaPayment})
 	r.Create(testenv.AMOrder("INV/1"), testenv.PaydiaOrder("ORD-1"))
 	r.Submit(inv)
 	r.Submit(ord)
-	r.Advance(6 * time.Second) // the first lookup is due after 5 s, not with the poll
+	r.Advance(6 * time.Second) // the first lookup is due after 5 s, before the next poll interval
 	r.Poll(payment.AMDigiPay)
 	r.Poll(payment.Paydia)
-	story(t, r, inv, "submit net:unknown > verify", "lookup http:200 > accept", "on_processing")
-	story(t, r, ord, "submit net:unknown > verify", "lookup 2006400 > accept", "paid")
+	wantHistory(t, r, inv, "submit net:unknown > verify", "lookup http:200 > accept", "on_processing")
+	wantHistory(t, r, ord, "submit net:unknown > verify", "lookup 2006400 > accept", "paid")
 	a := r.Read(ord).Attempts
 	if a[1].ExternalID == "" || a[1].ExternalID == a[0].ExternalID {
 		t.Errorf("X-EXTERNAL-IDs %q, %q", a[0].ExternalID, a[1].ExternalID)
@@ -108,13 +113,14 @@ func TestUnknownIsFoundAndAdopted(t *testing.T) {
 	}
 }
 
-// TestNotFoundIsBelievedSlowly: three answers are not enough before two minutes
-// have passed, nor two minutes without three answers.
-func TestNotFoundIsBelievedSlowly(t *testing.T) {
+// TestAbsenceNeedsLookupsAndTime: "no such payment" is confirmed only after three lookups
+// and two minutes.
+func TestAbsenceNeedsLookupsAndTime(t *testing.T) {
+	t.Parallel()
 	for _, key := range []payment.Key{inv, ord} {
 		t.Run(string(key.Gateway), func(t *testing.T) {
 			r := testenv.New(t, redistest.Mini(t))
-			r.Sim.AddStrangers(3, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays}) // an empty list proves nothing
+			r.Sim.AddOtherTransactions(3, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays}) // absence from an empty list is not conclusive
 			r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostBefore, Reference: key.TransactionID, Count: 1})
 			r.Create(testenv.AMOrder("INV/1"), testenv.PaydiaOrder("ORD-1"))
 			r.Submit(key)
@@ -125,12 +131,12 @@ func TestNotFoundIsBelievedSlowly(t *testing.T) {
 				r.Poll(key.Gateway)
 				lookups += len(r.Attempts) - before
 				if end := r.Now().Sub(testenv.Start); r.Read(key).Status != payment.Verifying && end < 2*time.Minute {
-					t.Errorf("settled after %s", end)
+					t.Errorf("confirmed after %s, want 2m at least", end)
 				}
 			}
 			got := r.Read(key)
 			if got.Status != payment.NeedsReview || got.Reason == "" || lookups != 5 {
-				t.Errorf("%s after %d look-ups: %s", got.Status, lookups, got.Reason)
+				t.Errorf("%s after %d lookups: %s", got.Status, lookups, got.Reason)
 			}
 			last := got.Attempts[len(got.Attempts)-1]
 			if last.Action != "review" || got.Attempts[1].Action != "verify" {
@@ -140,12 +146,14 @@ func TestNotFoundIsBelievedSlowly(t *testing.T) {
 	}
 }
 
-// TestLateCommitIsNoticed: believed lost, in needs_review, and then it turns up.
-func TestLateCommitIsNoticed(t *testing.T) {
+// TestLateCommitIsFound: the gateway processes the request an hour late, when the payment is
+// already in needs_review.
+func TestLateCommitIsFound(t *testing.T) {
+	t.Parallel()
 	for _, key := range []payment.Key{inv, ord} {
 		t.Run(string(key.Gateway), func(t *testing.T) {
 			r := testenv.New(t, redistest.Mini(t))
-			r.Sim.AddStrangers(3, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays}) // an empty list proves nothing
+			r.Sim.AddOtherTransactions(3, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays}) // absence from an empty list is not conclusive
 			r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLateLost, Reference: key.TransactionID, Count: 1, Delay: time.Hour})
 			r.Sim.SetCustomer(gatewaysim.AM, "INV/1", gatewaysim.Customer{Behaviour: gatewaysim.Pays})
 			r.Create(testenv.AMOrder("INV/1"), testenv.PaydiaOrder("ORD-1"))
@@ -163,13 +171,15 @@ func TestLateCommitIsNoticed(t *testing.T) {
 				t.Errorf("%s (%s), want paid", got.Status, got.Reason)
 			}
 			if n := len(r.Sim.RowsOf(gatewaysim.Gateway(key.Gateway), key.TransactionID)); n != 1 {
-				t.Errorf("it exists %d times", n)
+				t.Errorf("the gateway has it %d times, want once", n)
 			}
 		})
 	}
 }
 
-func TestWatchEnds(t *testing.T) {
+// TestLookupsEndWithLateWindow: a payment in review is no longer looked up after LateWindow.
+func TestLookupsEndWithLateWindow(t *testing.T) {
+	t.Parallel()
 	r := testenv.New(t, redistest.Mini(t))
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostBefore, Operation: gatewaysim.PaydiaPayment, Count: 1})
 	r.Create(testenv.PaydiaOrder("ORD-1"))
@@ -184,16 +194,17 @@ func TestWatchEnds(t *testing.T) {
 	r.Advance(24 * time.Hour)
 	r.Poll(payment.Paydia)
 	if n := len(r.Sim.Journal()) - before; n != 0 {
-		t.Errorf("%d requests after the watch was over", n)
+		t.Errorf("%d requests after LateWindow", n)
 	}
 	if s := r.Read(ord).Status; s != payment.NeedsReview {
-		t.Errorf("%s", s)
+		t.Errorf("%s, want needs_review", s)
 	}
 }
 
-// TestThenRetry: the policy wants a payment that is not there sent again, and
-// even then not for ever.
+// TestThenRetry: with "then: retry" a payment that the gateway does not have is sent again,
+// but at most three times.
 func TestThenRetry(t *testing.T) {
+	t.Parallel()
 	r := testenv.New(t, redistest.Mini(t))
 	r.SetPolicy(`gateways: {paydia: {verify: {settle: 10s, lookups: 2, then: retry, vendor_confirms: "the simulator, at any time"}}}`)
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostBefore, Operation: gatewaysim.PaydiaPayment})
@@ -205,17 +216,18 @@ func TestThenRetry(t *testing.T) {
 			r.Poll(payment.Paydia)
 		}
 		if queue := r.Queue(); (len(queue) == 1 && queue[0] == ord) != (sends < 3) {
-			t.Errorf("after send %d in the queue: %v", sends, queue)
+			t.Errorf("after submit %d the queue is %v", sends, queue)
 		}
 	}
 	if got := r.Read(ord); got.Status != payment.NeedsReview || r.Sim.Requests(gatewaysim.PaydiaPayment) != 3 {
-		t.Errorf("%s after %d sends", got.Status, r.Sim.Requests(gatewaysim.PaydiaPayment))
+		t.Errorf("%s after %d submits", got.Status, r.Sim.Requests(gatewaysim.PaydiaPayment))
 	}
 }
 
-// TestRefusedResendSaysNothing: the first send is unaccounted for, the second is
-// refused; that does not reject the payment.
-func TestRefusedResendSaysNothing(t *testing.T) {
+// TestRejectedResubmitIsVerified: the first submit has an unknown outcome, the second is
+// rejected. The payment is not rejected, because the first may still be processed.
+func TestRejectedResubmitIsVerified(t *testing.T) {
+	t.Parallel()
 	r := testenv.New(t, redistest.Mini(t))
 	r.SetPolicy(`gateways: {paydia: {verify: {settle: 10s, lookups: 2, then: retry, vendor_confirms: "the simulator, at any time"}}}`)
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLateLost, Operation: gatewaysim.PaydiaPayment, Count: 1, Delay: time.Minute})
@@ -226,20 +238,21 @@ func TestRefusedResendSaysNothing(t *testing.T) {
 		r.Advance(time.Second)
 		r.Poll(payment.Paydia)
 	}
-	r.Submit(ord) // refused
+	r.Submit(ord) // rejected
 	if s := r.Read(ord).Status; s != payment.Verifying {
-		t.Fatalf("a refused second send made it %s", s)
+		t.Fatalf("%s after a rejected second submit, want verifying", s)
 	}
 	r.Advance(time.Minute)
 	r.Poll(payment.Paydia)
 	if s := r.Read(ord).Status; s != payment.Paid {
-		t.Errorf("%s, want paid: the first send had gone through", s)
+		t.Errorf("%s, want paid: the gateway processed the first submit", s)
 	}
 }
 
-// TestHeldResendIsWatched: the first send is unaccounted for, the second puts the
-// payment before a person; the first one's money is noticed all the same.
-func TestHeldResendIsWatched(t *testing.T) {
+// TestResubmitInReviewIsLookedUp: the first submit has an unknown outcome, the second sends
+// the payment to review. Lookups still find that the first one was processed.
+func TestResubmitInReviewIsLookedUp(t *testing.T) {
+	t.Parallel()
 	r := testenv.New(t, redistest.Mini(t))
 	r.SetPolicy(`gateways: {paydia: {verify: {settle: 10s, lookups: 2, then: retry, vendor_confirms: "the simulator, at any time"}}}`)
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLateLost, Operation: gatewaysim.PaydiaPayment, Count: 1, Delay: time.Hour})
@@ -263,9 +276,9 @@ func TestHeldResendIsWatched(t *testing.T) {
 	}
 }
 
-// TestErrorsChangeNothing: whatever goes wrong with a lookup, an open payment
-// stays open.
+// TestErrorsChangeNothing: an open payment stays open after any failed lookup.
 func TestErrorsChangeNothing(t *testing.T) {
+	t.Parallel()
 	for _, fault := range []gatewaysim.Fault{
 		gatewaysim.FaultLostBefore, gatewaysim.Fault500Before, gatewaysim.FaultHTMLBefore, gatewaysim.FaultEmpty,
 		gatewaysim.FaultCutShort, gatewaysim.FaultBusy, gatewaysim.FaultRefuse, gatewaysim.FaultDisagree,
@@ -278,17 +291,18 @@ func TestErrorsChangeNothing(t *testing.T) {
 			r.Sim.Inject(gatewaysim.FaultRule{Fault: fault, Operation: gatewaysim.AMList})
 			r.Advance(30 * time.Second)
 			r.Poll(payment.AMDigiPay)
-			story(t, r, inv, "submit http:200 > accept", "on_processing")
-			if due := r.Read(inv); r.Sim.Requests(gatewaysim.AMList) == 0 {
-				t.Errorf("not asked at all: %v", due)
+			wantHistory(t, r, inv, "submit http:200 > accept", "on_processing")
+			if r.Sim.Requests(gatewaysim.AMList) == 0 {
+				t.Error("no lookup")
 			}
 		})
 	}
 }
 
-// TestNobodyWaitsForever: every poll is cut short by a login that fails. Whoever it
-// did not get to comes first in the next one.
-func TestNobodyWaitsForever(t *testing.T) {
+// TestEveryPaymentIsReached: a failed login cuts every poll short. The payments that a poll
+// did not reach come first in the next one.
+func TestEveryPaymentIsReached(t *testing.T) {
+	t.Parallel()
 	r := testenv.New(t, redistest.Mini(t))
 	r.SetPolicy(`gateways: {paydia: {rules: [{code: "net:unknown", action: verify, backoff: {type: constant, base: 1s, jitter: 0%}}]}}`)
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostAfter, Operation: gatewaysim.PaydiaPayment})
@@ -307,11 +321,11 @@ func TestNobodyWaitsForever(t *testing.T) {
 		}
 		return some
 	}
-	// Three polls would do; which of the sixteen requests that are under way at once
-	// meets what is chance.
+	// Three polls would be enough. Which of the sixteen requests in flight get an answer is
+	// random, so allow more.
 	for polls := 0; len(waiting()) > 0; polls++ {
 		if polls == 12 {
-			t.Fatalf("not asked about in %d polls: %v", polls, waiting())
+			t.Fatalf("not looked up in %d polls: %v", polls, waiting())
 		}
 		r.Advance(submit.LoginPause + time.Second)
 		r.Sim.ClearFaults()
@@ -325,7 +339,9 @@ func TestNobodyWaitsForever(t *testing.T) {
 	}
 }
 
-func TestLookupsRunOut(t *testing.T) {
+// TestMaxAttempts: a payment goes to review when its lookups are used up.
+func TestMaxAttempts(t *testing.T) {
+	t.Parallel()
 	r := testenv.New(t, redistest.Mini(t))
 	r.SetPolicy(`gateways: {paydia: {rules: [{code: "net:unknown", action: verify, max_attempts: 4, backoff: {type: constant, base: 7s, jitter: 0%}}]}}`)
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostAfter, Operation: gatewaysim.PaydiaPayment})
@@ -349,7 +365,9 @@ func TestLookupsRunOut(t *testing.T) {
 	}
 }
 
-func TestTimeForLookupsRunsOut(t *testing.T) {
+// TestMaxElapsed: a payment goes to review when the time for its lookups is used up.
+func TestMaxElapsed(t *testing.T) {
+	t.Parallel()
 	r := testenv.New(t, redistest.Mini(t))
 	r.SetPolicy(`gateways: {paydia: {rules: [{code: "net:unknown", action: verify, max_elapsed: 1m}]}}`)
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostAfter, Operation: gatewaysim.PaydiaPayment})
@@ -365,10 +383,13 @@ func TestTimeForLookupsRunsOut(t *testing.T) {
 	}
 }
 
-func TestExpiryAndLateMoney(t *testing.T) {
+// TestExpiryAndLatePayment: an unpaid payment expires, and becomes paid if the customer pays
+// late.
+func TestExpiryAndLatePayment(t *testing.T) {
+	t.Parallel()
 	r := testenv.New(t, redistest.Mini(t))
 	r.Sim.SetCustomer(gatewaysim.AM, "INV/1", gatewaysim.Customer{Behaviour: gatewaysim.PaysLate, After: time.Hour})
-	r.Create(testenv.AMOrder("INV/1"), testenv.AMOrder("INV/2")) // to be paid within a day
+	r.Create(testenv.AMOrder("INV/1"), testenv.AMOrder("INV/2")) // expires in a day
 	never := payment.Key{Gateway: payment.AMDigiPay, TransactionID: "INV/2"}
 	r.Submit(inv)
 	r.Submit(never)
@@ -384,7 +405,7 @@ func TestExpiryAndLateMoney(t *testing.T) {
 	}
 	r.Advance(time.Hour)
 	r.Poll(payment.AMDigiPay)
-	story(t, r, inv, "submit http:200 > accept", "lookup http:200 > accept", "lookup http:200 > accept", "paid")
+	wantHistory(t, r, inv, "submit http:200 > accept", "lookup http:200 > accept", "lookup http:200 > accept", "paid")
 	if s := r.Read(never).Status; s != payment.Expired {
 		t.Errorf("%s, want expired", s)
 	}
@@ -394,21 +415,22 @@ func TestExpiryAndLateMoney(t *testing.T) {
 	r.Advance(time.Hour)
 	r.Poll(payment.AMDigiPay)
 	if n := len(r.Sim.Journal()) - before; n != 0 {
-		t.Errorf("%d requests after the window for late money", n)
+		t.Errorf("%d requests after LateWindow", n)
 	}
 }
 
-// TestAbandonedClaimIsLookedUp: a worker was killed between its claim and its
-// record; the poll takes over when the claim ends, from the ledger alone.
-func TestAbandonedClaimIsLookedUp(t *testing.T) {
+// TestExpiredClaimIsLookedUp: a worker was killed after it claimed a payment. When the claim
+// has expired, the poll looks the payment up.
+func TestExpiredClaimIsLookedUp(t *testing.T) {
+	t.Parallel()
 	r := testenv.New(t, redistest.Mini(t))
 	r.Create(testenv.PaydiaOrder("ORD-1"))
-	_, verdict, err := r.Ledger.Claim(t.Context(), ord,
+	_, result, err := r.Ledger.Claim(t.Context(), ord,
 		ledger.Claim{
 			Attempt: payment.Attempt{At: r.Now(), Kind: payment.KindSubmit, ExternalID: "1"}, Lease: testenv.Times.Lease, Timeout: time.Second,
 		})
-	if err != nil || verdict != ledger.Claimed {
-		t.Fatal(verdict, err)
+	if err != nil || result != ledger.Claimed {
+		t.Fatal(result, err)
 	}
 	r.Advance(testenv.Times.Lease)
 	due, err := r.Ledger.Due(t.Context(), payment.Gateways())
@@ -416,15 +438,16 @@ func TestAbandonedClaimIsLookedUp(t *testing.T) {
 		t.Fatalf("due: %v, %v", due, err)
 	}
 	r.Poll(payment.Paydia)
-	// It is looked up at once: the request ended long before the claim.
-	story(t, r, ord, "submit net:unknown > verify", "lookup 4046401 > verify", "verifying")
+	// It is looked up at once, because the request ended long before the claim.
+	wantHistory(t, r, ord, "submit net:unknown > verify", "lookup 4046401 > verify", "verifying")
 	if a := r.Read(ord).Attempts[0]; a.ExternalID != "1" || a.DurationMS != testenv.Times.Lease.Milliseconds() {
 		t.Errorf("%+v", a)
 	}
 }
 
-// TestLostTaskIsBroughtBack: the payment stands in the ledger, its task nowhere.
-func TestLostTaskIsBroughtBack(t *testing.T) {
+// TestLostTaskIsRequeued: the payment is in the ledger, but its task is lost.
+func TestLostTaskIsRequeued(t *testing.T) {
+	t.Parallel()
 	r := testenv.New(t, redistest.Mini(t))
 	r.Create(testenv.AMOrder("INV/1"))
 	r.Advance(ledger.TaskGrace)
@@ -434,18 +457,24 @@ func TestLostTaskIsBroughtBack(t *testing.T) {
 	}
 	r.Poll(payment.AMDigiPay)
 	if queue := r.Queue(); queue != nil {
-		t.Errorf("brought back again at once: %v", queue)
+		t.Errorf("requeued again at once: %v", queue)
 	}
 }
 
-// TestOneWalkForMany: whoever is looked for, the list is read once, and no
-// further than needed. Strangers stand before, between and behind.
-func TestOneWalkForMany(t *testing.T) {
-	r := testenv.New(t, redistest.Mini(t))
-	r.Sim.AddStrangers(500, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
-	all, orders := keys(200)
+// pageLimit makes AM return at most n rows per page. Small pages keep the tests fast.
+func pageLimit(n int) func(*gatewaysim.Config) {
+	return func(c *gatewaysim.Config) { c.AM.MaxLimit = n }
+}
+
+// TestOneScanForAllPayments: a poll reads the list once for all payments, and no further
+// than necessary.
+func TestOneScanForAllPayments(t *testing.T) {
+	t.Parallel()
+	r := testenv.New(t, redistest.Mini(t), pageLimit(25))
+	r.Sim.AddOtherTransactions(125, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
+	all, orders := keys(50)
 	for i := range 5 {
-		r.Sim.SetCustomer(gatewaysim.AM, all[i*40].TransactionID, gatewaysim.Customer{Behaviour: gatewaysim.Pays, After: 45 * time.Second})
+		r.Sim.SetCustomer(gatewaysim.AM, all[i*10].TransactionID, gatewaysim.Customer{Behaviour: gatewaysim.Pays, After: 45 * time.Second})
 	}
 	r.Create(orders...)
 	for _, key := range all {
@@ -458,35 +487,36 @@ func TestOneWalkForMany(t *testing.T) {
 		return r.Sim.Requests(gatewaysim.AMList) - before
 	}
 	if n := requests(); n != 2 {
-		t.Errorf("nothing moved: %d requests, want 2", n)
+		t.Errorf("50 open: %d requests, want 2", n)
 	}
 	if n := requests(); n > 10 {
 		t.Errorf("5 newly paid: %d requests, want at most 10", n)
 	}
 	for i := range 5 {
-		if s := r.Read(all[i*40]).Status; s != payment.Paid {
-			t.Errorf("%s: %s", all[i*40], s)
+		if s := r.Read(all[i*10]).Status; s != payment.Paid {
+			t.Errorf("%s: %s, want paid", all[i*10], s)
 		}
 	}
 	if n := requests(); n != 2 {
-		t.Errorf("195 open: %d requests, want 2", n)
+		t.Errorf("45 open: %d requests, want 2", n)
 	}
 }
 
-// TestOldPaymentIsAskedForByItself: thousands of newer rows stand before it. A
-// gateway without detail-transaction costs a walk, and loses nothing.
-func TestOldPaymentIsAskedForByItself(t *testing.T) {
+// TestOldPaymentIsAskedByDetail: there are many newer rows in the list. Without
+// detail-transaction the payment costs a list scan and is still found.
+func TestOldPaymentIsAskedByDetail(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name   string
 		detail bool
 		most   int
 	}{{"detail", true, 4}, {"no detail", false, 40}} {
 		t.Run(c.name, func(t *testing.T) {
-			r := testenv.New(t, redistest.Mini(t))
+			r := testenv.New(t, redistest.Mini(t), pageLimit(10))
 			r.Sim.SetCustomer(gatewaysim.AM, "INV/1", gatewaysim.Customer{Behaviour: gatewaysim.Pays, After: 10 * time.Second})
 			r.Create(testenv.AMOrder("INV/1"))
 			r.Submit(inv)
-			r.Sim.AddStrangers(3000, time.Second, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
+			r.Sim.AddOtherTransactions(300, time.Second, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
 			if !c.detail {
 				r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultHTMLBefore, Operation: gatewaysim.AMDetail, Status: 404})
 			}
@@ -497,17 +527,19 @@ func TestOldPaymentIsAskedForByItself(t *testing.T) {
 				t.Errorf("%d requests, want at most %d", n, c.most)
 			}
 			if s := r.Read(inv).Status; s != payment.Paid {
-				t.Errorf("%s", s)
+				t.Errorf("%s, want paid", s)
 			}
 		})
 	}
 }
 
-// TestOutageIsOneWalk: a hundred unknown outcomes, some of which the gateway has.
-func TestOutageIsOneWalk(t *testing.T) {
-	r := testenv.New(t, redistest.Mini(t))
-	r.Sim.AddStrangers(300, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
-	all, orders := keys(100)
+// TestOneScanAfterOutage: one list scan looks up many payments of unknown outcome. The gateway
+// has three quarters of them.
+func TestOneScanAfterOutage(t *testing.T) {
+	t.Parallel()
+	r := testenv.New(t, redistest.Mini(t), pageLimit(10))
+	r.Sim.AddOtherTransactions(30, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
+	all, orders := keys(10)
 	for i, key := range all {
 		fault := gatewaysim.FaultLostAfter
 		if i%4 == 0 {
@@ -522,7 +554,7 @@ func TestOutageIsOneWalk(t *testing.T) {
 	}
 	r.Advance(10 * time.Second)
 	r.Poll(payment.AMDigiPay)
-	if n := r.Sim.Requests(gatewaysim.AMList); n > 4 { // 375 rows
+	if n := r.Sim.Requests(gatewaysim.AMList); n > 4 { // 37 rows
 		t.Errorf("%d requests, the list has 4 pages", n)
 	}
 	for i, key := range all {
@@ -536,27 +568,28 @@ func TestOutageIsOneWalk(t *testing.T) {
 	}
 }
 
-// TestLookupsReadNoFurtherThanNeeded: a payment that was lost before it arrived,
-// behind 3000 old rows. Its lookups read the rows that came since; only the one
-// that would be believed reads them all.
-func TestLookupsReadNoFurtherThanNeeded(t *testing.T) {
+// TestOnlyConfirmingLookupIsFullScan: AM never received the payment, and has many older rows.
+// The lookups read only the rows that are new since the submit, except the last one, which
+// can confirm the absence.
+func TestOnlyConfirmingLookupIsFullScan(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		order gatewaysim.ListOrder
 		want  []int // requests of each lookup
 	}{
 		{gatewaysim.OrderDesc, []int{1, 1, 1, 1, 31}},
-		{gatewaysim.OrderAsc, []int{31, 31, 31, 31, 31}}, // not as documented: noticed
+		{gatewaysim.OrderAsc, []int{31, 31, 31, 31, 31}}, // the list is not ordered as documented
 	} {
 		t.Run(string(c.order), func(t *testing.T) {
-			r := testenv.New(t, redistest.Mini(t), func(cfg *gatewaysim.Config) { cfg.AM.ListOrder = c.order })
-			r.Sim.AddStrangers(3000, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
+			r := testenv.New(t, redistest.Mini(t), pageLimit(10), func(cfg *gatewaysim.Config) { cfg.AM.ListOrder = c.order })
+			r.Sim.AddOtherTransactions(300, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
 			r.Create(testenv.AMOrder("INV/0"), testenv.AMOrder("INV/1"))
 			r.Submit(payment.Key{Gateway: payment.AMDigiPay, TransactionID: "INV/0"})
 			r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostBefore, Operation: gatewaysim.AMCreate})
 			r.Submit(inv)
 			var requests []int
 			for r.Read(inv).Status == payment.Verifying && r.Now().Before(testenv.Start.Add(time.Hour)) {
-				r.Advance(time.Second)
+				r.Advance(5 * time.Second)
 				before, lookups := r.Sim.Requests(gatewaysim.AMList), len(r.Attempts)
 				r.Poll(payment.AMDigiPay)
 				if len(r.Attempts) > lookups {
@@ -564,10 +597,10 @@ func TestLookupsReadNoFurtherThanNeeded(t *testing.T) {
 				}
 			}
 			if s := r.Read(inv).Status; s != payment.NeedsReview {
-				t.Errorf("%s", s)
+				t.Errorf("%s, want needs_review", s)
 			}
 			for i := range c.want {
-				if i >= len(requests) || requests[i] > c.want[i]+2 { // INV/0's poll may fall together with one
+				if i >= len(requests) || requests[i] > c.want[i]+2 { // a lookup of INV/0 may be part of it
 					t.Fatalf("requests %v, want about %v", requests, c.want)
 				}
 			}
@@ -575,9 +608,10 @@ func TestLookupsReadNoFurtherThanNeeded(t *testing.T) {
 	}
 }
 
-// TestShortCutIsNeverBelieved: the gateway does not count its ids up as we think,
-// so the short cut reads past the payment. It is not taken for lost.
-func TestShortCutIsNeverBelieved(t *testing.T) {
+// TestShortcutIsNotConclusive: AM's new ids are lower than an id seen before, so a scan with
+// shortcuts misses the payment. The payment must not be taken for absent.
+func TestShortcutIsNotConclusive(t *testing.T) {
+	t.Parallel()
 	client := redistest.Mini(t)
 	r := testenv.New(t, client)
 	if err := client.Set(t.Context(), "{"+ledger.DefaultStream+"}:highest:amdigipay", 1_000_000, 0).Err(); err != nil {
@@ -586,7 +620,7 @@ func TestShortCutIsNeverBelieved(t *testing.T) {
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostAfter, Operation: gatewaysim.AMCreate})
 	r.Create(testenv.AMOrder("INV/1"))
 	r.Submit(inv)
-	r.Sim.AddStrangers(300, time.Second, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
+	r.Sim.AddOtherTransactions(300, time.Second, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
 	for range 10 {
 		r.Advance(time.Minute)
 		r.Poll(payment.AMDigiPay)
@@ -595,18 +629,19 @@ func TestShortCutIsNeverBelieved(t *testing.T) {
 		t.Errorf("%s: %s", got.Status, got.Reason)
 	}
 	if a := r.Read(inv).Attempts; len(a) < 3 || a[1].Action != "verify" {
-		t.Errorf("the short cut was not taken: %+v", a)
+		t.Errorf("no lookup missed it: %+v", a)
 	}
 }
 
-// TestFigures: 20,000 rows before, 200 open, at 100 a page; and an outage that
-// leaves 1000 unknown.
-func TestFigures(t *testing.T) {
-	r := testenv.New(t, redistest.Mini(t))
-	r.Sim.AddStrangers(20_000, 24*time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
-	all, orders := keys(200)
+// TestRequestsPerPoll counts the requests of a poll with 2000 older rows and 10 rows per page:
+// with 20 open payments, and after an outage that left 100 payments of unknown outcome.
+func TestRequestsPerPoll(t *testing.T) {
+	t.Parallel()
+	r := testenv.New(t, redistest.Mini(t), pageLimit(10))
+	r.Sim.AddOtherTransactions(2000, 24*time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
+	all, orders := keys(20)
 	for i := range 5 {
-		r.Sim.SetCustomer(gatewaysim.AM, all[i*40].TransactionID, gatewaysim.Customer{Behaviour: gatewaysim.Pays, After: 45 * time.Second})
+		r.Sim.SetCustomer(gatewaysim.AM, all[i*4].TransactionID, gatewaysim.Customer{Behaviour: gatewaysim.Pays, After: 45 * time.Second})
 	}
 	r.Create(orders...)
 	for _, key := range all {
@@ -619,14 +654,14 @@ func TestFigures(t *testing.T) {
 		return len(r.Sim.Journal()) - before
 	}
 	if n := requests(30 * time.Second); n > 2 {
-		t.Errorf("nothing moved: %d requests, want at most 2", n)
+		t.Errorf("20 open: %d requests, want at most 2", n)
 	}
 	if n := requests(30 * time.Second); n > 10 {
 		t.Errorf("5 newly paid: %d requests, want at most 10", n)
 	}
 	var lost [][]byte
 	var unknown []payment.Key
-	for i := range 1000 {
+	for i := range 100 {
 		id := fmt.Sprintf("LOST-%d", i)
 		lost = append(lost, testenv.AMOrder(id))
 		unknown = append(unknown, payment.Key{Gateway: payment.AMDigiPay, TransactionID: id})
@@ -637,41 +672,43 @@ func TestFigures(t *testing.T) {
 		r.Submit(key)
 	}
 	if n := requests(6 * time.Second); n > 12 {
-		t.Errorf("1000 unknown: %d requests, their rows are on 12 pages", n)
+		t.Errorf("100 unknown: %d requests, want at most 12, as their rows are on 12 pages", n)
 	}
 	for _, key := range unknown {
 		if s := r.Read(key).Status; s != payment.OnProcessing {
-			t.Fatalf("%s: %s", key, s)
+			t.Fatalf("%s: %s, want on_processing", key, s)
 		}
 	}
 }
 
-// TestOpenRowsOfStrangers: what nobody pays stays open at AM for good. Thousands of such
-// rows above one of ours are not read with every poll.
-func TestOpenRowsOfStrangers(t *testing.T) {
-	r := testenv.New(t, redistest.Mini(t))
+// TestOpenRowsOfOthers: transactions that are never paid stay open at AM forever. A poll does
+// not read hundreds of pages of such rows.
+func TestOpenRowsOfOthers(t *testing.T) {
+	t.Parallel()
+	r := testenv.New(t, redistest.Mini(t), pageLimit(10))
 	r.Sim.SetCustomer(gatewaysim.AM, "INV/1", gatewaysim.Customer{Behaviour: gatewaysim.Pays, After: 45 * time.Second})
 	r.Create(testenv.AMOrder("INV/1"))
 	r.Submit(inv)
-	r.Sim.AddStrangers(2000, 0, gatewaysim.Customer{Behaviour: gatewaysim.NeverPays})
+	r.Sim.AddOtherTransactions(2000, 0, gatewaysim.Customer{Behaviour: gatewaysim.NeverPays})
 	for _, want := range []payment.Status{payment.OnProcessing, payment.Paid} {
 		before := len(r.Sim.Journal())
 		r.Advance(30 * time.Second)
 		r.Poll(payment.AMDigiPay)
 		if n := len(r.Sim.Journal()) - before; n > 2 || r.Read(inv).Status != want {
-			t.Errorf("%d requests, %s", n, r.Read(inv).Status)
+			t.Errorf("%d requests, %s; want at most 2, %s", n, r.Read(inv).Status, want)
 		}
 	}
 }
 
-// TestListMovesWhileItIsRead: rows appear and leave between the pages. Nothing
-// that is there may be taken for lost, in any order of the list.
-func TestListMovesWhileItIsRead(t *testing.T) {
+// TestListChangesDuringScan: rows are added and removed between two pages. A payment that AM
+// has must not be taken for absent, in any order of the list.
+func TestListChangesDuringScan(t *testing.T) {
+	t.Parallel()
 	for _, order := range []gatewaysim.ListOrder{gatewaysim.OrderDesc, gatewaysim.OrderAsc, gatewaysim.OrderScrambled} {
 		t.Run(string(order), func(t *testing.T) {
 			t.Parallel()
 			r := testenv.New(t, redistest.Mini(t), func(c *gatewaysim.Config) { c.AM.ListOrder = order; c.AM.MaxLimit = 10 })
-			r.Sim.AddStrangers(80, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.NeverPays})
+			r.Sim.AddOtherTransactions(80, time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.NeverPays})
 			r.Sim.SetListMotion(gatewaysim.ListMotion{NewRows: 7, PaidRows: 5})
 			all, orders := keys(20)
 			for i, key := range all {
@@ -703,32 +740,32 @@ func TestListMovesWhileItIsRead(t *testing.T) {
 	}
 }
 
-// TestLongQueue: payments that wait in a long queue are looked for there, once a
-// while, with a few round trips for all of them; and one that is claimed meanwhile is due
-// when its claim ends.
+// TestLongQueue: payments that wait in a long queue are requeued with a few round trips for
+// all of them. A payment that is claimed meanwhile is due when its claim expires.
 func TestLongQueue(t *testing.T) {
+	t.Parallel()
 	r := testenv.New(t, redistest.Mini(t))
 	_, orders := keys(300)
 	r.Create(orders...)
 	r.Advance(ledger.TaskGrace)
 	requeue := r.Poller.Requeue
 	r.Poller.Requeue = func(ctx context.Context, payments []*payment.Payment) error {
-		if _, verdict, err := r.Ledger.Claim(ctx, inv, ledger.Claim{Attempt: payment.Attempt{Kind: payment.KindSubmit}, Lease: time.Second, Timeout: time.Second}); verdict != ledger.Claimed {
-			t.Error(verdict, err)
+		if _, result, err := r.Ledger.Claim(ctx, inv, ledger.Claim{Attempt: payment.Attempt{Kind: payment.KindSubmit}, Lease: time.Second, Timeout: time.Second}); result != ledger.Claimed {
+			t.Error(result, err)
 		}
 		return requeue(ctx, payments)
 	}
 	trips := redistest.CountRoundTrips(r.Redis)
 	r.Poll(payment.AMDigiPay)
-	// Take, the records, the claim, postpone; Redis is met, and hears each script for
-	// the first time.
+	// TakeDue, the records, the claim and Reschedule; the connection, and the first load of
+	// each script.
 	if n := len(r.Queue()); n != 300 || trips.N() > 15 {
 		t.Errorf("%d requeued, %d round trips", n, trips.N())
 	}
 	r.Poller.Requeue = requeue
 	r.Advance(time.Second)
 	r.Poll(payment.AMDigiPay)
-	story(t, r, inv, "submit net:unknown > verify", "lookup http:200 > verify", "verifying")
+	wantHistory(t, r, inv, "submit net:unknown > verify", "lookup http:200 > verify", "verifying")
 	r.Advance(ledger.TaskGrace)
 	r.Poll(payment.AMDigiPay)
 	if n := len(r.Queue()); n != 299 {
@@ -736,20 +773,21 @@ func TestLongQueue(t *testing.T) {
 	}
 }
 
-// lateAsker brings its findings after a while.
+// lateAsker calls late before it returns its findings.
 type lateAsker struct {
 	statuspoll.Asker
 	late func()
 }
 
-func (a lateAsker) Ask(ctx context.Context, wanted []*ledger.Record, prove bool) ([]statuspoll.Finding, error) {
+func (a lateAsker) Ask(ctx context.Context, wanted []*ledger.Record, fullScan bool) ([]statuspoll.Finding, error) {
 	defer a.late()
-	return a.Asker.Ask(ctx, wanted, prove)
+	return a.Asker.Ask(ctx, wanted, fullScan)
 }
 
-// TestSettleIsTheAnswers: what counts is when the gateway said "no such payment", not
-// when that was recorded.
-func TestSettleIsTheAnswers(t *testing.T) {
+// TestSettleEndsWithAnswer: settle is compared with the time of the gateway's answer, not with
+// the time when it is recorded.
+func TestSettleEndsWithAnswer(t *testing.T) {
+	t.Parallel()
 	r := testenv.New(t, redistest.Mini(t))
 	r.SetPolicy(`gateways: {paydia: {verify: {settle: 1m, lookups: 1, then: review}}}`)
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostBefore, Operation: gatewaysim.PaydiaPayment})
@@ -759,15 +797,16 @@ func TestSettleIsTheAnswers(t *testing.T) {
 	asker := r.Poller.Askers[payment.Paydia]
 	r.Poller.Askers[payment.Paydia] = lateAsker{asker, func() { r.Advance(time.Hour) }}
 	r.Poll(payment.Paydia)
-	story(t, r, ord, "submit net:unknown > verify", "lookup 4046401 > verify", "verifying")
+	wantHistory(t, r, ord, "submit net:unknown > verify", "lookup 4046401 > verify", "verifying")
 	r.Advance(time.Hour)
 	r.Poll(payment.Paydia)
-	story(t, r, ord, "submit net:unknown > verify", "lookup 4046401 > verify", "lookup 4046401 > review", "needs_review")
+	wantHistory(t, r, ord, "submit net:unknown > verify", "lookup 4046401 > verify", "lookup 4046401 > review", "needs_review")
 }
 
-// TestPrimaryChanged: "not found" is counted, and waited for, anew by another primary: its
-// clock says nothing about how long ago anything was.
+// TestPrimaryChanged: after a failover the count and the time of "no such payment" restart,
+// because times by the clock of the old primary cannot be compared with the new one's.
 func TestPrimaryChanged(t *testing.T) {
+	t.Parallel()
 	client := redistest.Server(t, "--enable-debug-command", "yes").Client(t)
 	r := testenv.New(t, client)
 	r.SetPolicy(`gateways: {paydia: {verify: {settle: 1ms, lookups: 2, then: review}, rules: [
@@ -792,15 +831,17 @@ func TestPrimaryChanged(t *testing.T) {
 	lookUp()
 	got := r.Read(ord)
 	if got.NotFound != 1 || !got.UnknownSince.After(before.UnknownSince) {
-		t.Errorf("not found %d times since %v, by the former primary since %v", got.NotFound, got.UnknownSince, before.UnknownSince)
+		t.Errorf("not found %d times since %v, want 1, after %v", got.NotFound, got.UnknownSince, before.UnknownSince)
 	}
 	lookUp()
-	story(t, r, ord, "submit net:unknown > verify", "lookup 4046401 > verify", "lookup 4046401 > verify",
+	wantHistory(t, r, ord, "submit net:unknown > verify", "lookup 4046401 > verify", "lookup 4046401 > verify",
 		"lookup 4046401 > review", "needs_review")
 }
 
-// TestTwiceAtTheGateway goes to a person: somebody else has sent the same id.
+// TestTwiceAtTheGateway: another system has sent the same transaction id, so the payment goes
+// to review.
 func TestTwiceAtTheGateway(t *testing.T) {
+	t.Parallel()
 	r := testenv.New(t, redistest.Mini(t), func(c *gatewaysim.Config) { c.AM.Duplicates = gatewaysim.DuplicateSecond })
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostAfter, Operation: gatewaysim.AMCreate})
 	r.Create(testenv.AMOrder("INV/1"), testenv.AMOrder("INV/2"))
@@ -816,8 +857,10 @@ func TestTwiceAtTheGateway(t *testing.T) {
 	}
 }
 
-// TestTicker: what is due is polled, by the tick's own id; what is not, is not.
+// TestTicker: a poll is enqueued for the gateway with a due payment only, with the time of the
+// tick.
 func TestTicker(t *testing.T) {
+	t.Parallel()
 	r := testenv.New(t, redistest.Mini(t))
 	r.Create(testenv.PaydiaOrder("ORD-1"))
 	r.Advance(ledger.TaskGrace)
@@ -840,7 +883,7 @@ func TestTicker(t *testing.T) {
 	}
 	cancel()
 	select {
-	case <-polled: // one may be under way
+	case <-polled: // one may be in progress
 		<-done
 	case <-done:
 	}

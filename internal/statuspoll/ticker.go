@@ -9,9 +9,9 @@ import (
 	"terbayar/internal/payment"
 )
 
-// Ticker looks into the ledger at every tick and enqueues a poll for each
-// gateway that has something due. Every replica has one: the tick is the same
-// for all of them, and so is the task's id.
+// Ticker enqueues a poll at every tick for each gateway that has something due in the
+// ledger. Every replica of the worker runs one. Their ticks have the same times and their
+// tasks the same ids, so each poll is enqueued once.
 type Ticker struct {
 	Ledger   *ledger.Ledger
 	Gateways []payment.Gateway
@@ -21,8 +21,8 @@ type Ticker struct {
 	Log      *slog.Logger
 }
 
-// Run ticks until the context ends. An error is logged and left to the next
-// tick; of an outage only its beginning and its end are told.
+// Run ticks until the context ends. After an error it tries again at the next tick. It logs
+// the first of several errors in a row, and the recovery.
 func (t *Ticker) Run(ctx context.Context) {
 	if len(t.Gateways) == 0 {
 		return
@@ -40,10 +40,10 @@ func (t *Ticker) Run(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		case err != nil && !failing:
-			t.Log.Error("the ledger cannot be asked what is due", "error", err)
+			t.Log.Error("enqueueing polls failed", "error", err)
 			failing = true
 		case err == nil && failing:
-			t.Log.Info("the ledger can be asked again")
+			t.Log.Info("enqueueing polls works again")
 			failing = false
 		}
 	}

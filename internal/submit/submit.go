@@ -281,7 +281,7 @@ func (s *Submitter) apply(gateway clients.Gateway, r *ledger.Record, answer clie
 		return Next{}
 	default:
 		first, _ := s.Policy.LookupSchedule(r.Gateway, answer.Code, 0, 0)
-		r.Unknown(answer.Code)
+		r.MarkUnknown(answer.Code)
 		r.Due = ledger.In(first)
 		return Next{}
 	}
@@ -311,7 +311,7 @@ func (s *Submitter) ExpireClaim(ctx context.Context, key payment.Key) error {
 	attempt := r.Attempts[len(r.Attempts)-1]
 	attempt.Code, attempt.Action = retrypolicy.CodeUnknown, string(retrypolicy.Verify)
 	attempt.DurationMS = s.Times.Lease.Milliseconds()
-	r.Unknown(attempt.Code)
+	r.MarkUnknown(attempt.Code)
 	r.Due = ledger.In(0) // its request has ended long before the claim: there is nothing to wait for
 	r.FinishAttempt(attempt)
 	switch err := s.Ledger.SaveIfExpired(ctx, r); {

@@ -196,7 +196,7 @@ func (r *report) durability(ctx context.Context, cfg Config) {
 	}
 	r.ok(what, how)
 	var ahead, behind time.Duration
-	nodes := writes.Clocks(ctx)
+	nodes := writes.ClockSkews(ctx)
 	for _, by := range nodes {
 		ahead, behind = max(ahead, by), min(behind, by)
 	}
@@ -210,7 +210,7 @@ func (r *report) durability(ctx context.Context, cfg Config) {
 
 // unwritable tries whether Redis takes writes: one that is full answers all the same.
 func (r *report) unwritable(ctx context.Context, client redis.UniversalClient) bool {
-	err := redishealth.Look(ctx, client).Err()
+	err := redishealth.Check(ctx, client).Err()
 	if err != nil {
 		r.fail("redis", strings.TrimPrefix(err.Error(), "redis "))
 	}

@@ -55,7 +55,7 @@ type Worker struct {
 	log       *slog.Logger
 	redis     redis.UniversalClient
 	writes    *durable.Writer
-	health    *redishealth.Watch
+	health    *redishealth.Monitor
 	cipher    *secret.Cipher
 	ledger    *ledger.Ledger
 	listener  net.Listener

@@ -1,6 +1,6 @@
-// Package amdigipay is the client of AM Digital Payment (h2h.amdigipay.com):
-// login, create-transaction, list-transaction and detail. Each call is one
-// honest attempt; what follows from its answer is for others to decide.
+// Package amdigipay is the client of AM Digital Payment (h2h.amdigipay.com): login,
+// create-transaction, list-transaction and detail-transaction. Each call sends its request
+// once; the caller decides what to do after the answer.
 package amdigipay
 
 import (
@@ -28,11 +28,10 @@ const (
 	opDetail = "detail-transaction"
 )
 
-// maxPage bounds a page of list-transaction, in bytes. A row takes about 1 KiB.
+// maxPage is the maximum size of a page of list-transaction in bytes. A row has about 1 KiB.
 const maxPage = 16 << 20
 
-// Options are the settings of the client. BaseURL, Username and Password have no
-// default; the zero value of every other field is the default it names.
+// Options are the settings of the client. BaseURL, Username and Password are required.
 type Options struct {
 	BaseURL  string // e.g. https://h2h.amdigipay.com/api
 	Username string
@@ -40,21 +39,21 @@ type Options struct {
 
 	SignatureScheme string      // SchemeSHA256 or SchemeHMAC; default SchemeSHA256
 	SignatureKey    secret.Text // of SchemeHMAC
-	SignatureFields []string    // of SchemeHMAC: fields of the create body, in the order they are signed in
+	SignatureFields []string    // of SchemeHMAC: fields of the create body, in signing order
 
-	LoginEncoding string    // "json" (AM's page) or "form" (what integrators send); default "json"
-	ListMethod    string    // AM's page names no verb; default "GET", as integrators do
+	LoginEncoding string    // "json" (documented) or "form" (used by integrators); default "json"
+	ListMethod    string    // AM does not document the method; default "GET", used by integrators
 	StatusMap     StatusMap // default: DefaultStatusMap
 
 	TokenMargin time.Duration // default: clients.DefaultTokenMargin
-	Timeout     time.Duration // of one operation, the login it may need included; default: clients.DefaultTimeout
-	// Transport makes the exchanges; default: clients.NewTransport(). What wraps
-	// that one, to measure it, must pass the request's context on.
+	Timeout     time.Duration // of one operation, including a login; default: clients.DefaultTimeout
+	// Transport sends the requests; default: clients.NewTransport(). A wrapper must pass
+	// on the request's context.
 	Transport http.RoundTripper
 	Now       func() time.Time // default: time.Now
 }
 
-// Client speaks to AM. It may be used from many goroutines.
+// Client is a client of AM. It is safe for concurrent use.
 type Client struct {
 	options Options
 	sender  *clients.Sender
@@ -64,8 +63,8 @@ type Client struct {
 
 var _ clients.Gateway = (*Client)(nil)
 
-// New makes a client. It makes no request. The error names the setting that is
-// wrong and never its value.
+// New returns a client. It sends no request. The error names the wrong setting and does not
+// contain its value.
 func New(o Options) (*Client, error) {
 	o.LoginEncoding = cmp.Or(o.LoginEncoding, "json")
 	o.ListMethod = cmp.Or(o.ListMethod, http.MethodGet)
@@ -107,11 +106,11 @@ func (c *Client) DropToken(g clients.TokenGeneration) { c.session.Drop(g) }
 // RenewToken implements clients.Gateway.
 func (c *Client) RenewToken(g clients.TokenGeneration) { c.session.Renew(g) }
 
-// NewExternalID implements clients.Gateway: AM has no such thing.
+// NewExternalID implements clients.Gateway. AM uses no such id.
 func (c *Client) NewExternalID() string { return "" }
 
-// createBody is the body of create-transaction in the order of the vendor's
-// sample: the outer payment_id takes the place of the embedded one.
+// createBody is the body of create-transaction, with its fields in the order of AM's sample.
+// PaymentID hides that of the embedded order, so that it comes first.
 type createBody struct {
 	PaymentID int64  `json:"payment_id"`
 	Username  string `json:"username"`
@@ -119,19 +118,19 @@ type createBody struct {
 	*order.AMDigiPay
 }
 
-// Submit implements clients.Gateway: POST /payment/transaction. Success is
-// http:200 with a receipt; AM's refusal under HTTP 200 is error:true.
+// Submit implements clients.Gateway: POST /payment/transaction. The code is http:200, with a
+// receipt, for success, and error:true if AM rejects the order under HTTP 200.
 func (c *Client) Submit(ctx context.Context, s clients.Submission) clients.Answer {
-	asked := s.Order.AMDigiPay
+	ordered := s.Order.AMDigiPay
 	body, err := clients.EncodeJSON(createBody{
-		PaymentID: asked.PaymentID, Username: c.options.Username, Signature: c.sign(asked), AMDigiPay: asked,
+		PaymentID: ordered.PaymentID, Username: c.options.Username, Signature: c.sign(ordered), AMDigiPay: ordered,
 	})
 	if err != nil {
 		return c.sender.Unsent(opCreate, "the body cannot be encoded")
 	}
 	answer, content := c.call(ctx, opCreate, clients.Request{
 		Method: http.MethodPost, Path: "/payment/transaction", Body: body, BeforeSend: s.BeforeSend,
-		Redact: []string{asked.CustomerName, asked.CustomerNumber, asked.CustomerEmail},
+		Redact: []string{ordered.CustomerName, ordered.CustomerNumber, ordered.CustomerEmail},
 	})
 	data := c.read(&answer, opCreate, content)
 	if data == nil {
@@ -141,44 +140,43 @@ func (c *Client) Submit(ctx context.Context, s clients.Submission) clients.Answe
 	switch {
 	case row.Unreadable != "":
 		c.sender.Unreadable(&answer, opCreate, "success, but "+row.Unreadable)
-	case row.TransactionID != "" && row.TransactionID != asked.TransactionID:
-		c.sender.Unreadable(&answer, opCreate, "the answer speaks of another transaction")
+	case row.TransactionID != "" && row.TransactionID != ordered.TransactionID:
+		c.sender.Unreadable(&answer, opCreate, "the answer is about another transaction")
 	default:
 		answer.Receipt = &row.Receipt
 	}
 	return answer
 }
 
-// ListQuery asks for one page of list-transaction. Zero fields are left out, and
-// AM's defaults apply (10 rows, page 1, every status).
+// ListQuery selects one page of list-transaction. A zero field is not sent, so that AM's
+// default applies (10 rows, page 1, all statuses).
 type ListQuery struct {
 	StatusID int
 	Limit    int
 	Page     int // from 1
 }
 
-// Page is one page of list-transaction. The counts are AM's own, 0 where it does
-// not tell; they and the order of rows (newest first, by all that is known) may
-// be wrong.
+// Page is one page of list-transaction. The counts are AM's own, 0 if missing. Neither the
+// counts nor the order of the rows (newest first, as far as known) can be relied on.
 type Page struct {
 	TotalFound, Limit, CurrentPage, TotalPage int
-	// Rows has one entry for every row of the page.
+	// Rows has one entry for every row of the page, readable or not.
 	Rows []Row
 }
 
-// Row is one transaction of a list. Of an Unreadable one the TransactionID and
-// the Reference stand, where they can be read, and nothing else.
+// Row is one transaction of a list. If it is Unreadable, only ID, Unquoted, TransactionID and
+// Reference are set, as far as they can be read.
 type Row struct {
 	clients.Receipt
 
-	ID         int64 // AM's numeric id, which grows; 0 when not told
+	ID         int64 // AM's numeric id, which grows; 0 if missing
 	StatusID   int
-	Bare       bool   // the transaction id was no text but a number: see clients.Identifier
-	Unreadable string // what of it cannot be read, in words; empty when all can
+	Unquoted   bool   // the transaction id was a JSON number: see clients.Identifier
+	Unreadable string // which field is malformed; "" if the row can be read
 }
 
-// List reads one page of list-transaction. The page says nothing unless the
-// answer's code is http:200; the answer itself never carries a receipt.
+// List reads one page of list-transaction. The page is valid only if the answer's code is
+// http:200. The answer never has a receipt.
 func (c *Client) List(ctx context.Context, q ListQuery) (Page, clients.Answer) {
 	query := url.Values{}
 	for name, value := range map[string]int{"status": q.StatusID, "limit": q.Limit, "current_page": q.Page} {
@@ -198,21 +196,20 @@ func (c *Client) List(ctx context.Context, q ListQuery) (Page, clients.Answer) {
 		c.sender.Unreadable(&answer, opList, "data is not a list")
 		return Page{}, answer
 	}
-	answer.Message = "" // "success", for whoever is on the page
+	answer.Message = "" // "success" is not about one payment
 	page := pagination(content)
 	page.Rows = make([]Row, len(rows))
 	for i, raw := range rows {
 		row := c.row(raw)
 		if row.TransactionID == "" && row.Unreadable == "" {
-			row = unreadable(row, "there is no transaction_id")
+			row = unreadable(row, "transaction_id is missing")
 		}
 		page.Rows[i] = row
 	}
 	return page, answer
 }
 
-// Detail asks for one transaction by AM's own id: GET
-// /payment/detail-transaction/{id}.
+// Detail looks up one transaction by AM's own id: GET /payment/detail-transaction/{id}.
 func (c *Client) Detail(ctx context.Context, reference string) clients.Answer {
 	answer, content := c.call(ctx, opDetail, clients.Request{
 		Method: http.MethodGet, Path: "/payment/detail-transaction/" + url.PathEscape(reference),
@@ -226,14 +223,14 @@ func (c *Client) Detail(ctx context.Context, reference string) clients.Answer {
 	case row.Unreadable != "":
 		c.sender.Unreadable(&answer, opDetail, "success, but "+row.Unreadable)
 	case row.Reference != "" && row.Reference != reference:
-		c.sender.Unreadable(&answer, opDetail, "the answer speaks of another transaction")
+		c.sender.Unreadable(&answer, opDetail, "the answer is about another transaction")
 	default:
 		answer.Receipt = &row.Receipt
 	}
 	return answer
 }
 
-// call makes one request with the access token.
+// call sends one request with the access token.
 func (c *Client) call(ctx context.Context, operation string, r clients.Request) (clients.Answer, []byte) {
 	return c.session.Call(ctx, operation, func(token clients.Token) clients.Request {
 		r.Header = http.Header{

@@ -10,18 +10,17 @@ import (
 	"terbayar/internal/retrypolicy"
 )
 
-// envelope is what surrounds every answer of AM's. Documented are
-// {"error":false,...} for success and {"status":"error",...} for what is not
-// HTTP 200; {"error":true,...} under HTTP 200 is what integrators meet.
+// envelope has the common fields of AM's answers. AM documents {"error":false,...} for
+// success, and {"status":"error",...} for answers that are not HTTP 200. Integrators also
+// get {"error":true,...} under HTTP 200.
 type envelope struct {
 	Error  clients.Flag    `json:"error"`
-	Status clients.Scalar  `json:"status"` // list-transaction echoes its filter here
+	Status clients.Scalar  `json:"status"` // list-transaction repeats its filter here
 	Data   json.RawMessage `json:"data"`
 }
 
-// read takes the data out of a successful answer. It returns nil where there is
-// none, and the answer then says why. Under another status than 2xx nothing but
-// the message counts.
+// read returns the data of a successful answer. If there is none, it returns nil and sets the
+// code of the answer. In an answer that is not 2xx the body does not change the code.
 func (c *Client) read(a *clients.Answer, operation string, content []byte) json.RawMessage {
 	if content == nil || a.HTTPStatus/100 != 2 {
 		return nil
@@ -34,9 +33,9 @@ func (c *Client) read(a *clients.Answer, operation string, content []byte) json.
 	case err != nil:
 		c.sender.Inconclusive(a, operation, "the answer is not a JSON object")
 	case e.Error == clients.True:
-		c.sender.Conclude(a, operation, retrypolicy.CodeRefused, "")
-	case e.Error != clients.False && (e.Error != clients.Unsaid || e.Status != "success"), e.Status == "error":
-		c.sender.Inconclusive(a, operation, "the answer says neither success nor error:true")
+		c.sender.SetCode(a, operation, retrypolicy.CodeRefused, "")
+	case e.Error != clients.False && (e.Error != clients.Unset || e.Status != "success"), e.Status == "error":
+		c.sender.Inconclusive(a, operation, "the answer reports neither success nor error:true")
 	case len(e.Data) == 0 || string(e.Data) == "null":
 		c.sender.Unreadable(a, operation, "success without data")
 	default:
@@ -46,8 +45,8 @@ func (c *Client) read(a *clients.Answer, operation string, content []byte) json.
 	return nil
 }
 
-// transaction is the data of create and detail, and a row of list (AM "Create
-// Transaction", success response).
+// transaction is the data of create-transaction and detail-transaction, and a row of
+// list-transaction (AM "Create Transaction", success response).
 type transaction struct {
 	ID               reference          `json:"id"`
 	StatusID         clients.Number     `json:"status_id"`
@@ -59,11 +58,11 @@ type transaction struct {
 	QRCode           clients.Text       `json:"qr_code"`
 }
 
-// reference is AM's own id of a transaction: a number, read by its value, or a
-// text, should AM ever have such ids.
+// reference is AM's own id of a transaction: a number, read by its value. A text is accepted
+// too, in case AM introduces such ids.
 type reference struct {
-	text       string // empty when not told
-	id         int64  // 0 where it is no number, or too large
+	text       string // "" if missing
+	id         int64  // 0 if it is no number, or too large
 	unreadable bool
 }
 
@@ -91,15 +90,15 @@ func (r *reference) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// row reads one transaction. One of which a field that is gone by cannot be read
-// says nothing but which field that is.
+// row reads one transaction. If a field that the worker relies on is malformed, the row has
+// no other data than Unreadable and the identifiers.
 func (c *Client) row(raw json.RawMessage) Row {
 	var t transaction
 	if err := json.Unmarshal(raw, &t); err != nil {
-		return Row{Unreadable: "no transaction is told"}
+		return Row{Unreadable: "it is not an object"}
 	}
 	row := Row{
-		ID: t.ID.id, Bare: t.TransactionID.Bare,
+		ID: t.ID.id, Unquoted: t.TransactionID.Unquoted,
 		Receipt: clients.Receipt{
 			TransactionID: t.TransactionID.Text,
 			Reference:     t.ID.text,
@@ -113,31 +112,31 @@ func (c *Client) row(raw json.RawMessage) Row {
 	statusID, ok := t.StatusID.Int()
 	switch {
 	case t.TransactionID.Unreadable:
-		return unreadable(row, "the transaction_id cannot be read")
+		return unreadable(row, "transaction_id is malformed")
 	case t.ID.unreadable:
-		return unreadable(row, "the id cannot be read")
+		return unreadable(row, "id is malformed")
 	case !t.StatusID.Present():
-		return unreadable(row, "there is no status_id")
+		return unreadable(row, "status_id is missing")
 	case !ok:
-		return unreadable(row, "the status_id cannot be read")
+		return unreadable(row, "status_id is malformed")
 	case t.TransactionTotal.Unreadable():
-		return unreadable(row, "the transaction_total cannot be read")
+		return unreadable(row, "transaction_total is malformed")
 	}
 	row.StatusID = int(statusID)
 	row.Status = c.options.StatusMap.status(row.StatusID)
 	return row
 }
 
-// unreadable is what is left of a row that cannot be read.
+// unreadable returns the usable part of a row with a malformed field.
 func unreadable(r Row, why string) Row {
 	return Row{
-		ID: r.ID, Bare: r.Bare, Unreadable: why,
+		ID: r.ID, Unquoted: r.Unquoted, Unreadable: why,
 		Receipt: clients.Receipt{TransactionID: r.TransactionID, Reference: r.Reference},
 	}
 }
 
-// pagination reads the counts of a list. What is missing, no whole number or
-// negative is 0.
+// pagination reads the counts of a list. A count that is missing, negative or no whole number
+// is 0.
 func pagination(content []byte) Page {
 	var list struct {
 		Pagination struct {

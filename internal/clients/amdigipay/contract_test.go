@@ -15,7 +15,7 @@ import (
 
 const password = "hush-amdigipay-password"
 
-var asked = &order.AMDigiPay{
+var ordered = &order.AMDigiPay{
 	PaymentID: 33, ExpiredDate: "2026-05-21 18:23:10", Nominal: 10000, AdminFee: 3000,
 	TransactionID: "INV-1", TransactionTotal: 13000, TransactionName: "testing", TransactionDesc: "testing",
 	CustomerNumber: "085925065195", CustomerName: "testing",
@@ -25,20 +25,21 @@ var asked = &order.AMDigiPay{
 	},
 }
 
-// ofBudi is the same order of somebody with a name.
+// ofBudi returns the same order with a customer's name and e-mail address.
 func ofBudi() *order.AMDigiPay {
-	o := *asked
+	o := *ordered
 	o.CustomerName, o.CustomerEmail = "Budi Santoso", "budi.s@example.co.id"
 	return &o
 }
 
-// created is the seed's answer to a create-transaction, less what is not read.
+// created is the answer to create-transaction in AM's documentation, without the fields that are
+// not read.
 const created = `{"error":false,"message":"success","data":{"id":6,"payment_id":37,"payment_name":"GOPAY",` +
 	`"status_id":2,"status":"On processing","transaction_id":"INV-1","transaction_total":"13000",` +
 	`"payment_links":"https://app.midtrans.com/snap/v3/redirection/1","payment_code":null,"qr_code":null}}`
 
 var subject = clientstest.Subject{
-	Make: func(t testing.TB, s clientstest.Setup) clients.Gateway {
+	New: func(t testing.TB, s clientstest.Setup) clients.Gateway {
 		c, err := amdigipay.New(amdigipay.Options{
 			BaseURL: s.BaseURL + "/api", Username: "mitra-x", Password: secret.NewText(password),
 			SignatureScheme: amdigipay.SchemeHMAC, SignatureKey: secret.NewText("hush-signature-key"),
@@ -61,14 +62,14 @@ var subject = clientstest.Subject{
 	Success:    "http:200",
 	Secrets:    []string{password, "hush-signature-key", amdigipay.HMAC(secret.NewText("hush-signature-key"), "mitra-x", "INV-1")},
 	Personal:   []string{"Budi Santoso", "Santoso", "085925065195", "budi.s@example.co.id"},
-	LookUp: func(ctx context.Context, g clients.Gateway) clients.Answer {
+	Lookup: func(ctx context.Context, g clients.Gateway) clients.Answer {
 		page, answer := g.(*amdigipay.Client).List(ctx, amdigipay.ListQuery{Limit: 10, Page: 1})
 		if answer.Code != "http:200" && len(page.Rows) != 0 {
 			panic("rows without success")
 		}
 		return answer
 	},
-	LookUpPath: "/api/payment/list-transaction",
+	LookupPath: "/api/payment/list-transaction",
 	MaxAnswer:  16 << 20,
 }
 

@@ -14,7 +14,7 @@ import (
 	"terbayar/internal/secret"
 )
 
-// answers is a gateway that logs everybody in and then says always the same.
+// answers is a gateway that accepts every login and gives the same answer to all other requests.
 type answers struct {
 	status int
 	body   string
@@ -28,8 +28,8 @@ func (a answers) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body))}, nil
 }
 
-// FuzzAnswer: whatever AM says, what the client makes of it can be gone by. Only a
-// success says where a payment stands, and only with a receipt is it accepted.
+// FuzzAnswer: any answer of AM gives a consistent result. Only a success has a receipt, and the
+// policy accepts a payment only with a receipt.
 func FuzzAnswer(f *testing.F) {
 	for _, body := range []string{
 		created, `{"error":true,"message":"no"}`, `{"status":"error","message":"x","data":null}`, `{"error":false,"data":null}`,
@@ -50,13 +50,13 @@ func FuzzAnswer(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		answer := c.Submit(t.Context(), clients.Submission{Order: &order.Order{Gateway: payment.AMDigiPay, AMDigiPay: asked}})
+		answer := c.Submit(t.Context(), clients.Submission{Order: &order.Order{Gateway: payment.AMDigiPay, AMDigiPay: ordered}})
 		action := retrypolicy.Builtin().Decide(payment.AMDigiPay, answer.Code, answer.Message, 1, 0).Action
 		if answer.Code == "" || (action == retrypolicy.Accept) != (answer.Receipt != nil && status == 200) {
 			t.Errorf("%d: code %q, %s, receipt %+v", status, answer.Code, action, answer.Receipt)
 		}
 		if answer.Receipt != nil && answer.Receipt.Amount.Unreadable() {
-			t.Errorf("a receipt whose amount cannot be read: %s", body)
+			t.Errorf("a receipt with an unreadable amount: %s", body)
 		}
 		page, answer := c.List(t.Context(), amdigipay.ListQuery{})
 		if answer.Receipt != nil || answer.Absent || status/100 != 2 && page.Rows != nil {

@@ -15,8 +15,8 @@ import (
 	"terbayar/internal/secret"
 )
 
-// TestAgainstGatewaysim has every request examined by somebody who has not read
-// this client, in every way in which AM may turn out to work.
+// TestAgainstGatewaysim runs the client against the simulator, which checks every request, in
+// every way in which AM may work.
 func TestAgainstGatewaysim(t *testing.T) {
 	for _, row := range []struct {
 		name   string
@@ -56,9 +56,9 @@ func TestAgainstGatewaysim(t *testing.T) {
 			})
 
 			titles := []string{"plain", `a & b`, `<b>bold</b>`, "café é", `"quoted" 'twice' \ /`, "支払い 결제 付款", "😀\u2028\u00a0"}
-			references := map[string]string{} // of the gateway's, by transaction id
+			references := map[string]string{} // AM's ids by transaction id
 			for i, title := range titles {
-				o := *asked
+				o := *ordered
 				o.TransactionID, o.TransactionName, o.TransactionDesc, o.CustomerName = fmt.Sprintf("INV-%d", i), title, title, title
 				o.ItemDetails = slices.Clone(o.ItemDetails)
 				o.ItemDetails[0].ItemName = title
@@ -71,7 +71,7 @@ func TestAgainstGatewaysim(t *testing.T) {
 			}
 
 			now = now.Add(2 * time.Hour)
-			c.DropToken(1) // it has lapsed, as the client's own clock does not know
+			c.DropToken(1) // it has expired by the simulator's clock, but not by the client's
 			found := map[string]string{}
 			for n := 1; n <= len(titles); n++ {
 				page, a := c.List(t.Context(), amdigipay.ListQuery{StatusID: 3, Limit: 2, Page: n})

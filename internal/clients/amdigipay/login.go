@@ -10,7 +10,7 @@ import (
 	"terbayar/internal/retrypolicy"
 )
 
-// login asks for an access token: POST /login.
+// login requests an access token: POST /login.
 func (c *Client) login(ctx context.Context) (clients.Grant, clients.Answer) {
 	header := http.Header{"Accept": {"application/json"}, "Content-Type": {"application/json"}}
 	body, err := clients.EncodeJSON(map[string]string{
@@ -32,13 +32,13 @@ func (c *Client) login(ctx context.Context) (clients.Grant, clients.Answer) {
 	if content != nil && answer.HTTPStatus/100 == 2 {
 		grant = c.grant(&answer, content)
 	} else if answer.Err == nil {
-		c.sender.Conclude(&answer, opLogin, answer.Code, "no token was given")
+		c.sender.SetCode(&answer, opLogin, answer.Code, "no token in the answer")
 	}
 	return grant, answer
 }
 
-// grant reads both shapes of a login answer: the token within data (AM's login
-// page), or beside the other fields, as JWT packages for Laravel answer.
+// grant reads both forms of a login answer: the token in data, as AM documents it, or at the
+// top level, as JWT packages for Laravel write it.
 func (c *Client) grant(a *clients.Answer, content []byte) clients.Grant {
 	var e envelope
 	err := json.Unmarshal(content, &e)
@@ -47,13 +47,13 @@ func (c *Client) grant(a *clients.Answer, content []byte) clients.Grant {
 		c.sender.Unreadable(a, opLogin, "the answer is not a JSON object")
 		return clients.Grant{}
 	case e.Error == clients.True:
-		c.sender.Conclude(a, opLogin, retrypolicy.CodeRefused, "no token was given")
+		c.sender.SetCode(a, opLogin, retrypolicy.CodeRefused, "no token in the answer")
 		return clients.Grant{}
 	}
 	for _, place := range [][]byte{e.Data, content} {
 		var t struct {
 			AccessToken clients.Text   `json:"access_token"`
-			ExpiresIn   clients.Number `json:"expires_in"` // a number on AM's page
+			ExpiresIn   clients.Number `json:"expires_in"` // a number in AM's documentation
 		}
 		if json.Unmarshal(place, &t) == nil && t.AccessToken != "" {
 			return clients.NewGrant(t.AccessToken, t.ExpiresIn, c.sender.Now())

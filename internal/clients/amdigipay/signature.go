@@ -15,34 +15,34 @@ import (
 	"terbayar/internal/secret"
 )
 
-// AM does not publish how a request is signed (gateways.md 1.5), so the scheme
-// is a setting: AMDIGIPAY_SIGNATURE_SCHEME.
+// The signature schemes. AM does not publish how a request is signed (docs/gateways.md 1.5),
+// so the scheme is a setting: AMDIGIPAY_SIGNATURE_SCHEME.
 const (
 	SchemeSHA256 = "sha256-username-transaction-id" // SHA256
 	SchemeHMAC   = "hmac-sha256"                    // HMAC
 )
 
-// signer makes the signature of one create body.
+// signer returns the signature of one order.
 type signer func(o *order.AMDigiPay) string
 
-// SHA256 is the signature that a live integration enforces: the lower-case hex
-// SHA-256 of username and transaction_id, one after the other. There is no secret
-// in it, and it covers neither amount nor status.
+// SHA256 returns the signature that a live integration requires: the lower-case hex SHA-256
+// of username and transaction_id, concatenated. It contains no secret and covers neither
+// amount nor status.
 func SHA256(username, transactionID string) string {
 	sum := sha256.Sum256([]byte(username + transactionID))
 	return hex.EncodeToString(sum[:])
 }
 
-// HMAC is the other scheme: the lower-case hex HMAC-SHA256 of the values, one
-// after the other.
+// HMAC returns the signature of the other scheme: the lower-case hex HMAC-SHA256 of the
+// concatenated values.
 func HMAC(key secret.Text, values ...string) string {
 	mac := hmac.New(sha256.New, []byte(key.Reveal()))
 	mac.Write([]byte(strings.Join(values, "")))
 	return hex.EncodeToString(mac.Sum(nil))
 }
 
-// signable are the fields of the create body that HMAC can cover. Numbers count
-// as their decimal text.
+// signable has the fields of the create body that HMAC can cover. A number is signed as its
+// decimal text.
 var signable = map[string]func(username string, o *order.AMDigiPay) string{
 	"payment_id":        func(_ string, o *order.AMDigiPay) string { return strconv.FormatInt(o.PaymentID, 10) },
 	"username":          func(username string, _ *order.AMDigiPay) string { return username },
@@ -60,12 +60,12 @@ var signable = map[string]func(username string, o *order.AMDigiPay) string{
 
 func decimal(r payment.Rupiah) string { return strconv.FormatInt(int64(r), 10) }
 
-// newSigner picks the scheme that the options name.
+// newSigner returns the signer of the scheme in the options.
 func newSigner(o Options) (signer, error) {
 	fields := slices.Clone(o.SignatureFields)
 	for _, name := range fields {
 		if signable[name] == nil {
-			return nil, fmt.Errorf("AMDIGIPAY_SIGNATURE_FIELDS: %q is no field of a create-transaction that can be signed", name)
+			return nil, fmt.Errorf("AMDIGIPAY_SIGNATURE_FIELDS: %q is not a field of create-transaction that can be signed", name)
 		}
 	}
 	switch o.SignatureScheme {

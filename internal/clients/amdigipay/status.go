@@ -10,27 +10,26 @@ import (
 	"terbayar/internal/payment"
 )
 
-// StatusMap says what AM's status ids mean.
+// StatusMap maps AM's status ids to our statuses.
 type StatusMap map[int]payment.Status
 
-// DefaultStatusMap is what is known of AM's status ids. 2 ("On processing") and
-// 3 ("Terbayar") are on AM's pages, the others are what public integrations do
-// (gateways.md 1.8), so the map is a setting.
+// DefaultStatusMap has the known status ids of AM. Only 2 ("On processing") and 3
+// ("Terbayar") are documented by AM, the others come from public integrations
+// (docs/gateways.md 1.8). Therefore the map is a setting.
 const DefaultStatusMap = "1=on_processing,2=on_processing,3=paid,4=paid,5=cancelled,6=refunded,13=on_processing,14=failed"
 
 var defaultStatusMap = func() StatusMap {
 	m, err := ParseStatusMap(DefaultStatusMap)
 	if err != nil {
-		panic(err) // our own constant: found by the first test
+		panic(err) // the constant is malformed
 	}
 	return m
 }()
 
-// Meanings lists what a status map can name.
+// Meanings returns the statuses that a status map may contain.
 func Meanings() []payment.Status { return payment.Meanings() }
 
-// ParseStatusMap reads pairs of a status id and a status, such as
-// "2=on_processing,3=paid".
+// ParseStatusMap parses pairs of a status id and a status, such as "2=on_processing,3=paid".
 func ParseStatusMap(s string) (StatusMap, error) {
 	m := StatusMap{}
 	for pair := range strings.SplitSeq(s, ",") {
@@ -43,7 +42,7 @@ func ParseStatusMap(s string) (StatusMap, error) {
 			return nil, fmt.Errorf("amdigipay: status map: %q is not a number", id)
 		}
 		if _, twice := m[n]; twice {
-			return nil, fmt.Errorf("amdigipay: status map: %d stands there twice", n)
+			return nil, fmt.Errorf("amdigipay: status map: duplicate id %d", n)
 		}
 		if !slices.Contains(Meanings(), payment.Status(status)) {
 			return nil, fmt.Errorf("amdigipay: status map: %q is not one of %v", status, Meanings())
@@ -56,8 +55,8 @@ func ParseStatusMap(s string) (StatusMap, error) {
 	return m, nil
 }
 
-// status is what an id means. One that nobody knows leaves the payment open: it
-// is never taken for the end of anything.
+// status returns the status of an id. An unknown id leaves the payment open, so that it is
+// not taken for a final status.
 func (m StatusMap) status(id int) payment.Status {
 	if s, ok := m[id]; ok {
 		return s

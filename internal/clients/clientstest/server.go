@@ -14,35 +14,35 @@ import (
 // Then is what a Server does with the connection after a reply.
 type Then int
 
-// The ends of a reply.
+// The values of Then.
 const (
 	Keep  Then = iota // read the next request
 	Close             // close the connection
 	Reset             // close it with a TCP reset
-	Hang              // say no more, until the test ends
+	Hang              // send nothing more until the test ends
 )
 
-// Reply is what a Server says to one request, byte by byte.
+// Reply is the raw answer of a Server to one request.
 type Reply struct {
 	Raw  string
 	Then Then
 }
 
-// JSON is a whole, well-formed HTTP answer.
+// JSON returns a complete, well-formed HTTP answer.
 func JSON(status int, body string) Reply {
 	return Reply{Raw: fmt.Sprintf("HTTP/1.1 %d X\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
 		status, len(body), body)}
 }
 
-// Received is a request that a Server has read whole.
+// Received is a request that a Server has read completely.
 type Received struct {
 	Method, Path string
 	Header       http.Header
 	Body         string
 }
 
-// Server is a gateway at its worst: it reads requests off real connections and
-// does with them what the script says, over plain TCP.
+// Server is a misbehaving gateway. It reads requests from real TCP connections and answers
+// each with what the script returns.
 type Server struct {
 	URL    string
 	script func(Received) Reply
@@ -53,6 +53,7 @@ type Server struct {
 	mu       sync.Mutex
 	conns    []net.Conn
 	received []Received
+	onHang   func()
 }
 
 // Serve starts a server that ends with the test. The script is called from many
@@ -93,7 +94,14 @@ func Serve(t testing.TB, script func(Received) Reply) *Server {
 	return s
 }
 
-// Refuse closes the listener: from now on dialling is refused.
+// OnHang sets a function that is called when the server has sent a reply whose Then is Hang.
+func (s *Server) OnHang(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.onHang = f
+}
+
+// Refuse closes the listener: from now on connections are refused.
 func (s *Server) Refuse() { _ = s.listener.Close() }
 
 func (s *Server) serve(conn net.Conn) {
@@ -125,6 +133,12 @@ func (s *Server) serve(conn net.Conn) {
 				_ = tcp.SetLinger(0)
 			}
 		case Hang:
+			s.mu.Lock()
+			onHang := s.onHang
+			s.mu.Unlock()
+			if onHang != nil {
+				onHang()
+			}
 			<-s.ended
 		case Close:
 		}
@@ -132,7 +146,7 @@ func (s *Server) serve(conn net.Conn) {
 	}
 }
 
-// Received lists the requests whose path ends so, in the order they came.
+// Received returns the requests whose path ends with path, in the order of arrival.
 func (s *Server) Received(path string) []Received {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -145,7 +159,7 @@ func (s *Server) Received(path string) []Received {
 	return matching
 }
 
-// Connections is how many connections were accepted.
+// Connections returns the number of connections accepted.
 func (s *Server) Connections() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()

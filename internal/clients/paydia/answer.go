@@ -11,17 +11,17 @@ import (
 	"terbayar/internal/retrypolicy"
 )
 
-// codeNotFound is a query's "transaction not found". statusNotFound says the
-// same as a latestTransactionStatus.
+// A query answers with one of these if Paydia has no such payment: codeNotFound as the
+// responseCode, or statusNotFound as the latestTransactionStatus.
 const (
 	codeNotFound   = "4046401"
 	statusNotFound = "07"
 )
 
-// meanings of latestTransactionStatus, less 07 (ASPI; gateways.md 2.7). It is a
-// code of two digits in quotes, and no number: a bare 0 is what many services
-// write for "nothing", and must not pass for paid.
-var meanings = map[string]payment.Status{
+// statuses maps latestTransactionStatus, except 07, to our statuses (ASPI; docs/gateways.md
+// 2.7). It must be a string of two digits: many services write the number 0 for a missing
+// value, which must not be taken for paid.
+var statuses = map[string]payment.Status{
 	"00": payment.Paid,         // success
 	"01": payment.OnProcessing, // initiated
 	"02": payment.OnProcessing, // paying
@@ -31,11 +31,11 @@ var meanings = map[string]payment.Status{
 	"06": payment.Failed,
 }
 
-// Meanings lists what the answer to a query can mean.
-func Meanings() []payment.Status { return slices.Collect(maps.Values(meanings)) }
+// Meanings returns the statuses that an answer to a query can have.
+func Meanings() []payment.Status { return slices.Collect(maps.Values(statuses)) }
 
-// read finds the code of an answer and, when that is the success of the service,
-// decodes the answer into v and reports true.
+// read sets the code of an answer. If the code is the success of the service, it decodes the
+// answer into v and returns true.
 func (c *Client) read(a *clients.Answer, operation, service string, content []byte, v any) bool {
 	if content == nil {
 		return false
@@ -50,63 +50,62 @@ func (c *Client) read(a *clients.Answer, operation, service string, content []by
 	switch {
 	case !wellFormed && success:
 		c.sender.Inconclusive(a, operation, "the answer has no responseCode")
-	case !wellFormed: // the HTTP status is all there is
+	case !wellFormed: // keep the code of the HTTP status
 	case retrypolicy.HTTPCode(a.HTTPStatus) != "http:"+code[:3]:
-		c.sender.Conclude(a, operation, a.Code, "the responseCode is of another HTTP status")
+		c.sender.SetCode(a, operation, a.Code, "the responseCode does not match the HTTP status")
 	case success && code[3:5] != service:
 		c.sender.Unreadable(a, operation, "the responseCode is of another service")
 	default:
-		c.sender.Conclude(a, operation, code, "")
+		c.sender.SetCode(a, operation, code, "")
 	}
 	if a.Code != "200"+service+"00" {
 		return false
 	}
 	c.session.Worked(a.Token)
 	if json.Unmarshal(content, v) != nil {
-		c.sender.Unreadable(a, operation, "the answer cannot be read")
+		c.sender.Unreadable(a, operation, "malformed answer")
 		return false
 	}
 	return true
 }
 
-// other reports whether an answer speaks of another payment than the one asked
-// about, or does not say legibly of which. One that names none is taken for an
-// answer to what was asked.
-func other(echoed clients.Identifier, asked string) bool {
-	return echoed.Unreadable || echoed.Text != "" && echoed.Text != asked
+// isOther reports whether an answer is about another payment than the wanted one, or its
+// reference is malformed. An answer without a reference is about the wanted payment.
+func isOther(echoed clients.Identifier, wanted string) bool {
+	return echoed.Unreadable || echoed.Text != "" && echoed.Text != wanted
 }
 
-// illegible says what of an answer cannot be read; empty when all of it can.
-func illegible(reference clients.Identifier, m money) string {
+// malformed returns which field of an answer is malformed; "" if none is.
+func malformed(reference clients.Identifier, m money) string {
 	switch {
 	case reference.Unreadable:
-		return "the reference number cannot be read"
+		return "the reference number is malformed"
 	case m.unreadable:
-		return "the amount cannot be read"
+		return "the amount is malformed"
 	default:
 		return ""
 	}
 }
 
-// money is SNAP's amount, {"value":"10000.00","currency":"IDR"}. What has another
-// shape (a plain 1000000 may count sen) or other contents is unreadable.
+// money is SNAP's amount, {"value":"10000.00","currency":"IDR"}. Any other form is unreadable:
+// a plain 1000000, for example, may be in sen, a hundredth of a rupiah.
 type money struct {
 	value      clients.Number
-	currency   string // empty when not told
+	currency   string // "" if missing
 	unreadable bool
 }
 
 // UnmarshalJSON implements json.Unmarshaler. It never fails.
 func (m *money) UnmarshalJSON(b []byte) error {
-	var told struct {
+	var fields struct {
 		Value    clients.Number     `json:"value"`
 		Currency clients.Identifier `json:"currency"`
 	}
-	shaped := json.Unmarshal(b, &told) == nil
-	currency := strings.ToUpper(strings.TrimSpace(told.Currency.Text))
-	known := currency == "" && !told.Currency.Unreadable || len(currency) == 3 && strings.Trim(currency, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") == ""
-	*m = money{value: told.Value, currency: currency}
-	if !shaped || !known || told.Value.Unreadable() {
+	isObject := json.Unmarshal(b, &fields) == nil
+	currency := strings.ToUpper(strings.TrimSpace(fields.Currency.Text))
+	known := currency == "" && !fields.Currency.Unreadable || len(currency) == 3 && strings.Trim(currency, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") == ""
+	*m = money{value: fields.Value, currency: currency}
+	if !isObject || !known || fields.Value.Unreadable() {
 		*m = money{unreadable: true}
 	}
 	return nil

@@ -26,7 +26,7 @@ const (
 	reference     = "b57d8895-790b-4da3-a9e7-0387176de9bf"
 )
 
-// key is made anew for every run.
+// key is the client's RSA key.
 var key = func() *rsa.PrivateKey {
 	k, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
@@ -35,10 +35,10 @@ var key = func() *rsa.PrivateKey {
 	return k
 }()
 
-// pkcs1 is the key as PEM.
+// pkcs1 is the key as PKCS#1 PEM.
 var pkcs1 = string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)}))
 
-// settings are those of a client that works.
+// settings returns valid options.
 func settings(baseURL string) paydia.Options {
 	return paydia.Options{
 		BaseURL: baseURL + "/snap/v1.0", ClientID: clientID,
@@ -55,13 +55,14 @@ var submission = clients.Submission{
 	ExternalID:    "202605200000000000000000000000000001",
 }
 
-// processed is the seed's answer to an auth-payment, its wrong sign included.
+// processed is the answer to auth-payment in Paydia's documentation, including the wrong sign of
+// paidTime.
 const processed = `{"responseCode":"2006300","responseMessage":"Request has been processed successfully",` +
 	`"referenceNo":"c407177ce0842a3f","partnerReferenceNo":"` + reference + `",` +
 	`"amount":{"value":"10000.00","currency":"IDR"},"paidTime":"2024-08-20T10:48:15-07:00"}`
 
 var subject = clientstest.Subject{
-	Make: func(t testing.TB, s clientstest.Setup) clients.Gateway {
+	New: func(t testing.TB, s clientstest.Setup) clients.Gateway {
 		o := settings(s.BaseURL)
 		o.Timeout, o.Transport, o.Now = s.Timeout, s.Transport, s.Now
 		c, err := paydia.New(o)
@@ -80,13 +81,13 @@ var subject = clientstest.Subject{
 	Accepted:   processed,
 	Success:    "2006300",
 	Secrets:    []string{clientSecret, customerToken, pkcs1[100:160]},
-	LookUp: func(ctx context.Context, g clients.Gateway) clients.Answer {
+	Lookup: func(ctx context.Context, g clients.Gateway) clients.Answer {
 		return g.(*paydia.Client).Query(ctx, paydia.Query{
 			Key: submission.Order.Key(), MerchantID: merchantID,
 			CustomerToken: submission.CustomerToken, ExternalID: "202605200000000000000000000000000002",
 		})
 	},
-	LookUpPath: "/snap/v1.0/auth/query",
+	LookupPath: "/snap/v1.0/auth/query",
 	MaxAnswer:  1 << 20,
 }
 

@@ -11,7 +11,7 @@ import (
 	"terbayar/internal/retrypolicy"
 )
 
-// answers is a gateway that gives everybody a token and then says always the same.
+// answers is a gateway that accepts every login and gives the same answer to all other requests.
 type answers struct {
 	status int
 	body   string
@@ -25,9 +25,8 @@ func (a answers) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body))}, nil
 }
 
-// FuzzAnswer: whatever Paydia says, what the client makes of it can be gone by.
-// Only a success under a matching HTTP status is accepted, with a receipt, and
-// nothing is both there and absent.
+// FuzzAnswer: any answer of Paydia gives a consistent result. Only a success with the matching
+// HTTP status has a receipt and is accepted, and no payment is both found and absent.
 func FuzzAnswer(f *testing.F) {
 	for _, body := range []string{
 		processed, `{"responseCode":"2006400","originalPartnerReferenceNo":"` + reference + `","latestTransactionStatus":"00"}`,
@@ -54,7 +53,7 @@ func FuzzAnswer(f *testing.F) {
 			t.Errorf("%d: code %q, %s, receipt %+v", status, answer.Code, action, answer.Receipt)
 		}
 		if answer.Receipt != nil && answer.Receipt.Amount.Unreadable() {
-			t.Errorf("a receipt whose amount cannot be read: %s", body)
+			t.Errorf("a receipt with an unreadable amount: %s", body)
 		}
 		answer = c.Query(t.Context(), paydia.Query{Key: submission.Order.Key(), MerchantID: merchantID, CustomerToken: submission.CustomerToken, ExternalID: "1"})
 		if answer.Code == "" || answer.Receipt != nil && (answer.Absent || status != 200 || answer.Receipt.Status == "" || answer.Receipt.Amount.Unreadable()) {

@@ -14,8 +14,8 @@ import (
 	"terbayar/internal/secret"
 )
 
-// TestAgainstGatewaysim has every request examined by somebody who has not read
-// this client, in every way in which Paydia may turn out to work.
+// TestAgainstGatewaysim runs the client against the simulator, which checks every request, in
+// every way in which Paydia may work.
 func TestAgainstGatewaysim(t *testing.T) {
 	for _, row := range []struct {
 		name   string
@@ -24,7 +24,7 @@ func TestAgainstGatewaysim(t *testing.T) {
 	}{
 		{"defaults", func(*gatewaysim.PaydiaConfig) {}, func(*paydia.Options) {}},
 		{
-			"the other side of everything",
+			"the other choice everywhere",
 			func(c *gatewaysim.PaydiaConfig) {
 				c.ExpiresIn, c.CustomerPrefix = gatewaysim.ExpiresInNumber, gatewaysim.CustomerBearer
 				c.NotFoundAs07, c.LowerCasePartner, c.CorrectPaidTime = true, true, true

@@ -1,6 +1,6 @@
-// Package paydia is the client of Paydia SNAP (api.paydia.id): the B2B access
-// token (service 73), auth-payment (63) and payment query (64). Each call is one
-// honest attempt; what follows from its answer is for others to decide.
+// Package paydia is the client of Paydia SNAP (api.paydia.id): the B2B access token (service
+// 73), auth-payment (63) and payment query (64). Each call sends its request once; the
+// caller decides what to do after the answer.
 package paydia
 
 import (
@@ -33,37 +33,36 @@ const (
 	serviceQuery  = "64"
 )
 
-// defaultChannelID is that of both of Paydia's own SDKs, and of the sample on
-// its Auth Payment page.
+// defaultChannelID is the CHANNEL-ID of both of Paydia's own SDKs, and of the sample on its
+// Auth Payment page.
 const defaultChannelID = "12345"
 
-// Options are the settings of the client. BaseURL, ClientID, ClientSecret and
-// PrivateKey have no default; the zero value of every other field is the default
-// it names.
+// Options are the settings of the client. BaseURL, ClientID, ClientSecret and PrivateKey are
+// required.
 type Options struct {
-	BaseURL      string // e.g. https://api.paydia.id/snap/v1.0; its path is part of what is signed
+	BaseURL      string // e.g. https://api.paydia.id/snap/v1.0; its path is part of the signed text
 	ClientID     string // X-PARTNER-ID and X-CLIENT-KEY
 	ClientSecret secret.Text
 	PrivateKey   secret.Text // RSA, PEM, PKCS#8 or PKCS#1
 	ChannelID    string      // CHANNEL-ID; default "12345"
 
-	// CustomerTokenPrefix stands before the customer token in
-	// Authorization-Customer. Paydia's sample has none, ASPI's has "Bearer ".
+	// CustomerTokenPrefix is put before the customer token in Authorization-Customer.
+	// Paydia's sample has none, ASPI's has "Bearer ".
 	CustomerTokenPrefix string
-	// SendEmptyReference sends originalReferenceNo as an empty string in a query
-	// that does not know it, instead of leaving it out: Paydia's page calls it
-	// mandatory (gateways.md 2.7).
+	// SendEmptyReference sends originalReferenceNo as an empty string in a query if it is
+	// unknown, instead of leaving it out. Paydia documents it as mandatory
+	// (docs/gateways.md 2.7).
 	SendEmptyReference bool
 
 	TokenMargin time.Duration // default: clients.DefaultTokenMargin
-	Timeout     time.Duration // of one operation, the login it may need included; default: clients.DefaultTimeout
-	// Transport makes the exchanges; default: clients.NewTransport(). What wraps
-	// that one, to measure it, must pass the request's context on.
+	Timeout     time.Duration // of one operation, including a login; default: clients.DefaultTimeout
+	// Transport sends the requests; default: clients.NewTransport(). A wrapper must pass
+	// on the request's context.
 	Transport http.RoundTripper
 	Now       func() time.Time // default: time.Now
 }
 
-// Client speaks to Paydia. It may be used from many goroutines.
+// Client is a client of Paydia. It is safe for concurrent use.
 type Client struct {
 	options Options
 	sender  *clients.Sender
@@ -73,8 +72,8 @@ type Client struct {
 
 var _ clients.Gateway = (*Client)(nil)
 
-// New makes a client. It makes no request. The error names the setting that is
-// wrong and never its value.
+// New returns a client. It sends no request. The error names the wrong setting and does not
+// contain its value.
 func New(o Options) (*Client, error) {
 	o.ChannelID = cmp.Or(o.ChannelID, defaultChannelID)
 	sender, err := clients.NewSender(payment.Paydia, o.BaseURL, o.Transport, o.Now)
@@ -108,23 +107,23 @@ func (c *Client) DropToken(g clients.TokenGeneration) { c.session.Drop(g) }
 // RenewToken implements clients.Gateway.
 func (c *Client) RenewToken(g clients.TokenGeneration) { c.session.Renew(g) }
 
-// externalIDs is how many numbers can follow the date in an X-EXTERNAL-ID.
+// externalIDs is the number of different X-EXTERNAL-IDs per day.
 var externalIDs = new(big.Int).Exp(big.NewInt(10), big.NewInt(28), nil)
 
-// NewExternalID implements clients.Gateway: the Jakarta date and 28 random
-// digits. It has to be numeric, at most 36 long, and unique within the day over
-// all messages of a partner (Paydia, Auth Payment, header 6), whoever sends them:
-// the SDKs' clock readings collide.
+// NewExternalID implements clients.Gateway. It returns the Jakarta date and 28 random digits.
+// The id must be numeric, at most 36 digits long, and unique per day among all messages of
+// a partner (Paydia, Auth Payment, header 6), from any process. The ids of Paydia's SDKs are
+// clock readings, which collide.
 func (c *Client) NewExternalID() string {
 	n, err := rand.Int(rand.Reader, externalIDs)
 	if err != nil {
-		panic(err) // crypto/rand never fails: it ends the program instead
+		panic(err) // unreachable: if crypto/rand fails, it ends the program
 	}
 	return fmt.Sprintf("%s%028d", c.sender.Now().In(payment.Jakarta).Format("20060102"), n)
 }
 
-// Submit implements clients.Gateway: POST /auth/payment. Success is 2006300 with
-// a receipt that says paid.
+// Submit implements clients.Gateway: POST /auth/payment. The code is 2006300, with a receipt
+// of a paid payment, for success.
 func (c *Client) Submit(ctx context.Context, s clients.Submission) clients.Answer {
 	body, err := s.Order.Content()
 	if err != nil {
@@ -135,16 +134,16 @@ func (c *Client) Submit(ctx context.Context, s clients.Submission) clients.Answe
 		ReferenceNo        clients.Identifier `json:"referenceNo"`
 		PartnerReferenceNo clients.Identifier `json:"partnerReferenceNo"`
 		Amount             money              `json:"amount"`
-		// paidTime is not read: its sample has the wrong sign, and nothing hangs on it.
+		// paidTime is not read: its sample has the wrong sign, and it is not needed.
 	}
 	if !c.read(&answer, opSubmit, serviceSubmit, content, &paid) {
 		return answer
 	}
-	if other(paid.PartnerReferenceNo, s.Order.Paydia.PartnerReferenceNo) {
-		c.sender.Unreadable(&answer, opSubmit, "the answer speaks of another transaction")
+	if isOther(paid.PartnerReferenceNo, s.Order.Paydia.PartnerReferenceNo) {
+		c.sender.Unreadable(&answer, opSubmit, "the answer is about another transaction")
 		return answer
 	}
-	if why := illegible(paid.ReferenceNo, paid.Amount); why != "" {
+	if why := malformed(paid.ReferenceNo, paid.Amount); why != "" {
 		c.sender.Unreadable(&answer, opSubmit, why)
 		return answer
 	}
@@ -159,26 +158,25 @@ func (c *Client) Submit(ctx context.Context, s clients.Submission) clients.Answe
 	return answer
 }
 
-// Query asks where one payment stands.
+// Query identifies the payment of a payment query.
 type Query struct {
 	Key           payment.Key
-	Reference     string // Paydia's referenceNo; empty when unknown, as after a time-out
+	Reference     string // Paydia's referenceNo; "" if unknown, for example after a timeout
 	MerchantID    string
 	CustomerToken secret.Text
-	ExternalID    string // from NewExternalID: a query is a message of its own
+	ExternalID    string // from NewExternalID: every query needs a new one
 }
 
-// queryBody is the body of a payment query (gateways.md 2.7).
+// queryBody is the body of a payment query (docs/gateways.md 2.7).
 type queryBody struct {
 	OriginalPartnerReferenceNo string  `json:"originalPartnerReferenceNo"`
 	OriginalReferenceNo        *string `json:"originalReferenceNo,omitempty"`
 	MerchantID                 string  `json:"merchantId"`
 }
 
-// Query asks where one payment stands: POST /auth/query. The answer's code is
-// that of the query; where the payment stands is in its receipt, and its
-// GatewayStatus is the latestTransactionStatus. Absent is set when Paydia says
-// that it knows no such payment, by its code or by that status.
+// Query looks up one payment: POST /auth/query. The answer's code is that of the query. The
+// payment's status is in the receipt, whose GatewayStatus is latestTransactionStatus. Absent
+// is set if Paydia has no such payment, by the code or by latestTransactionStatus.
 func (c *Client) Query(ctx context.Context, q Query) clients.Answer {
 	asked := queryBody{OriginalPartnerReferenceNo: q.Key.TransactionID, MerchantID: q.MerchantID}
 	if q.Reference != "" || c.options.SendEmptyReference {
@@ -191,7 +189,7 @@ func (c *Client) Query(ctx context.Context, q Query) clients.Answer {
 	answer, content := c.call(ctx, opQuery, clients.Request{Path: "/auth/query", Body: body}, q.CustomerToken, q.ExternalID)
 	var found struct {
 		// ASPI's own sample spells this key originalpartnerReferenceNo; encoding/json
-		// does not mind.
+		// ignores case.
 		OriginalPartnerReferenceNo clients.Identifier `json:"originalPartnerReferenceNo"`
 		OriginalReferenceNo        clients.Identifier `json:"originalReferenceNo"`
 		LatestTransactionStatus    clients.Scalar     `json:"latestTransactionStatus"`
@@ -199,8 +197,8 @@ func (c *Client) Query(ctx context.Context, q Query) clients.Answer {
 	}
 	ok := c.read(&answer, opQuery, serviceQuery, content, &found)
 	switch {
-	case ok && other(found.OriginalPartnerReferenceNo, q.Key.TransactionID):
-		c.sender.Unreadable(&answer, opQuery, "the answer speaks of another transaction")
+	case ok && isOther(found.OriginalPartnerReferenceNo, q.Key.TransactionID):
+		c.sender.Unreadable(&answer, opQuery, "the answer is about another transaction")
 		return answer
 	case answer.Code == codeNotFound, ok && found.LatestTransactionStatus == statusNotFound:
 		answer.Absent = true
@@ -208,12 +206,12 @@ func (c *Client) Query(ctx context.Context, q Query) clients.Answer {
 	case !ok:
 		return answer
 	}
-	status, known := meanings[string(found.LatestTransactionStatus)]
+	status, known := statuses[string(found.LatestTransactionStatus)]
 	if !known {
-		c.sender.Unreadable(&answer, opQuery, "the latestTransactionStatus is none of SNAP's")
+		c.sender.Unreadable(&answer, opQuery, "latestTransactionStatus is not defined by SNAP")
 		return answer
 	}
-	if why := illegible(found.OriginalReferenceNo, found.Amount); why != "" {
+	if why := malformed(found.OriginalReferenceNo, found.Amount); why != "" {
 		c.sender.Unreadable(&answer, opQuery, why)
 		return answer
 	}
@@ -228,7 +226,7 @@ func (c *Client) Query(ctx context.Context, q Query) clients.Answer {
 	return answer
 }
 
-// call makes one signed request with the access token.
+// call sends one signed request with the access token.
 func (c *Client) call(ctx context.Context, operation string, r clients.Request, customer secret.Text, externalID string) (clients.Answer, []byte) {
 	r.Method = http.MethodPost
 	return c.session.Call(ctx, operation, func(token clients.Token) clients.Request {
@@ -249,6 +247,6 @@ func (c *Client) call(ctx context.Context, operation string, r clients.Request, 
 	})
 }
 
-// timestamp is the time of a request as SNAP writes it: Jakarta time, whole
-// seconds, 25 characters.
+// timestamp returns the time of a request in SNAP's format: Jakarta time, whole seconds, 25
+// characters.
 func (c *Client) timestamp() string { return c.sender.Now().In(payment.Jakarta).Format(time.RFC3339) }

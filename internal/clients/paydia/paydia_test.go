@@ -27,12 +27,12 @@ import (
 	"terbayar/internal/secret"
 )
 
-// at is what the clocks of these tests say: the day before in UTC.
+// at returns the time of the test clocks. In UTC it is the day before that in Jakarta.
 func at() time.Time { return time.Date(2024, 8, 19, 20, 48, 9, 999_000_000, time.UTC) }
 
 const loggedIn = `{"responseCode":"2007300","responseMessage":"Successful","accessToken":"test-token","tokenType":"Bearer","expiresIn":"900"}`
 
-// serve answers token requests, and everything else with the body.
+// serve starts a server that accepts every login and answers all other requests with the body.
 func serve(t *testing.T, status int, body string) *clientstest.Server {
 	t.Helper()
 	return clientstest.Serve(t, func(r clientstest.Received) clientstest.Reply {
@@ -43,7 +43,7 @@ func serve(t *testing.T, status int, body string) *clientstest.Server {
 	})
 }
 
-// newClient makes a client with the options changed.
+// newClient returns a client with changed options.
 func newClient(t *testing.T, baseURL string, change func(*paydia.Options)) *paydia.Client {
 	t.Helper()
 	o := settings(baseURL)
@@ -58,7 +58,7 @@ func newClient(t *testing.T, baseURL string, change func(*paydia.Options)) *payd
 	return c
 }
 
-// TestSign computes the vectors of gateways.md, section 4.
+// TestSign computes the vectors of docs/gateways.md, section 4.
 func TestSign(t *testing.T) {
 	const seedToken = "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJQYXlkaWEiLCJpYXQiOjE3MjQxMjI2NzgsImV4cCI6MTcyNDIwOTA3OCwiZGF0YSI6eyJlbnYiOiJwcm9kdWN0aW9uIn19.qejS3HEFtioUn0fZ5txN2Vr1o_fHF_GWYd1H5a3ePAk"
 	for _, row := range []struct{ name, token, body, timestamp, want string }{
@@ -89,7 +89,7 @@ func TestSubmitOnTheWire(t *testing.T) {
 	c.Submit(t.Context(), s)
 	got := server.Received("/auth/payment")[0]
 
-	// Paydia "Auth Payment", request sample: B3 of gateways.md with another title.
+	// Paydia "Auth Payment", request sample: B3 of docs/gateways.md with another title.
 	want := `{"partnerReferenceNo":"b57d8895-790b-4da3-a9e7-0387176de9bf","merchantId":"240327001000000",` +
 		`"amount":{"value":"10000.00","currency":"IDR"},"title":"a/b & <c> \"é\" 支払い"}`
 	if diff := cmp.Diff(want, got.Body); diff != "" {
@@ -122,7 +122,7 @@ func TestSettings(t *testing.T) {
 	c.Submit(t.Context(), submission)
 	received := server.Received("/proxy/snap/v1.0/auth/payment")
 	if len(received) != 1 {
-		t.Fatal("the base URL's path was not asked for")
+		t.Fatal("no request with the path of the base URL")
 	}
 	got := received[0]
 	for name, want := range map[string]string{
@@ -173,7 +173,7 @@ func TestTokenAnswers(t *testing.T) {
 	for _, row := range []struct {
 		name, body string
 		status     int
-		code       string // in the error; empty: a token was given
+		code       string // in the error; "": no error
 	}{
 		{"SNAP's", loggedIn, 200, ""},
 		{"expiresIn as a number", `{"responseCode":"2007300","accessToken":"t","expiresIn":900}`, 200, ""},
@@ -193,7 +193,7 @@ func TestTokenAnswers(t *testing.T) {
 	}
 }
 
-// TestSubmitAnswers reads what Paydia may say to an auth-payment.
+// TestSubmitAnswers reads answers to auth-payment.
 func TestSubmitAnswers(t *testing.T) {
 	receipt := func(change func(*clients.Receipt)) *clients.Receipt {
 		r := &clients.Receipt{
@@ -205,15 +205,15 @@ func TestSubmitAnswers(t *testing.T) {
 		}
 		return r
 	}
-	// with is the seed's answer with one text in the place of another.
+	// with returns the documented answer with one text replaced.
 	with := func(old, replacement string) string {
 		if !strings.Contains(processed, old) {
-			t.Fatalf("the seed's answer has no %s", old)
+			t.Fatalf("the documented answer has no %s", old)
 		}
 		return strings.Replace(processed, old, replacement, 1)
 	}
-	says := func(code string) string {
-		return `{"responseCode":"` + code + `","responseMessage":"as you like it"}`
+	withCode := func(code string) string {
+		return `{"responseCode":"` + code + `","responseMessage":"any message"}`
 	}
 	for _, row := range []struct {
 		name, body string
@@ -221,15 +221,15 @@ func TestSubmitAnswers(t *testing.T) {
 		code       string
 		receipt    *clients.Receipt
 	}{
-		{"the seed's", processed, 200, "2006300", receipt(nil)},
-		{"paidTime is garbage", with(`"2024-08-20T10:48:15-07:00"`, `{"x":[]}`), 200, "2006300", receipt(nil)},
+		{"as documented", processed, 200, "2006300", receipt(nil)},
+		{"malformed paidTime", with(`"2024-08-20T10:48:15-07:00"`, `{"x":[]}`), 200, "2006300", receipt(nil)},
 		{"keys in another case", with(`partnerReferenceNo`, `partnerreferenceno`), 200, "2006300", receipt(nil)},
 		{"responseCode as a number", with(`"2006300"`, `2006300`), 200, "2006300", receipt(nil)},
 		{"no echo", with(`"`+reference+`"`, `null`), 200, "2006300", receipt(func(r *clients.Receipt) { r.TransactionID = "" })},
-		{"responseCode with a fraction of nothing", with(`"2006300"`, `2006300.0`), 200, "2006300", receipt(nil)},
+		{"responseCode with fraction .0", with(`"2006300"`, `2006300.0`), 200, "2006300", receipt(nil)},
 		{"responseCode with an exponent", with(`"2006300"`, `2.0063e6`), 200, "2006300", receipt(nil)},
 		{"value as a number", with(`"10000.00"`, `10000`), 200, "2006300", receipt(nil)},
-		{"value with a fraction of nothing", with(`"10000.00"`, `10000.0`), 200, "2006300", receipt(nil)},
+		{"value with fraction .0", with(`"10000.00"`, `10000.0`), 200, "2006300", receipt(nil)},
 		{"value without cents", with(`"10000.00"`, `"10000"`), 200, "2006300", receipt(nil)},
 		{"value with an exponent", with(`"10000.00"`, `"1E+4"`), 200, "2006300", receipt(nil)},
 		{"currency in small letters", with(`IDR`, `idr`), 200, "2006300", receipt(nil)},
@@ -244,41 +244,41 @@ func TestSubmitAnswers(t *testing.T) {
 		},
 
 		{"another transaction", with(reference, "INV-2"), 200, "body:unreadable", nil},
-		{"no legible transaction", with(`"`+reference+`"`, `true`), 200, "body:unreadable", nil},
+		{"malformed partnerReferenceNo", with(`"`+reference+`"`, `true`), 200, "body:unreadable", nil},
 		{"reference is no text", with(`"c407177ce0842a3f"`, `{}`), 200, "body:unreadable", nil},
 		{"amount is no object", with(`{"value":"10000.00","currency":"IDR"}`, `"10000.00"`), 200, "body:unreadable", nil},
 		{"amount is a number", with(`{"value":"10000.00","currency":"IDR"}`, `1000000`), 200, "body:unreadable", nil},
 		{"amount is a list", with(`{"value":"10000.00","currency":"IDR"}`, `[]`), 200, "body:unreadable", nil},
-		{"value for people", with(`"10000.00"`, `"Rp 10.000"`), 200, "body:unreadable", nil},
-		{"value in groups", with(`"10000.00"`, `"10,000.00"`), 200, "body:unreadable", nil},
-		{"value in what may be groups", with(`"10000.00"`, `"10.000"`), 200, "body:unreadable", nil},
+		{"formatted value", with(`"10000.00"`, `"Rp 10.000"`), 200, "body:unreadable", nil},
+		{"value with thousands separators", with(`"10000.00"`, `"10,000.00"`), 200, "body:unreadable", nil},
+		{"value with a possible thousands separator", with(`"10000.00"`, `"10.000"`), 200, "body:unreadable", nil},
 		{"value is an object", with(`"10000.00"`, `{}`), 200, "body:unreadable", nil},
-		{"currency is a sign", with(`IDR`, `Rp`), 200, "body:unreadable", nil},
+		{"currency is a symbol", with(`IDR`, `Rp`), 200, "body:unreadable", nil},
 		{"currency is a number", with(`"IDR"`, `360`), 200, "body:unreadable", nil},
 		{"currency is false", with(`"IDR"`, `false`), 200, "body:unreadable", nil},
 		{"success of another service", with(`2006300`, `2006400`), 200, "body:unreadable", nil},
 		{"success under 500", processed, 500, "http:500", nil},
 		{"success under 202", processed, 202, "http:202", nil},
-		{"error under 200", says("5006301"), 200, "http:200", nil},
-		{"another error than the HTTP status", says("4036314"), 500, "http:500", nil},
-		{"six digits", says("200630"), 200, "body:unreadable", nil},
-		{"six digits under 403", says("403631"), 403, "http:403", nil},
-		{"no digits", says("2006x00"), 200, "body:unreadable", nil},
+		{"error under 200", withCode("5006301"), 200, "http:200", nil},
+		{"another error than the HTTP status", withCode("4036314"), 500, "http:500", nil},
+		{"six digits", withCode("200630"), 200, "body:unreadable", nil},
+		{"six digits under 403", withCode("403631"), 403, "http:403", nil},
+		{"no digits", withCode("2006x00"), 200, "body:unreadable", nil},
 		{"no code under 400", `{"message":"x"}`, 400, "http:400", nil},
-		{"in progress", says("2026300"), 202, "2026300", nil},
-		{"another case of 200", says("2006399"), 200, "2006399", nil},
-		{"of the general service", says("4010001"), 401, "4010001", nil},
+		{"in progress", withCode("2026300"), 202, "2026300", nil},
+		{"another case of 200", withCode("2006399"), 200, "2006399", nil},
+		{"of the general service", withCode("4010001"), 401, "4010001", nil},
 
-		{"seed 2", says("4006301"), 400, "4006301", nil},
-		{"seed 3", says("4006302"), 400, "4006302", nil},
-		{"seed 4", says("4016300"), 401, "4016300", nil},
-		{"seed 5", says("4016301"), 401, "4016301", nil},
-		{"seed 6", says("4036302"), 403, "4036302", nil},
-		{"seed 7", says("4036314"), 403, "4036314", nil},
-		{"seed 8", says("4046308"), 404, "4046308", nil},
-		{"seed 9", says("4096300"), 409, "4096300", nil},
-		{"seed 10", says("4096301"), 409, "4096301", nil},
-		{"seed 11", says("5006301"), 500, "5006301", nil},
+		{"documented code 2", withCode("4006301"), 400, "4006301", nil},
+		{"documented code 3", withCode("4006302"), 400, "4006302", nil},
+		{"documented code 4", withCode("4016300"), 401, "4016300", nil},
+		{"documented code 5", withCode("4016301"), 401, "4016301", nil},
+		{"documented code 6", withCode("4036302"), 403, "4036302", nil},
+		{"documented code 7", withCode("4036314"), 403, "4036314", nil},
+		{"documented code 8", withCode("4046308"), 404, "4046308", nil},
+		{"documented code 9", withCode("4096300"), 409, "4096300", nil},
+		{"documented code 10", withCode("4096301"), 409, "4096301", nil},
+		{"documented code 11", withCode("5006301"), 500, "5006301", nil},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			a := newClient(t, serve(t, row.status, row.body).URL, nil).Submit(t.Context(), submission)
@@ -293,7 +293,7 @@ func TestSubmitAnswers(t *testing.T) {
 }
 
 func TestQueryAnswers(t *testing.T) {
-	// found is ASPI's sample, with its own spelling of the first key.
+	// found returns ASPI's sample, which spells the first key in its own way.
 	found := func(status string) string {
 		return `{"responseCode":"2006400","responseMessage":"Successful","originalpartnerReferenceNo":"` + reference + `",` +
 			`"originalReferenceNo":"R-1","amount":{"value":"10000.00","currency":"IDR"},"paidTime":"never",` +
@@ -303,7 +303,7 @@ func TestQueryAnswers(t *testing.T) {
 		name, body string
 		http       int
 		code       string
-		status     payment.Status // empty: no receipt
+		status     payment.Status // "": no receipt
 		absent     bool
 	}{
 		{"success", found("00"), 200, "2006400", payment.Paid, false},
@@ -317,17 +317,17 @@ func TestQueryAnswers(t *testing.T) {
 		{"not found by code", `{"responseCode":"4046401","responseMessage":"Transaction Not Found"}`, 404, "4046401", "", true},
 
 		{"unknown status", found("08"), 200, "body:unreadable", "", false},
-		{"a bare 0 is not 00", strings.Replace(found("00"), `"00"`, `0`, 1), 200, "body:unreadable", "", false},
-		{"0 in quotes is not 00", found("0"), 200, "body:unreadable", "", false},
-		{"a bare 7 is not 07", strings.Replace(found("07"), `"07"`, `7`, 1), 200, "body:unreadable", "", false},
-		{"6 in quotes is not 06", found("6"), 200, "body:unreadable", "", false},
+		{"the number 0 is not 00", strings.Replace(found("00"), `"00"`, `0`, 1), 200, "body:unreadable", "", false},
+		{"the text 0 is not 00", found("0"), 200, "body:unreadable", "", false},
+		{"the number 7 is not 07", strings.Replace(found("07"), `"07"`, `7`, 1), 200, "body:unreadable", "", false},
+		{"the text 6 is not 06", found("6"), 200, "body:unreadable", "", false},
 		{"status is false", strings.Replace(found("00"), `"00"`, `false`, 1), 200, "body:unreadable", "", false},
-		{"paid, of an illegible amount", strings.Replace(found("00"), `10000.00`, `Rp 10.000`, 1), 200, "body:unreadable", "", false},
-		{"failed, of an illegible amount", strings.Replace(found("06"), `10000.00`, `10,000.00`, 1), 200, "body:unreadable", "", false},
-		{"not found, of an illegible amount", strings.Replace(found("07"), `10000.00`, `-`, 1), 200, "2006400", "", true},
-		{"paid, under an illegible reference", strings.Replace(found("00"), `"R-1"`, `["R-1"]`, 1), 200, "body:unreadable", "", false},
-		{"paid, of an illegible transaction", strings.Replace(found("00"), `"`+reference+`"`, `{}`, 1), 200, "body:unreadable", "", false},
-		{"not found, of an illegible transaction", strings.Replace(found("07"), `"`+reference+`"`, `{}`, 1), 200, "body:unreadable", "", false},
+		{"paid, malformed amount", strings.Replace(found("00"), `10000.00`, `Rp 10.000`, 1), 200, "body:unreadable", "", false},
+		{"failed, malformed amount", strings.Replace(found("06"), `10000.00`, `10,000.00`, 1), 200, "body:unreadable", "", false},
+		{"not found, malformed amount", strings.Replace(found("07"), `10000.00`, `-`, 1), 200, "2006400", "", true},
+		{"paid, malformed reference", strings.Replace(found("00"), `"R-1"`, `["R-1"]`, 1), 200, "body:unreadable", "", false},
+		{"paid, malformed transaction id", strings.Replace(found("00"), `"`+reference+`"`, `{}`, 1), 200, "body:unreadable", "", false},
+		{"not found, malformed transaction id", strings.Replace(found("07"), `"`+reference+`"`, `{}`, 1), 200, "body:unreadable", "", false},
 		{"value as a number", strings.Replace(found("00"), `"10000.00"`, `1e4`, 1), 200, "2006400", payment.Paid, false},
 		{"no status", found(""), 200, "body:unreadable", "", false},
 		{"another transaction", strings.Replace(found("00"), reference, "INV-2", 1), 200, "body:unreadable", "", false},
@@ -340,7 +340,7 @@ func TestQueryAnswers(t *testing.T) {
 		{"invalid mandatory field", `{"responseCode":"4006402"}`, 400, "4006402", "", false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			a := subject.LookUp(t.Context(), newClient(t, serve(t, row.http, row.body).URL, nil))
+			a := subject.Lookup(t.Context(), newClient(t, serve(t, row.http, row.body).URL, nil))
 			if a.Code != row.code || a.Absent != row.absent {
 				t.Errorf("code %s, absent %t (%v); want %s, %t", a.Code, a.Absent, a.Err, row.code, row.absent)
 			}
@@ -413,7 +413,7 @@ func TestNewExternalID(t *testing.T) {
 	making.Wait()
 }
 
-func TestNewRefuses(t *testing.T) {
+func TestWrongOptions(t *testing.T) {
 	elliptical, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -441,7 +441,7 @@ func TestNewRefuses(t *testing.T) {
 		row.change(&o)
 		_, err := paydia.New(o)
 		if err == nil || !strings.Contains(err.Error(), row.want) || strings.Contains(err.Error(), "hush") {
-			t.Errorf("error %v, want %q and nothing hushed", err, row.want)
+			t.Errorf("error %v, want %q and no secret", err, row.want)
 		}
 	}
 }

@@ -16,11 +16,11 @@ import (
 	"terbayar/internal/secret"
 )
 
-// Sign is the symmetric signature of every call but the token's: Base64 of
-// HMAC-SHA512 under the client secret as text, over
-// METHOD:PATH:ACCESS_TOKEN:hash:TIMESTAMP. The path is that on the wire, without
-// host and query; the hash is the lower-case hex SHA-256 of exactly the bytes
-// that are sent (gateways.md 2.4).
+// Sign returns the symmetric signature of every call except the token request: Base64 of
+// HMAC-SHA512, with the client secret as text for its key, over
+// METHOD:PATH:ACCESS_TOKEN:hash:TIMESTAMP. The path is that of the request, without host and
+// query. The hash is the lower-case hex SHA-256 of exactly the bytes that are sent
+// (docs/gateways.md 2.4).
 func Sign(clientSecret secret.Text, method, path string, token secret.Text, body []byte, timestamp string) string {
 	hash := sha256.Sum256(body)
 	mac := hmac.New(sha512.New, []byte(clientSecret.Reveal()))
@@ -30,8 +30,8 @@ func Sign(clientSecret secret.Text, method, path string, token secret.Text, body
 	return base64.StdEncoding.EncodeToString(mac.Sum(nil))
 }
 
-// SignToken is the asymmetric signature of the token request: Base64 of
-// RSA-PKCS1v1.5-SHA256 over CLIENT_ID|TIMESTAMP (gateways.md 2.2).
+// SignToken returns the asymmetric signature of the token request: Base64 of
+// RSA-PKCS1v1.5-SHA256 over CLIENT_ID|TIMESTAMP (docs/gateways.md 2.2).
 func SignToken(key *rsa.PrivateKey, clientID, timestamp string) (string, error) {
 	hash := sha256.Sum256([]byte(clientID + "|" + timestamp))
 	signature, err := rsa.SignPKCS1v15(nil, key, crypto.SHA256, hash[:])
@@ -41,8 +41,8 @@ func SignToken(key *rsa.PrivateKey, clientID, timestamp string) (string, error) 
 	return base64.StdEncoding.EncodeToString(signature), nil
 }
 
-// parseKey reads the RSA private key. The errors of crypto/x509 are left out:
-// they may tell of the key.
+// parseKey parses the RSA private key. Its errors leave out those of crypto/x509, which may
+// contain parts of the key.
 func parseKey(text secret.Text) (*rsa.PrivateKey, error) {
 	if text.Empty() {
 		return nil, errors.New("is missing")

@@ -8,7 +8,7 @@ import (
 	"terbayar/internal/clients"
 )
 
-// login asks for a B2B access token: POST /access-token/b2b.
+// login requests a B2B access token: POST /access-token/b2b.
 func (c *Client) login(ctx context.Context) (clients.Grant, clients.Answer) {
 	timestamp := c.timestamp()
 	signature, err := SignToken(c.key, c.options.ClientID, timestamp)
@@ -26,8 +26,8 @@ func (c *Client) login(ctx context.Context) (clients.Grant, clients.Answer) {
 		},
 		Body: []byte(`{"grantType":"client_credentials"}`),
 	})
-	// Paydia's own page of this answer is not at hand: what SNAP's other providers
-	// send is asked for, the responseCode excepted.
+	// Paydia's documentation of this answer is not available, so the fields that other SNAP
+	// providers send are required, except the responseCode.
 	var granted struct {
 		ResponseCode clients.Number `json:"responseCode"`
 		AccessToken  clients.Text   `json:"accessToken"`
@@ -39,7 +39,7 @@ func (c *Client) login(ctx context.Context) (clients.Grant, clients.Answer) {
 	}
 	c.read(&answer, opToken, serviceToken, content, &granted)
 	if answer.Err == nil {
-		c.sender.Conclude(&answer, opToken, answer.Code, "no token was given")
+		c.sender.SetCode(&answer, opToken, answer.Code, "no token in the answer")
 	}
 	return clients.Grant{}, answer
 }

@@ -18,15 +18,15 @@ import (
 	"terbayar/internal/testenv"
 )
 
-// longAsker takes its time over every lookup, and then has found nothing.
+// longAsker needs a long time for every lookup, and finds nothing.
 type longAsker struct {
 	takes time.Duration
-	asked atomic.Int32 // payments
+	asked atomic.Int32 // number of payments
 }
 
-func (*longAsker) Together() bool { return false }
+func (*longAsker) Shared() bool { return false }
 
-func (*longAsker) Round() int { return 10 }
+func (*longAsker) RoundSize() int { return 10 }
 
 func (*longAsker) Ready(context.Context) error { return nil }
 
@@ -40,9 +40,9 @@ func (a *longAsker) Ask(_ context.Context, wanted []*ledger.Record, _ bool) ([]s
 	return findings, nil
 }
 
-// TestKeptWhileAskedAbout: a walk through a long list takes a minute. What it asks
-// about is due for nobody else meanwhile, and is due again by what it found.
-func TestKeptWhileAskedAbout(t *testing.T) {
+// TestBatchStaysHiddenDuringLookup: a lookup takes a minute. Meanwhile its payments are not due
+// for another poll; afterwards they are due again as the finding says.
+func TestBatchStaysHiddenDuringLookup(t *testing.T) {
 	mini := miniredis.RunT(t)
 	synctest.Test(t, func(t *testing.T) {
 		client := redis.NewClient(&redis.Options{Addr: mini.Addr()})
@@ -56,13 +56,13 @@ func TestKeptWhileAskedAbout(t *testing.T) {
 			OnAttempt: func(*ledger.Record, payment.Attempt, error) {},
 		}
 		book.Create(t.Context(), []ledger.NewPayment{{Key: ord, Amount: 10000, Order: []byte(`{}`), Digest: "d"}})
-		r, verdict, err := book.Claim(t.Context(), ord, ledger.Claim{
+		r, result, err := book.Claim(t.Context(), ord, ledger.Claim{
 			Attempt: payment.Attempt{At: time.Now(), Kind: payment.KindSubmit}, Lease: time.Minute, Timeout: time.Second,
 		})
-		if err != nil || verdict != ledger.Claimed {
-			t.Fatal(verdict, err)
+		if err != nil || result != ledger.Claimed {
+			t.Fatal(result, err)
 		}
-		r.Unknown(retrypolicy.CodeUnknown)
+		r.MarkUnknown(retrypolicy.CodeUnknown)
 		r.Due = ledger.In(0)
 		if err := book.Save(t.Context(), r); err != nil {
 			t.Fatal(err)
@@ -71,7 +71,7 @@ func TestKeptWhileAskedAbout(t *testing.T) {
 		polled := make(chan error, 1)
 		go func() { polled <- poller.Poll(t.Context(), payment.Paydia) }()
 		begun := time.Now()
-		for range 58 { // second by second, as every replica's ticker looks
+		for range 58 { // every second, like the ticker of every replica
 			time.Sleep(time.Second)
 			mini.SetTime(time.Now())
 			due, err := book.Due(t.Context(), []payment.Gateway{payment.Paydia})
@@ -87,7 +87,7 @@ func TestKeptWhileAskedAbout(t *testing.T) {
 			t.Fatal(err)
 		}
 		if r, err = book.Read(t.Context(), ord); err != nil || len(r.Attempts) != 2 || asker.asked.Load() != 1 {
-			t.Errorf("%+v, %v: asked %d times, want once", r, err, asker.asked.Load())
+			t.Errorf("%+v, %v: looked up %d times, want once", r, err, asker.asked.Load())
 		}
 		for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Second) {
 			mini.SetTime(time.Now())

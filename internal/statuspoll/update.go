@@ -11,25 +11,26 @@ import (
 )
 
 const (
-	// slowest is the longest time between two lookups of a payment that is only watched,
-	// because it expired or is in review: late evidence spares the person who would look.
-	slowest = 10 * time.Minute
-	// maxUnknowns is how often a payment may be sent with an unknown outcome before a
-	// person decides, where the policy says "then: retry".
+	// maxWatchInterval is the maximum time between two lookups of a payment that is
+	// expired or in review. Such a payment is looked up rarely, and only in case the
+	// gateway reports a payment after all, which saves a manual review.
+	maxWatchInterval = 10 * time.Minute
+	// maxUnknowns is how many submits of a payment may end with an unknown outcome before
+	// it goes to review, even if the policy says "then: retry".
 	maxUnknowns = 3
 )
 
-// change is what a lookup changed in a record, with the attempt to show for it
-// (nil where only the record's upkeep changed).
+// change is a record that a finding has changed, with the attempt to record; nil if the
+// finding is not an attempt.
 type change struct {
 	record  *ledger.Record
 	attempt *payment.Attempt
 	detail  error
 }
 
-// settle brings a record to where a finding puts it. ok is false when nothing
-// changes but that it is due again with the next poll.
-func (p *Poller) settle(r *ledger.Record, f Finding) (c change, ok bool) {
+// update applies a finding to a record. It reports false if there is nothing to save: the
+// payment is still open and is due again at the next poll.
+func (p *Poller) update(r *ledger.Record, f Finding) (c change, ok bool) {
 	before := r.Payment
 	var action retrypolicy.Action
 	switch {
@@ -37,12 +38,12 @@ func (p *Poller) settle(r *ledger.Record, f Finding) (c change, ok bool) {
 		action = p.found(r, f)
 	case before.Status == payment.Verifying:
 		action = p.notFound(r, f)
-	default: // known to be there, or being watched for: not to see it says nothing
-		p.keepWatch(r)
+	default: // open, expired or in review: absence and errors mean nothing
+		p.scheduleNext(r)
 	}
 	if r.Status == payment.OnProcessing && p.openTooLong(r) {
 		r.Status, r.Due = payment.NeedsReview, ledger.Due{}
-		r.Reason = fmt.Sprintf("it is still open after %s, and the gateway has not said that it ended", p.LateWindow)
+		r.Reason = fmt.Sprintf("it is still open after %s, and the gateway has not reported a final status", p.LateWindow)
 		action = retrypolicy.Review
 	}
 	c = change{record: r, detail: f.Answer.Err}
@@ -59,8 +60,8 @@ func (p *Poller) settle(r *ledger.Record, f Finding) (c change, ok bool) {
 	return c, action != "" || r.Status != payment.OnProcessing || !same
 }
 
-// found takes over what the gateway says. The action is empty when the payment's status
-// stays as it was.
+// found applies the receipt of a payment that was found. It returns an empty action if the
+// status does not change.
 func (p *Poller) found(r *ledger.Record, f Finding) retrypolicy.Action {
 	before, reason := r.Status, r.Reason
 	why := f.Answer.Receipt.Apply(&r.Payment)
@@ -69,10 +70,10 @@ func (p *Poller) found(r *ledger.Record, f Finding) retrypolicy.Action {
 		r.Status, r.Reason = payment.Next(before, payment.NeedsReview), why
 	}
 	r.Contradicted = why != ""
-	if before == payment.OnProcessing && r.Status == payment.OnProcessing && p.late(r, f.Answer.At) {
+	if before == payment.OnProcessing && r.Status == payment.OnProcessing && p.expired(r, f.Answer.At) {
 		r.Status = payment.Expired
 	}
-	p.keepWatch(r)
+	p.scheduleNext(r)
 	switch {
 	case r.Status == payment.NeedsReview && (before != payment.NeedsReview || r.Reason != reason):
 		return retrypolicy.Review
@@ -83,15 +84,16 @@ func (p *Poller) found(r *ledger.Record, f Finding) retrypolicy.Action {
 	}
 }
 
-// late reports whether a payment that was seen unpaid at that time will not be paid in
-// time any more. Redis' clock and this worker's both have to say so: either may be ahead.
-func (p *Poller) late(r *ledger.Record, seen time.Time) bool {
+// expired reports whether a payment that was unpaid at the given time has passed its
+// expired_date and the grace time, both by Redis' clock and by this worker's: either clock
+// may be ahead.
+func (p *Poller) expired(r *ledger.Record, unpaidAt time.Time) bool {
 	end := r.ExpiresAt.Add(p.ExpiryGrace)
-	return !r.ExpiresAt.IsZero() && seen.After(end) && r.Now(seen).After(end)
+	return !r.ExpiresAt.IsZero() && unpaidAt.After(end) && r.Now(unpaidAt).After(end)
 }
 
-// openTooLong reports whether a payment has been open for so long that a person should
-// look: the gateway no longer shows it, or never says how it ended.
+// openTooLong reports whether a payment has been open longer than LateWindow: the gateway
+// no longer lists it, or never reports a final status.
 func (p *Poller) openTooLong(r *ledger.Record) bool {
 	from := r.ExpiresAt
 	if from.IsZero() {
@@ -100,9 +102,9 @@ func (p *Poller) openTooLong(r *ledger.Record) bool {
 	return r.Now(p.Now()).After(from.Add(p.ExpiryGrace + p.LateWindow))
 }
 
-// notFound goes on with a payment of unknown outcome that a lookup did not
-// find. "No such payment" is believed only when it was said often enough over
-// long enough: the request may still be on its way inside the gateway.
+// notFound updates a payment of unknown outcome that a lookup did not find. "No such
+// payment" must be confirmed by several lookups over some time, because the gateway may
+// still be processing the request.
 func (p *Poller) notFound(r *ledger.Record, f Finding) retrypolicy.Action {
 	age := r.Now(p.Now()).Sub(r.UnknownSince)
 	r.Lookups++
@@ -110,13 +112,13 @@ func (p *Poller) notFound(r *ledger.Record, f Finding) retrypolicy.Action {
 		r.NotFound++
 	}
 	verify := p.Policy.Verify(r.Gateway)
-	believed := f.Conclusive && enough(r, verify, f.Answer.At)
+	absent := f.Conclusive && confirmed(r, verify, f.Answer.At)
 	delay, exhausted := p.Policy.LookupSchedule(r.Gateway, r.UnknownCode, r.Lookups, age)
 	switch {
-	case believed && verify.Then == retrypolicy.Retry && r.Unknowns < maxUnknowns:
+	case absent && verify.Then == retrypolicy.Retry && r.Unknowns < maxUnknowns:
 		r.Status = payment.Queued
 		return retrypolicy.Retry
-	case believed:
+	case absent:
 		r.Reason = fmt.Sprintf("the outcome of the submit is unknown (%s), and the gateway knew no such payment in %d lookups over %s",
 			r.UnknownCode, r.NotFound, age.Round(time.Second))
 	case exhausted:
@@ -127,34 +129,34 @@ func (p *Poller) notFound(r *ledger.Record, f Finding) retrypolicy.Action {
 		return retrypolicy.Verify
 	}
 	r.Status, r.GatewayStatus = payment.NeedsReview, r.UnknownCode
-	p.keepWatch(r)
+	p.scheduleNext(r)
 	return retrypolicy.Review
 }
 
-// confirmable reports whether one more "no such payment", said at that time, would be
-// believed.
+// confirmable reports whether "no such payment" would be confirmed by one more such answer
+// at the given time.
 func (p *Poller) confirmable(r *ledger.Record, at time.Time) bool {
-	once := *r
-	once.NotFound++
-	return r.Status == payment.Verifying && enough(&once, p.Policy.Verify(r.Gateway), at)
+	next := *r
+	next.NotFound++
+	return r.Status == payment.Verifying && confirmed(&next, p.Policy.Verify(r.Gateway), at)
 }
 
-// enough reports whether "no such payment", last said at that time, was said often
-// enough, for long enough.
-func enough(r *ledger.Record, v retrypolicy.Verification, at time.Time) bool {
-	return r.NotFound >= v.Lookups && r.Now(at).Sub(r.UnknownSince) >= v.Settle
+// confirmed reports whether enough lookups, the last one at the given time, have found no
+// such payment, and enough time has passed since its outcome became unknown.
+func confirmed(r *ledger.Record, v retrypolicy.Verification, last time.Time) bool {
+	return r.NotFound >= v.Lookups && r.Now(last).Sub(r.UnknownSince) >= v.Settle
 }
 
-// keepWatch says when a payment is next looked up: an open one with the next poll; one
-// that has expired, or is in review because of something that may change, more slowly
-// and for LateWindow only.
-func (p *Poller) keepWatch(r *ledger.Record) {
+// scheduleNext sets when a payment is next looked up. An open payment is due at the next
+// poll. An expired payment, and one in review whose status at the gateway may still
+// change, is due at a longer interval and only within LateWindow. Any other is never due.
+func (p *Poller) scheduleNext(r *ledger.Record) {
 	var from time.Time
 	switch {
 	case r.Status == payment.OnProcessing:
 		r.Due = submit.DueAfter(r.Status, p.Interval)
 		return
-	case r.Status == payment.Expired && r.ExpiresAt.IsZero(): // it waited too long to be sent
+	case r.Status == payment.Expired && r.ExpiresAt.IsZero(): // it was not sent in time
 		from = r.UpdatedAt
 	case r.Status == payment.Expired:
 		from = r.ExpiresAt
@@ -168,6 +170,6 @@ func (p *Poller) keepWatch(r *ledger.Record) {
 	}
 	r.Due = ledger.Due{}
 	if now := r.Now(p.Now()); now.Before(from.Add(p.LateWindow)) {
-		r.Due = ledger.In(min(10*p.Interval, slowest))
+		r.Due = ledger.In(min(10*p.Interval, maxWatchInterval))
 	}
 }

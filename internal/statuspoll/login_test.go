@@ -11,9 +11,10 @@ import (
 	"terbayar/internal/testenv"
 )
 
-// A lookup that is refused because of an invalid token, in whatever words, logs in
-// again and goes on.
-func TestLookupLogsInAgain(t *testing.T) {
+// TestLookupWithNewToken: if the gateway refuses the access token, in any form, the same lookup
+// logs in again and continues.
+func TestLookupWithNewToken(t *testing.T) {
+	t.Parallel()
 	for _, row := range []struct {
 		operation gatewaysim.Operation
 		status    int

@@ -7,14 +7,14 @@ import (
 	"terbayar/internal/payment"
 )
 
-// What AM may say beside error:true, and what follows. The same words count under
-// the bare statuses that refuse a request.
-func TestWords(t *testing.T) {
+// TestActionsByMessage lists messages that AM may send beside error:true or under HTTP 400
+// and 422, and the action for each.
+func TestActionsByMessage(t *testing.T) {
 	for _, row := range []struct {
 		action   Action
 		messages string
 	}{
-		// A repeated id: an earlier request reached it.
+		// A repeated id: an earlier request reached the gateway.
 		{Verify, `Duplicate transaction_id
 			DUPLICATE_TRANSACTION
 			DuplicateTransactionException
@@ -41,14 +41,14 @@ func TestWords(t *testing.T) {
 			Merchant reference sudah ada
 			email already registered
 			sudah pernah`},
-		// Perhaps under way.
+		// The payment may be in progress.
 		{Verify, `Internal server error
 			Request timeout
 			timed out while calling the biller
 			Timeout from partner
 			Transaksi sedang diproses
 			in progress`},
-		// The access token.
+		// The access token is expired or invalid.
 		{RefreshToken, `token_expired
 			Token expired
 			Token is Expired
@@ -83,7 +83,7 @@ func TestWords(t *testing.T) {
 			Authentication failed
 			CSRF token mismatch.
 			Missing bearer token`},
-		// Our settings.
+		// Our settings are refused.
 		{Review, `Invalid signature
 			invalid_signature
 			InvalidSignature
@@ -121,7 +121,7 @@ func TestWords(t *testing.T) {
 			Anda tidak berhak
 			Layanan belum aktif
 			api access disabled`},
-		// The customer's declines, and the order's faults.
+		// The customer or the order is refused.
 		{Reject, `Insufficient balance
 			Saldo tidak cukup
 			customer account has insufficient balance
@@ -152,20 +152,20 @@ func TestWords(t *testing.T) {
 			message = strings.TrimSpace(message)
 			for _, code := range []string{"error:true", "http:400", "http:422"} {
 				if d := Builtin().Decide(am, code, message, 1, 0); d.Action != row.action {
-					t.Errorf("%s %q: %s by <%s>, want %s", code, message, d.Action, wordingName(d.Rule), row.action)
+					t.Errorf("%s %q: %s by <%s>, want %s", code, message, d.Action, matchName(d.Rule), row.action)
 					break
 				}
 			}
 			if got := InvalidToken(message); got != (row.action == RefreshToken) {
-				t.Errorf("VoidToken(%q) = %t", message, got)
+				t.Errorf("InvalidToken(%q) = %t", message, got)
 			}
 		}
 	}
 }
 
-// TestBadRequestOfHeaders: SNAP's general "bad request" leaves open whose fault it is;
-// a header that is named in it is ours, and no order's.
-func TestBadRequestOfHeaders(t *testing.T) {
+// TestBadRequestNamesHeader: SNAP's "bad request" does not say whether the order or our
+// settings are wrong. If it names a header, our settings are.
+func TestBadRequestNamesHeader(t *testing.T) {
 	for message, want := range map[string]Action{
 		"Bad Request: X-TIMESTAMP out of range": Review,
 		"Bad Request. CHANNEL-ID unknown":       Review,
