@@ -185,10 +185,10 @@ func (t *tally) add(a intake.Answer) {
 	if errors.Is(a.Cause, intake.ErrUnreachable) && t.unreachable == nil {
 		t.unreachable, t.firstUntaken = a.Cause, a.Line
 	}
-	if a.Taskless != nil {
+	if a.EnqueueErr != nil {
 		t.taskless++
 		if t.tasklessWhy == nil || errors.Is(t.tasklessWhy, context.Canceled) {
-			t.tasklessWhy = a.Taskless
+			t.tasklessWhy = a.EnqueueErr
 		}
 	}
 }

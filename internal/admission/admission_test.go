@@ -21,44 +21,45 @@ import (
 	"terbayar/internal/redistest"
 )
 
-// account is the login of a gateway, the only part of a client that a gate uses.
-type account struct {
+// fakeGateway has only a login: the Controller uses nothing else of a client.
+type fakeGateway struct {
 	clients.Gateway
 
 	login   func() error // nil: succeeds
-	dropped []clients.TokenGeneration
+	renewed []clients.TokenGeneration
 }
 
-func (a *account) Authenticate(context.Context) error {
-	if a.login == nil {
+func (f *fakeGateway) Authenticate(context.Context) error {
+	if f.login == nil {
 		return nil
 	}
-	return a.login()
+	return f.login()
 }
 
-func (a *account) RenewToken(g clients.TokenGeneration) { a.dropped = append(a.dropped, g) }
+func (f *fakeGateway) RenewToken(g clients.TokenGeneration) { f.renewed = append(f.renewed, g) }
 
-// watched is a gate whose states and log lines are kept.
-type watched struct {
+// testController is a Controller with its gateway; it records the breaker's states and the
+// log.
+type testController struct {
 	*admission.Controller
-	account
+	fakeGateway
 
 	t      *testing.T
 	states []int
 	log    bytes.Buffer
 }
 
-func newGate(t *testing.T, edit func(o *admission.Options)) *watched {
+func newController(t *testing.T, edit func(o *admission.Options)) *testController {
 	t.Helper()
-	w := &watched{t: t}
+	c := &testController{t: t}
 	o := admission.Options{
 		Gateway: payment.Paydia, Failures: 5, Pause: 15 * time.Second, Now: time.Now,
-		Log:     slog.New(slog.NewTextHandler(&w.log, nil)),
-		OnState: func(state int) { w.states = append(w.states, state) },
+		Log:     slog.New(slog.NewTextHandler(&c.log, nil)),
+		OnState: func(state int) { c.states = append(c.states, state) },
 	}
 	edit(&o)
-	w.Controller = admission.New(o)
-	return w
+	c.Controller = admission.New(o)
+	return c
 }
 
 func unchanged(*admission.Options) {}
@@ -67,43 +68,43 @@ func after(failures int) func(o *admission.Options) {
 	return func(o *admission.Options) { o.Failures = failures }
 }
 
-// enter enters, and fails the test where it may not.
-func (w *watched) enter() *admission.Permit {
-	w.t.Helper()
-	pass, err := w.Allow(w.t.Context(), &w.account)
+// allow calls Allow, and fails the test if it is denied.
+func (c *testController) allow() *admission.Permit {
+	c.t.Helper()
+	permit, err := c.Allow(c.t.Context(), &c.fakeGateway)
 	if err != nil {
-		w.t.Fatal(err)
+		c.t.Fatal(err)
 	}
-	return pass
+	return permit
 }
 
-// submit makes one request that comes to a code.
-func (w *watched) submit(code string) {
-	w.t.Helper()
-	pass := w.enter()
-	defer pass.Release()
-	pass.Report(answer(code))
+// submit makes one request and reports an answer with the code.
+func (c *testController) submit(code string) {
+	c.t.Helper()
+	permit := c.allow()
+	defer permit.Release()
+	permit.Report(answer(code))
 }
 
-// turnedAway tries to enter and returns how long to wait, failing the test where
-// it may enter.
-func (w *watched) turnedAway(reason string) time.Duration {
-	w.t.Helper()
-	pass, err := w.Allow(w.t.Context(), &w.account)
-	var closed *admission.DeniedError
-	if !errors.As(err, &closed) || pass != nil {
-		w.t.Fatalf("let in: %v", err)
+// denied calls Allow, which has to deny the request for the reason, and returns the wait.
+func (c *testController) denied(reason string) time.Duration {
+	c.t.Helper()
+	permit, err := c.Allow(c.t.Context(), &c.fakeGateway)
+	var denied *admission.DeniedError
+	if !errors.As(err, &denied) || permit != nil {
+		c.t.Fatalf("not denied: %v", err)
 	}
-	if !strings.Contains(err.Error(), reason) || closed.Wait <= 0 {
-		w.t.Errorf("%v, wait %s; want %s", err, closed.Wait, reason)
+	if !strings.Contains(err.Error(), reason) || denied.Wait <= 0 {
+		c.t.Errorf("%v, wait %s; want %s", err, denied.Wait, reason)
 	}
-	return closed.Wait
+	return denied.Wait
 }
 
 func answer(code string) clients.Answer { return clients.Answer{Code: code, At: time.Now()} }
 
-// TestWhatCounts: which answers open a breaker.
+// TestWhatCounts checks which answers the breaker counts as failures.
 func TestWhatCounts(t *testing.T) {
+	t.Parallel()
 	for _, row := range []struct {
 		code   string
 		status int
@@ -111,7 +112,7 @@ func TestWhatCounts(t *testing.T) {
 	}{
 		{"net:unsent", 0, true},
 		{"net:unknown", 0, true},
-		{"net:unknown", 202, true}, // broke off in the middle of it
+		{"net:unknown", 202, true}, // the answer was cut off
 		{"body:unreadable", 200, true},
 		{"body:unreadable", 202, false},
 		{"http:500", 500, true},
@@ -139,127 +140,129 @@ func TestWhatCounts(t *testing.T) {
 		{"4296300", 429, false},
 	} {
 		t.Run(row.code, func(t *testing.T) {
-			g := newGate(t, after(1))
-			pass := g.enter()
-			pass.Report(clients.Answer{Code: row.code, HTTPStatus: row.status, At: time.Now()})
-			pass.Release()
+			c := newController(t, after(1))
+			permit := c.allow()
+			permit.Report(clients.Answer{Code: row.code, HTTPStatus: row.status, At: time.Now()})
+			permit.Release()
 			if row.counts {
-				g.turnedAway("circuit breaker is open")
+				c.denied("circuit breaker is open")
 			} else {
-				g.enter().Release()
+				c.allow().Release()
 			}
 		})
 	}
 }
 
 func TestBreaker(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(t, unchanged)
+		c := newController(t, unchanged)
 		for range 4 {
-			g.submit("http:500")
+			c.submit("http:500")
 		}
-		g.submit("4036314") // a customer without money: the gateway is well
+		c.submit("4036314") // a refusal of a customer is no failure
 		for range 4 {
-			g.submit("net:unknown")
+			c.submit("net:unknown")
 		}
-		inFlight := []*admission.Permit{g.enter(), g.enter()}
-		pass := g.enter()
-		pass.Report(clients.Answer{Code: "5006301", At: time.Now(), Token: 7})
-		pass.Release()
+		inFlight := []*admission.Permit{c.allow(), c.allow()}
+		permit := c.allow()
+		permit.Report(clients.Answer{Code: "5006301", At: time.Now(), Token: 7})
+		permit.Release()
 
-		wait := g.turnedAway("circuit breaker is open")
+		wait := c.denied("circuit breaker is open")
 		if wait < 15*time.Second || wait > 20*time.Second {
 			t.Errorf("open for 15 s: wait %s", wait)
 		}
 		time.Sleep(10 * time.Second)
-		if wait := g.turnedAway("circuit breaker is open"); wait < 5*time.Second || wait > 8*time.Second {
+		if wait := c.denied("circuit breaker is open"); wait < 5*time.Second || wait > 8*time.Second {
 			t.Errorf("5 s left: wait %s", wait)
 		}
-		if len(g.dropped) != 0 {
-			t.Errorf("tokens %v dropped too early", g.dropped)
+		if len(c.renewed) != 0 {
+			t.Errorf("tokens %v renewed too early", c.renewed)
 		}
 
 		time.Sleep(6 * time.Second)
-		first := g.enter()
-		if diff := cmp.Diff([]clients.TokenGeneration{7}, g.dropped); diff != "" {
-			t.Errorf("tokens dropped: %s", diff)
+		first := c.allow()
+		if diff := cmp.Diff([]clients.TokenGeneration{7}, c.renewed); diff != "" {
+			t.Errorf("tokens renewed: %s", diff)
 		}
-		if wait := g.turnedAway("half-open"); wait < 15*time.Second/4 || wait > 6*time.Second {
+		if wait := c.denied("half-open"); wait < 15*time.Second/4 || wait > 6*time.Second {
 			t.Errorf("half-open: wait %s", wait)
 		}
-		inFlight[0].Report(answer("2006300")) // sent before it opened: no proof that the gateway is back
-		g.turnedAway("half-open")
+		inFlight[0].Report(answer("2006300")) // sent before the breaker opened: does not close it
+		c.denied("half-open")
 		first.Report(answer("net:unsent"))
 		first.Release()
-		g.turnedAway("open")
+		c.denied("open")
 
 		time.Sleep(16 * time.Second)
-		g.submit("2006300")
+		c.submit("2006300")
 		inFlight[1].Report(answer("net:unknown"))
 		for range 4 {
-			g.submit("net:unknown") // the late one of before does not count as the fifth
+			c.submit("net:unknown") // the late answer above is not counted as the fifth
 		}
-		g.enter().Release()
+		c.allow().Release()
 
-		if diff := cmp.Diff([]int{2, 1, 2, 1, 0}, g.states); diff != "" {
+		if diff := cmp.Diff([]int{2, 1, 2, 1, 0}, c.states); diff != "" {
 			t.Errorf("states: %s", diff)
 		}
-		lines := strings.Split(strings.TrimSpace(g.log.String()), "\n")
-		if len(lines) != 2 || !strings.Contains(lines[0], "circuit breaker opens") || !strings.Contains(lines[0], "gateway=paydia") ||
-			!strings.Contains(lines[0], "code=5006301") || !strings.Contains(lines[1], "circuit breaker closes") {
-			t.Errorf("log:\n%s", g.log.String())
+		lines := strings.Split(strings.TrimSpace(c.log.String()), "\n")
+		if len(lines) != 2 || !strings.Contains(lines[0], "circuit breaker opened") || !strings.Contains(lines[0], "gateway=paydia") ||
+			!strings.Contains(lines[0], "code=5006301") || !strings.Contains(lines[1], "circuit breaker closed") {
+			t.Errorf("log:\n%s", c.log.String())
 		}
 	})
 }
 
-// TestProbeThatTellsNothing: whoever tries the half-open breaker and comes back
-// without an answer leaves it to the next.
-func TestProbeThatTellsNothing(t *testing.T) {
-	for name, probe := range map[string]func(g *watched){
-		"left without a word": func(g *watched) { g.enter().Release() },
-		"nothing was sent for a reason of our own": func(g *watched) {
-			pass := g.enter()
-			defer pass.Release()
-			pass.Report(clients.Answer{Code: "net:unsent"})
+// TestHalfOpenWithoutResult checks that a request that has no result lets the next request
+// test the half-open breaker.
+func TestHalfOpenWithoutResult(t *testing.T) {
+	t.Parallel()
+	for name, request := range map[string]func(c *testController){
+		"released without a report": func(c *testController) { c.allow().Release() },
+		"nothing was sent, for a reason of our own": func(c *testController) {
+			permit := c.allow()
+			defer permit.Release()
+			permit.Report(clients.Answer{Code: "net:unsent"})
 		},
-		"panic after the gate": func(g *watched) {
+		"panic after Allow": func(c *testController) {
 			defer func() { _ = recover() }()
-			defer g.enter().Release()
+			defer c.allow().Release()
 			panic("oh")
 		},
-		"panic at the login": func(g *watched) {
-			defer func() { g.login = nil; _ = recover() }()
-			g.login = func() error { panic("oh") }
-			g.enter().Release()
+		"panic in the login": func(c *testController) {
+			defer func() { c.login = nil; _ = recover() }()
+			c.login = func() error { panic("oh") }
+			c.allow().Release()
 		},
-		"panic in a look-up": func(g *watched) {
+		"panic in a lookup": func(c *testController) {
 			defer func() { _ = recover() }()
-			_, _ = g.Lookup(g.t.Context(), &g.account, func() clients.Answer { panic("oh") })
+			_, _ = c.Lookup(c.t.Context(), &c.fakeGateway, func() clients.Answer { panic("oh") })
 		},
-		"look-up broken off by us": func(g *watched) {
-			ctx, cancel := context.WithCancel(g.t.Context())
-			_, err := g.Lookup(ctx, &g.account, func() clients.Answer { cancel(); return answer("net:unknown") })
+		"lookup cancelled by us": func(c *testController) {
+			ctx, cancel := context.WithCancel(c.t.Context())
+			_, err := c.Lookup(ctx, &c.fakeGateway, func() clients.Answer { cancel(); return answer("net:unknown") })
 			if err != nil {
-				g.t.Error(err)
+				c.t.Error(err)
 			}
 		},
-		"login broken off by us": func(g *watched) {
-			ctx, cancel := context.WithCancel(g.t.Context())
-			g.login = func() error { cancel(); return &clients.Error{Code: "net:unsent"} }
-			if _, err := g.Allow(ctx, &g.account); err == nil {
-				g.t.Error("entered")
+		"login cancelled by us": func(c *testController) {
+			ctx, cancel := context.WithCancel(c.t.Context())
+			c.login = func() error { cancel(); return &clients.Error{Code: "net:unsent"} }
+			if _, err := c.Allow(ctx, &c.fakeGateway); err == nil {
+				c.t.Error("allowed")
 			}
-			g.login = nil
+			c.login = nil
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				g := newGate(t, after(1))
-				g.submit("net:unknown")
+				c := newController(t, after(1))
+				c.submit("net:unknown")
 				time.Sleep(16 * time.Second)
-				probe(g)
-				g.submit("2006300")
-				if diff := cmp.Diff([]int{2, 1, 0}, g.states); diff != "" {
+				request(c)
+				c.submit("2006300")
+				if diff := cmp.Diff([]int{2, 1, 0}, c.states); diff != "" {
 					t.Error(diff)
 				}
 			})
@@ -268,150 +271,156 @@ func TestProbeThatTellsNothing(t *testing.T) {
 }
 
 func TestLogin(t *testing.T) {
-	fail := func(g *watched) error {
-		_, err := g.Allow(g.t.Context(), &g.account)
+	t.Parallel()
+	fail := func(c *testController) error {
+		_, err := c.Allow(c.t.Context(), &c.fakeGateway)
 		return err
 	}
-	t.Run("one failure told to fifty is one", func(t *testing.T) {
-		g := newGate(t, after(2))
+	t.Run("one failure returned to fifty callers counts once", func(t *testing.T) {
+		c := newController(t, after(2))
 		failed := error(&clients.Error{Code: "http:502"})
-		g.login = func() error { return failed }
+		c.login = func() error { return failed }
 		for range 50 {
-			if err := fail(g); !errors.Is(err, failed) {
+			if err := fail(c); !errors.Is(err, failed) {
 				t.Fatal(err)
 			}
 		}
 		failed = &clients.Error{Code: "http:502"}
-		if err := fail(g); !errors.Is(err, failed) {
+		if err := fail(c); !errors.Is(err, failed) {
 			t.Error(err)
 		}
-		g.turnedAway("open")
+		c.denied("open")
 	})
 	t.Run("wrong credentials do not count", func(t *testing.T) {
-		g := newGate(t, after(1))
-		g.login = func() error { return &clients.Error{Code: "4017300", HTTPStatus: 401} }
+		c := newController(t, after(1))
+		c.login = func() error { return &clients.Error{Code: "4017300", HTTPStatus: 401} }
 		for range 3 {
-			if err := fail(g); !errors.As(err, new(*clients.Error)) {
+			if err := fail(c); !errors.As(err, new(*clients.Error)) {
 				t.Fatal(err)
 			}
 		}
 	})
-	t.Run("no look-up without one", func(t *testing.T) {
-		g := newGate(t, after(1))
-		g.login = func() error { return &clients.Error{Code: "net:unsent"} }
-		_, err := g.Lookup(t.Context(), &g.account, func() clients.Answer { t.Error("asked"); return clients.Answer{} })
+	t.Run("no lookup without a login", func(t *testing.T) {
+		c := newController(t, after(1))
+		c.login = func() error { return &clients.Error{Code: "net:unsent"} }
+		_, err := c.Lookup(t.Context(), &c.fakeGateway, func() clients.Answer { t.Error("lookup was made"); return clients.Answer{} })
 		if !errors.As(err, new(*clients.Error)) {
 			t.Error(err)
 		}
-		g.turnedAway("open")
+		c.denied("open")
 	})
 }
 
 func TestOneRequestCountsOnce(t *testing.T) {
-	g := newGate(t, after(2))
-	pass := g.enter()
-	pass.Report(answer("net:unknown"))
-	pass.Report(answer("net:unknown"))
-	g.enter().Release()
+	t.Parallel()
+	c := newController(t, after(2))
+	permit := c.allow()
+	permit.Report(answer("net:unknown"))
+	permit.Report(answer("net:unknown"))
+	c.allow().Release()
 }
 
-// TestManyAtOnce: of many who come to a half-open breaker one gets through.
-func TestManyAtOnce(t *testing.T) {
+// TestHalfOpenAllowsOne makes fifty requests at once to a half-open breaker: one is allowed.
+func TestHalfOpenAllowsOne(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(t, after(1))
-		g.submit("net:unknown")
+		c := newController(t, after(1))
+		c.submit("net:unknown")
 		time.Sleep(16 * time.Second)
 		var mu sync.Mutex
-		var in []*admission.Permit
+		var allowed []*admission.Permit
 		var group sync.WaitGroup
 		for range 50 {
 			group.Go(func() {
-				pass, err := g.Allow(t.Context(), &account{})
+				permit, err := c.Allow(t.Context(), &fakeGateway{})
 				if err == nil {
 					mu.Lock()
 					defer mu.Unlock()
-					in = append(in, pass)
+					allowed = append(allowed, permit)
 				}
 			})
 		}
 		group.Wait()
-		if len(in) != 1 {
-			t.Errorf("%d of 50 were let in", len(in))
+		if len(allowed) != 1 {
+			t.Errorf("%d of 50 were allowed", len(allowed))
 		}
 	})
 }
 
 func TestRetryAfter(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(t, unchanged)
+		c := newController(t, unchanged)
 		rest := func(d time.Duration) {
-			pass := g.enter()
-			defer pass.Release()
-			pass.Report(clients.Answer{Code: "4296300", At: time.Now(), RetryAfter: d})
+			permit := c.allow()
+			defer permit.Release()
+			permit.Report(clients.Answer{Code: "4296300", At: time.Now(), RetryAfter: d})
 		}
-		late := g.enter()
+		late := c.allow()
 		rest(time.Minute)
-		if wait := g.turnedAway("left alone"); wait < time.Minute || wait > 76*time.Second {
+		if wait := c.denied("Retry-After"); wait < time.Minute || wait > 76*time.Second {
 			t.Errorf("wait %s", wait)
 		}
-		late.Report(clients.Answer{Code: "http:503", At: time.Now(), RetryAfter: 10 * time.Second}) // asks for less
+		late.Report(clients.Answer{Code: "http:503", At: time.Now(), RetryAfter: 10 * time.Second}) // shorter
 		late.Release()
 		time.Sleep(59 * time.Second)
 		waits := make(map[time.Duration]bool)
 		for range 10 {
-			waits[g.turnedAway("left alone")] = true
+			waits[c.denied("Retry-After")] = true
 		}
 		if len(waits) < 2 {
-			t.Error("everybody is told to come back at the same moment")
+			t.Error("all waits are equal: no jitter")
 		}
-		_, err := g.Lookup(t.Context(), &g.account, func() clients.Answer { t.Error("asked"); return clients.Answer{} })
+		_, err := c.Lookup(t.Context(), &c.fakeGateway, func() clients.Answer { t.Error("lookup was made"); return clients.Answer{} })
 		if !errors.As(err, new(*admission.DeniedError)) {
 			t.Error(err)
 		}
 		time.Sleep(time.Second)
-		g.enter().Release()
-		if len(g.states) != 0 {
-			t.Errorf("the breaker took part: %v", g.states)
+		c.allow().Release()
+		if len(c.states) != 0 {
+			t.Errorf("breaker states: %v, want none", c.states)
 		}
 	})
 }
 
-func TestNilGateIsOpen(t *testing.T) {
-	var g *admission.Controller
+func TestNilControllerAllowsAll(t *testing.T) {
+	t.Parallel()
+	var c *admission.Controller
 	failure := &clients.Error{Code: "http:500"}
 	for range 10 {
-		pass, err := g.Allow(t.Context(), &account{})
+		permit, err := c.Allow(t.Context(), &fakeGateway{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		pass.Report(clients.Answer{Code: "http:500", At: time.Now(), RetryAfter: time.Hour})
-		pass.Release()
-		if a, err := g.Lookup(t.Context(), &account{}, func() clients.Answer { return answer("http:500") }); err != nil || a.Code != "http:500" {
+		permit.Report(clients.Answer{Code: "http:500", At: time.Now(), RetryAfter: time.Hour})
+		permit.Release()
+		if a, err := c.Lookup(t.Context(), &fakeGateway{}, func() clients.Answer { return answer("http:500") }); err != nil || a.Code != "http:500" {
 			t.Fatal(a, err)
 		}
-		if _, err := g.Allow(t.Context(), &account{login: func() error { return failure }}); !errors.Is(err, failure) {
+		if _, err := c.Allow(t.Context(), &fakeGateway{login: func() error { return failure }}); !errors.Is(err, failure) {
 			t.Fatal(err)
 		}
 	}
 }
 
-func reasonRateLimit(client redis.UniversalClient, g payment.Gateway, requests int, per time.Duration) func(*admission.Options) {
+func withRateLimit(client redis.UniversalClient, g payment.Gateway, requests int, per time.Duration) func(*admission.Options) {
 	return func(o *admission.Options) { o.Gateway, o.Redis, o.Requests, o.Per = g, client, requests, per }
 }
 
-// TestOneLimitForAll: two workers share a gateway's limit, look-ups take part in
-// it, and the other gateway has its own.
+// TestOneLimitForAll checks that two workers share a gateway's limit, that lookups count, and
+// that the other gateway has a limit of its own.
 func TestOneLimitForAll(t *testing.T) {
+	t.Parallel()
 	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
-		one := newGate(t, reasonRateLimit(client, payment.Paydia, 1, time.Hour))
-		two := newGate(t, reasonRateLimit(client, payment.Paydia, 1, time.Hour))
-		if a, err := one.Lookup(t.Context(), &one.account, func() clients.Answer { return answer("2006400") }); err != nil || a.Code != "2006400" {
+		one := newController(t, withRateLimit(client, payment.Paydia, 1, time.Hour))
+		two := newController(t, withRateLimit(client, payment.Paydia, 1, time.Hour))
+		if a, err := one.Lookup(t.Context(), &one.fakeGateway, func() clients.Answer { return answer("2006400") }); err != nil || a.Code != "2006400" {
 			t.Fatal(a, err)
 		}
-		two.turnedAway("rate limit")
-		other := newGate(t, reasonRateLimit(client, payment.AMDigiPay, 1, time.Hour))
+		two.denied("rate limit")
+		other := newController(t, withRateLimit(client, payment.AMDigiPay, 1, time.Hour))
 		other.submit("http:200")
-		other.turnedAway("rate limit")
+		other.denied("rate limit")
 
 		keys, err := client.Keys(t.Context(), "*").Result()
 		if err != nil || len(keys) != 2 {
@@ -419,112 +428,112 @@ func TestOneLimitForAll(t *testing.T) {
 		}
 		for _, key := range keys {
 			if !ledger.SharesSlot(key) {
-				t.Errorf("%s lies in another slot than the ledger", key)
+				t.Errorf("%s is in another slot than the ledger", key)
 			}
 		}
 	})
 }
 
-// TestTurns: those who find no room come back one behind the other.
-func TestTurns(t *testing.T) {
+// TestSlots checks that submits that exceed the rate limit get slots one after another.
+func TestSlots(t *testing.T) {
+	t.Parallel()
 	client, now := redistest.Mini(t), time.Now()
-	g := newGate(t, func(o *admission.Options) {
-		reasonRateLimit(client, payment.Paydia, 6, time.Minute)(o)
+	c := newController(t, func(o *admission.Options) {
+		withRateLimit(client, payment.Paydia, 6, time.Minute)(o)
 		o.Now = func() time.Time { return now }
 	})
-	g.submit("2006300")
-	last := g.turnedAway("rate limit")
+	c.submit("2006300")
+	last := c.denied("rate limit")
 	for range 20 {
-		wait := g.turnedAway("rate limit")
+		wait := c.denied("rate limit")
 		if wait-last != 10*time.Second {
-			t.Errorf("%s behind the one before", wait-last)
+			t.Errorf("slot %s after the one before", wait-last)
 		}
 		last = wait
 	}
-	far := newGate(t, reasonRateLimit(client, payment.AMDigiPay, 2, time.Hour))
+	far := newController(t, withRateLimit(client, payment.AMDigiPay, 2, time.Hour))
 	far.submit("http:200")
-	if wait := far.turnedAway("rate limit"); wait < 2*time.Minute || wait > 5*time.Minute {
-		t.Errorf("a turn half an hour away: wait %s", wait)
+	if wait := far.denied("rate limit"); wait < 2*time.Minute || wait > 5*time.Minute {
+		t.Errorf("a slot half an hour away: wait %s", wait)
 	}
 }
 
-// TestLookUpWaitsForItsTurn: and does not where its context would end before.
-func TestLookUpWaitsForItsTurn(t *testing.T) {
+// TestLookupWaits checks that a lookup waits for the rate limit, but not if its context would
+// end before.
+func TestLookupWaits(t *testing.T) {
+	t.Parallel()
 	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
-		quick := newGate(t, reasonRateLimit(client, payment.Paydia, 600, time.Minute)) // ten at once
-		for {
-			pass, err := quick.Allow(t.Context(), &quick.account)
-			if err != nil {
-				break
-			}
-			pass.Release()
-		}
-		asked := false
-		if _, err := quick.Lookup(t.Context(), &quick.account, func() clients.Answer { asked = true; return answer("2006400") }); err != nil || !asked {
-			t.Error(asked, err)
+		quick := newController(t, withRateLimit(client, payment.Paydia, 120, time.Minute)) // two at once, then one every 0.5 s
+		quick.submit("2006300")
+		quick.submit("2006300")
+		made := false
+		if _, err := quick.Lookup(t.Context(), &quick.fakeGateway, func() clients.Answer { made = true; return answer("2006400") }); err != nil || !made {
+			t.Error(made, err)
 		}
 
-		slow := newGate(t, reasonRateLimit(client, payment.AMDigiPay, 1, time.Hour))
+		slow := newController(t, withRateLimit(client, payment.AMDigiPay, 1, time.Hour))
 		slow.submit("http:200")
-		never := func() clients.Answer { t.Error("asked"); return clients.Answer{} }
+		never := func() clients.Answer { t.Error("lookup was made"); return clients.Answer{} }
 		soon, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		var closed *admission.DeniedError
-		if _, err := slow.Lookup(soon, &slow.account, never); !errors.As(err, &closed) || closed.Wait < time.Minute {
+		var denied *admission.DeniedError
+		if _, err := slow.Lookup(soon, &slow.fakeGateway, never); !errors.As(err, &denied) || denied.Wait < time.Minute {
 			t.Error(err)
 		}
 		waiting, stop := context.WithCancel(t.Context())
 		time.AfterFunc(10*time.Millisecond, stop)
-		if _, err := slow.Lookup(waiting, &slow.account, never); err == nil {
+		if _, err := slow.Lookup(waiting, &slow.fakeGateway, never); err == nil {
 			t.Error("no error")
 		}
 	})
 }
 
-// TestShut: when the worker ends no request begins, not even one that has been waiting
-// for its turn; one that is under way goes on.
-func TestShut(t *testing.T) {
-	g := newGate(t, reasonRateLimit(redistest.Mini(t), payment.AMDigiPay, 1, time.Hour))
-	turnedAway := func(err error) {
+// TestStop checks that Stop denies new and waiting requests, and that a request in flight
+// continues.
+func TestStop(t *testing.T) {
+	t.Parallel()
+	c := newController(t, withRateLimit(redistest.Mini(t), payment.AMDigiPay, 1, time.Hour))
+	checkDenied := func(err error) {
 		t.Helper()
-		if c, ok := errors.AsType[*admission.DeniedError](err); !ok || c.Wait > time.Second {
+		if d, ok := errors.AsType[*admission.DeniedError](err); !ok || d.Wait > time.Second {
 			t.Error(err)
 		}
 	}
-	pass, err := g.Allow(t.Context(), &g.account)
+	permit, err := c.Allow(t.Context(), &c.fakeGateway)
 	if err != nil {
 		t.Fatal(err)
 	}
-	waited := make(chan error)
+	waiting := make(chan error)
 	go func() {
-		_, err := g.Lookup(t.Context(), &g.account, func() clients.Answer { t.Error("asked"); return answer("http:200") })
-		waited <- err
+		_, err := c.Lookup(t.Context(), &c.fakeGateway, func() clients.Answer { t.Error("lookup was made"); return answer("http:200") })
+		waiting <- err
 	}()
-	g.Stop()
-	g.Stop()
-	turnedAway(<-waited)
-	_, err = g.Allow(t.Context(), &g.account)
-	turnedAway(err)
-	pass.Report(answer("http:200"))
-	pass.Release()
+	c.Stop()
+	c.Stop()
+	checkDenied(<-waiting)
+	_, err = c.Allow(t.Context(), &c.fakeGateway)
+	checkDenied(err)
+	permit.Report(answer("http:200"))
+	permit.Release()
 }
 
-// TestRedisAway: without Redis nobody knows whether there is room, so there is
-// none; and that says nothing about the gateway.
-func TestRedisAway(t *testing.T) {
+// TestRedisDown checks that without Redis no request is allowed, because the rate limit is
+// unknown, and that the breaker does not count this.
+func TestRedisDown(t *testing.T) {
+	t.Parallel()
 	client := redistest.Mini(t)
 	client.Close()
-	g := newGate(t, reasonRateLimit(client, payment.Paydia, 1, time.Second))
+	c := newController(t, withRateLimit(client, payment.Paydia, 1, time.Second))
 	for range 10 {
-		pass, err := g.Allow(t.Context(), &g.account)
-		if err == nil || pass != nil || errors.As(err, new(*admission.DeniedError)) {
-			t.Errorf("%v, %v", pass, err)
+		permit, err := c.Allow(t.Context(), &c.fakeGateway)
+		if err == nil || permit != nil || errors.As(err, new(*admission.DeniedError)) {
+			t.Errorf("%v, %v", permit, err)
 		}
-		if _, err := g.Lookup(t.Context(), &g.account, func() clients.Answer { t.Error("asked"); return clients.Answer{} }); err == nil {
+		if _, err := c.Lookup(t.Context(), &c.fakeGateway, func() clients.Answer { t.Error("lookup was made"); return clients.Answer{} }); err == nil {
 			t.Error("no error")
 		}
 	}
-	if len(g.states) != 0 {
-		t.Errorf("the breaker took part: %v", g.states)
+	if len(c.states) != 0 {
+		t.Errorf("breaker states: %v, want none", c.states)
 	}
 }

@@ -18,54 +18,58 @@ import (
 	"terbayar/internal/testenv"
 )
 
-// queue runs the tasks of payments by the rig's clock, as asynq would.
+// queue runs the tasks of payments by the test environment's clock, as asynq would.
 type queue struct {
 	*testenv.Env
 	t     *testing.T
-	again map[payment.Key]time.Time // when each task is next run; gone once it is done
+	tasks map[payment.Key]time.Time // when each task is next run; a task that is done is deleted
 }
 
 func newQueue(t *testing.T, o admission.Options, orders ...[]byte) *queue {
 	t.Helper()
-	q := &queue{Env: testenv.New(t, redistest.Mini(t)), t: t, again: make(map[payment.Key]time.Time)}
+	q := &queue{Env: testenv.New(t, redistest.Mini(t)), t: t, tasks: make(map[payment.Key]time.Time)}
 	q.UseAdmission(o)
 	q.Create(orders...)
 	return q
 }
 
-// step runs every task and every poll that is due, and moves on by a second.
+// stepTime is how far each step advances the clock.
+const stepTime = 10 * time.Second
+
+// step runs all tasks and polls that are due, then advances the clock.
 func (q *queue) step() {
 	q.t.Helper()
-	for key, at := range q.again {
+	for key, at := range q.tasks {
 		if at.After(q.Now()) {
 			continue
 		}
 		if next := q.Submit(key); next.In > 0 {
-			q.again[key] = q.Now().Add(next.In)
+			q.tasks[key] = q.Now().Add(next.In)
 		} else {
-			delete(q.again, key)
+			delete(q.tasks, key)
 		}
 	}
 	for _, g := range payment.Gateways() {
-		// A login that fails is an error of the poll's; that of the submit is not.
+		// Poll returns a failed login as an error; Submit does not.
 		if err := q.Poller.Poll(q.t.Context(), g); err != nil && !errors.As(err, new(*clients.Error)) {
 			q.t.Fatal(err)
 		}
 	}
-	q.Advance(time.Second)
+	q.Advance(stepTime)
 }
 
-// until steps until the condition holds. The breaker's pause is real time.
+// until steps until the condition holds. The breaker's pause passes in real time.
 func (q *queue) until(what string, condition func() bool) {
 	q.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !condition(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); !condition(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			q.t.Fatalf("never: %s", what)
+			q.t.Fatalf("not in time: %s", what)
 		}
 		q.step()
 	}
 }
 
+// attempts returns the number of attempts of all the payments.
 func (q *queue) attempts(keys []payment.Key) int {
 	n := 0
 	for _, key := range keys {
@@ -74,10 +78,11 @@ func (q *queue) attempts(keys []payment.Key) int {
 	return n
 }
 
-// TestOutage: a gateway goes down, with an access token still in hand. Once its
-// breaker is open no attempt is spent, the other gateway is unharmed, and when it
-// is back everything comes to its end, once.
+// TestOutage checks what happens when a gateway goes down while the worker has an access
+// token: once the breaker is open no attempt is spent, the other gateway is not affected, and
+// after the outage every payment is accepted or goes to review, none twice.
 func TestOutage(t *testing.T) {
+	t.Parallel()
 	const failures = 5
 	for _, fault := range []gatewaysim.Fault{
 		gatewaysim.FaultLostBefore, gatewaysim.FaultLostAfter, gatewaysim.Fault500Before, gatewaysim.FaultHTMLAfter,
@@ -97,7 +102,7 @@ func TestOutage(t *testing.T) {
 				q.Create(testenv.AMOrder(id), testenv.PaydiaOrder(id))
 			}
 			for _, key := range slices.Concat(am, paydia) {
-				q.again[key] = q.Now()
+				q.tasks[key] = q.Now()
 			}
 
 			q.step()
@@ -110,14 +115,14 @@ func TestOutage(t *testing.T) {
 				}
 			}
 			logins := q.Sim.Requests(gatewaysim.AMLogin)
-			q.until("the breaker has let somebody try, three times", func() bool {
+			q.until("the half-open breaker has allowed three logins", func() bool {
 				return q.Sim.Requests(gatewaysim.AMLogin) >= logins+3
 			})
 			if n := q.attempts(am); n != failures {
 				t.Errorf("%d attempts spent, want %d", n, failures)
 			}
 			if n := q.Sim.Requests(gatewaysim.AMCreate) + q.Sim.Requests(gatewaysim.AMList); n != failures {
-				t.Errorf("%d requests that were no logins, want %d", n, failures)
+				t.Errorf("%d requests without logins, want %d", n, failures)
 			}
 
 			q.Sim.ClearFaults()
@@ -125,7 +130,7 @@ func TestOutage(t *testing.T) {
 				s := q.Read(key).Status
 				return s == payment.OnProcessing || s == payment.NeedsReview
 			}
-			q.until("every payment has come to its end", func() bool {
+			q.until("every payment has ended", func() bool {
 				return !slices.ContainsFunc(am, func(key payment.Key) bool { return !ended(key) })
 			})
 			lost := 0
@@ -136,11 +141,11 @@ func TestOutage(t *testing.T) {
 					lost++
 				}
 				if (status == payment.OnProcessing) != (rows == 1) || rows > 1 {
-					t.Errorf("%s: %s, and %d times at the gateway: %q", key, status, rows, q.History(key))
+					t.Errorf("%s: %s, %d times at the gateway: %q", key, status, rows, q.History(key))
 				}
 			}
 			if want := map[bool]int{true: failures}[fault == gatewaysim.FaultLostBefore || fault == gatewaysim.Fault500Before]; lost != want {
-				t.Errorf("%d payments before a person, want %d", lost, want)
+				t.Errorf("%d payments in review, want %d", lost, want)
 			}
 			if v := q.Sim.Violations(); len(v) > 0 {
 				t.Errorf("violations: %+v", v)
@@ -149,9 +154,10 @@ func TestOutage(t *testing.T) {
 	}
 }
 
-// TestClosedInTheMiddleOfAPoll: what was found before the gate closed stands, and
-// what was not asked about any more counts as no look-up.
-func TestClosedInTheMiddleOfAPoll(t *testing.T) {
+// TestBreakerOpensDuringPoll checks that lookups made before the breaker opened are recorded,
+// and that lookups that were denied are not counted.
+func TestBreakerOpensDuringPoll(t *testing.T) {
+	t.Parallel()
 	q := newQueue(t, admission.Options{Failures: 2, Pause: time.Hour})
 	q.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultPending, Operation: gatewaysim.PaydiaPayment})
 	var keys []payment.Key
@@ -166,34 +172,35 @@ func TestClosedInTheMiddleOfAPoll(t *testing.T) {
 	q.Advance(10 * time.Second)
 	q.Poll(payment.Paydia)
 	asked := q.Sim.Requests(gatewaysim.PaydiaQuery)
-	if asked < 2 || asked > 2+16 { // those already past the gate finish
+	if asked < 2 || asked > 2+16 { // requests in flight are finished
 		t.Errorf("%d queries", asked)
 	}
 	if n := q.attempts(keys) - len(keys); n != asked {
-		t.Errorf("%d look-ups recorded of %d", n, asked)
+		t.Errorf("%d lookups recorded, want %d", n, asked)
 	}
 	q.Advance(time.Minute)
-	q.Poll(payment.Paydia) // those who were asked about are due again
+	q.Poll(payment.Paydia) // all payments are due again
 	if n := q.Sim.Requests(gatewaysim.PaydiaQuery); n != asked {
-		t.Errorf("%d queries with the breaker open", n-asked)
+		t.Errorf("%d queries while the breaker was open", n-asked)
 	}
 	q.stillDue(payment.Paydia)
 	if n := q.attempts(keys) - len(keys); n != asked {
-		t.Errorf("%d lookups recorded of %d", n, asked)
+		t.Errorf("%d lookups recorded, want %d", n, asked)
 	}
 }
 
-// stillDue fails the test where a poll that could not ask has put off what is due: another
-// worker may be able to.
+// stillDue fails the test if a poll that was denied has rescheduled the payments that are
+// due: another worker may be able to look them up.
 func (q *queue) stillDue(g payment.Gateway) {
 	q.t.Helper()
 	if due, err := q.Ledger.Due(q.t.Context(), []payment.Gateway{g}); err != nil || len(due) == 0 {
-		q.t.Errorf("put off: %v", err)
+		q.t.Errorf("not due: %v, %v", due, err)
 	}
 }
 
-// TestPauseOfALookUp: polls heed what an earlier one was told.
-func TestPauseOfALookUp(t *testing.T) {
+// TestRetryAfterOfLookup checks that polls obey the Retry-After of an earlier poll's lookup.
+func TestRetryAfterOfLookup(t *testing.T) {
+	t.Parallel()
 	q := newQueue(t, admission.Options{Failures: 5, Pause: time.Second}, testenv.AMOrder("INV-1"))
 	q.Submit(payment.Key{Gateway: payment.AMDigiPay, TransactionID: "INV-1"})
 	q.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultBusy, Operation: gatewaysim.AMList, Delay: 10 * time.Minute, Count: 1})
@@ -208,12 +215,14 @@ func TestPauseOfALookUp(t *testing.T) {
 	q.Advance(14 * time.Minute)
 	q.Poll(payment.AMDigiPay)
 	if n := q.Sim.Requests(gatewaysim.AMList); n != 2 {
-		t.Errorf("%d requests after the pause", n)
+		t.Errorf("%d requests after Retry-After", n)
 	}
 }
 
-// TestRetryAfterStopsEverybody: who asks for a pause is not asked by others.
-func TestRetryAfterStopsEverybody(t *testing.T) {
+// TestRetryAfterOfSubmit checks that one payment's Retry-After delays the gateway's other
+// payments, and not the other gateway's.
+func TestRetryAfterOfSubmit(t *testing.T) {
+	t.Parallel()
 	q := newQueue(t, admission.Options{Failures: 5, Pause: time.Second}, testenv.AMOrder("INV-1"), testenv.AMOrder("INV-2"), testenv.PaydiaOrder("INV-1"))
 	one := payment.Key{Gateway: payment.AMDigiPay, TransactionID: "INV-1"}
 	two := payment.Key{Gateway: payment.AMDigiPay, TransactionID: "INV-2"}
@@ -222,7 +231,7 @@ func TestRetryAfterStopsEverybody(t *testing.T) {
 	before := q.Sim.Requests(gatewaysim.AMCreate)
 	next := q.Submit(two)
 	if next.In < time.Minute || q.Sim.Requests(gatewaysim.AMCreate) != before {
-		t.Errorf("told to come in %s", next.In)
+		t.Errorf("next try in %s, %d requests", next.In, q.Sim.Requests(gatewaysim.AMCreate))
 	}
 	if diff := cmp.Diff([]string{"queued"}, q.History(two)); diff != "" {
 		t.Error(diff)
@@ -238,9 +247,10 @@ func TestRetryAfterStopsEverybody(t *testing.T) {
 	}
 }
 
-// TestPauseOfALogin: a login that is told to wait holds up every request, logins
-// included, for as long as it was told and no payment is claimed meanwhile.
-func TestPauseOfALogin(t *testing.T) {
+// TestRetryAfterOfLogin checks that a login's Retry-After delays all requests, logins too, and
+// that no payment is claimed meanwhile.
+func TestRetryAfterOfLogin(t *testing.T) {
+	t.Parallel()
 	for _, row := range []struct {
 		key   payment.Key
 		order []byte
@@ -250,37 +260,39 @@ func TestPauseOfALogin(t *testing.T) {
 		{payment.Key{Gateway: payment.Paydia, TransactionID: "ORD-1"}, testenv.PaydiaOrder("ORD-1"), gatewaysim.PaydiaToken},
 	} {
 		t.Run(string(row.key.Gateway), func(t *testing.T) {
+			t.Parallel()
 			q := newQueue(t, admission.Options{Failures: 5, Pause: time.Second}, row.order)
 			q.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultBusy, Operation: row.login, Delay: 10 * time.Minute, Count: 1})
-			told := q.Now()
-			q.again[row.key] = told
-			for q.Now().Before(told.Add(9*time.Minute + 59*time.Second)) {
+			start := q.Now()
+			q.tasks[row.key] = start
+			for q.Now().Before(start.Add(9*time.Minute + 59*time.Second)) {
 				q.step()
 			}
 			if n := len(q.Sim.Journal()); n != 1 {
-				t.Errorf("%d requests before the pause was over, want the login that was told to wait", n)
+				t.Errorf("%d requests before the end of Retry-After, want only the login", n)
 			}
 			if diff := cmp.Diff([]string{"queued"}, q.History(row.key)); diff != "" {
 				t.Error(diff)
 			}
-			for q.Now().Before(told.Add(15 * time.Minute)) {
+			for q.Now().Before(start.Add(15 * time.Minute)) {
 				q.step()
 			}
 			if s := q.Read(row.key).Status; s != payment.OnProcessing && s != payment.Paid {
-				t.Errorf("%s after the pause", s)
+				t.Errorf("%s after Retry-After", s)
 			}
 		})
 	}
 }
 
-// TestNoRoomNoClaim: a submit beyond the rate limit is not claimed. A look-up
-// beyond it, whose poll would end before its turn, is not made and not counted.
-func TestNoRoomNoClaim(t *testing.T) {
+// TestRateLimit checks that a submit that exceeds the rate limit is not claimed, and that a
+// lookup that would have to wait longer than its poll is neither made nor counted.
+func TestRateLimit(t *testing.T) {
+	t.Parallel()
 	q := newQueue(t, admission.Options{Failures: 5, Pause: time.Second, Requests: 1, Per: time.Hour}, testenv.AMOrder("INV-1"), testenv.AMOrder("INV-2"))
 	q.Submit(payment.Key{Gateway: payment.AMDigiPay, TransactionID: "INV-1"})
 	two := payment.Key{Gateway: payment.AMDigiPay, TransactionID: "INV-2"}
 	if next := q.Submit(two); next.In <= 0 {
-		t.Error("not told to come again")
+		t.Error("no next try")
 	}
 	if diff := cmp.Diff([]string{"queued"}, q.History(two)); diff != "" {
 		t.Error(diff)
@@ -292,6 +304,6 @@ func TestNoRoomNoClaim(t *testing.T) {
 		t.Error(err)
 	}
 	if n := q.Sim.Requests(gatewaysim.AMList); n != 0 {
-		t.Errorf("%d look-ups", n)
+		t.Errorf("%d lookups", n)
 	}
 }

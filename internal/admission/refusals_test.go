@@ -14,11 +14,12 @@ import (
 	"terbayar/internal/testenv"
 )
 
-// TestRefusalsOfOurselves: a gateway refuses everything, as it does when a setting
-// of ours is wrong. All but two payments are kept from being rejected, those after the
-// tenth are not even sent, polls go on, and when the setting is right all that waited
-// is accepted.
-func TestRefusalsOfOurselves(t *testing.T) {
+// TestPauseByRefusals checks what happens when a gateway refuses everything, as it does when
+// a setting of ours is wrong: at most two payments are rejected, the others go to review,
+// those after the tenth are not sent, polls go on. Once the setting is right, all payments
+// that waited are accepted.
+func TestPauseByRefusals(t *testing.T) {
+	t.Parallel()
 	for _, row := range []struct {
 		gateway  payment.Gateway
 		fault    gatewaysim.FaultRule
@@ -30,18 +31,19 @@ func TestRefusalsOfOurselves(t *testing.T) {
 		{payment.Paydia, gatewaysim.FaultRule{Fault: gatewaysim.FaultRefuse, Operation: gatewaysim.PaydiaPayment, Code: "4016300"}, 0, 10},
 	} {
 		t.Run(string(row.gateway)+row.fault.Code, func(t *testing.T) {
+			t.Parallel()
 			q := newQueue(t, admission.Options{Failures: 5, Pause: time.Second})
 			order := map[payment.Gateway]func(string) []byte{payment.AMDigiPay: testenv.AMOrder, payment.Paydia: testenv.PaydiaOrder}[row.gateway]
-			take := func(id string) payment.Key {
+			create := func(id string) payment.Key {
 				q.Create(order(id))
 				return payment.Key{Gateway: row.gateway, TransactionID: id}
 			}
-			first := take("FIRST")
+			first := create("FIRST")
 			q.Submit(first)
 			q.Sim.Inject(row.fault)
 			var keys []payment.Key
 			for i := range 15 {
-				keys = append(keys, take(fmt.Sprint("ORD-", i)))
+				keys = append(keys, create(fmt.Sprint("ORD-", i)))
 			}
 			count := func() map[payment.Status]int {
 				counts := map[payment.Status]int{}
@@ -53,7 +55,7 @@ func TestRefusalsOfOurselves(t *testing.T) {
 			requests := q.Sim.Requests(row.fault.Operation)
 			for _, key := range keys {
 				next := q.Submit(key)
-				for strings.Contains(next.Reason, "login") { // tokens that are refused slow the logins down
+				for strings.Contains(next.Reason, "login") { // the client waits longer before each login when tokens are refused
 					q.Advance(next.In)
 					next = q.Submit(key)
 				}
@@ -72,15 +74,15 @@ func TestRefusalsOfOurselves(t *testing.T) {
 				t.Errorf("%d requests, want 10", n)
 			}
 			if r := q.Read(keys[9]); r.Reason == "" {
-				t.Error("a review without a reason")
+				t.Error("review without a reason")
 			}
 			q.Advance(time.Hour)
 			q.Poll(row.gateway)
 			if s := q.Read(first).Status; row.gateway == payment.AMDigiPay && s != payment.OnProcessing {
-				t.Errorf("the first one: %s", s)
+				t.Errorf("the first payment: %s", s)
 			}
 
-			// A probe is refused in the same words: nothing is rejected, and it goes on.
+			// A probe that is refused with the same message goes to review, and the pause goes on.
 			q.until("a probe was sent", func() bool {
 				q.Advance(time.Minute)
 				q.Submit(keys[10])
@@ -92,7 +94,7 @@ func TestRefusalsOfOurselves(t *testing.T) {
 
 			q.Sim.ClearFaults()
 			for _, key := range keys[11:] {
-				q.until("the rest is sent", func() bool {
+				q.until("the other payments are sent", func() bool {
 					q.Advance(time.Minute)
 					q.Submit(key)
 					return q.Read(key).Status != payment.Queued
@@ -105,12 +107,12 @@ func TestRefusalsOfOurselves(t *testing.T) {
 				t.Errorf("want -, got +\n%s", diff)
 			}
 
-			// A success was between: the next refusal is the first of a row.
+			// The successes ended the streak: the next refusal is the first of another one.
 			q.Sim.Inject(row.fault)
-			last := take("LAST")
+			last := create("LAST")
 			q.Submit(last)
 			if s := q.Read(last).Status; row.rejected > 0 && s != payment.Rejected {
-				t.Errorf("the first of another row: %s", s)
+				t.Errorf("the first refusal of another streak: %s", s)
 			}
 		})
 	}

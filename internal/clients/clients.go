@@ -87,7 +87,7 @@ func (r *Receipt) Apply(p *payment.Payment) (contradiction string) {
 	if contradiction != "" {
 		status = payment.NeedsReview
 	}
-	p.Status, p.Reason = payment.Next(p.Status, status), contradiction
+	p.Status, p.Reason = payment.NextStatus(p.Status, status), contradiction
 	if r.ofAnother(p) {
 		return contradiction
 	}

@@ -103,10 +103,10 @@ func TestApply(t *testing.T) {
 // map or a query can report, except that an expired payment does not become open again.
 func TestEveryReportedStatus(t *testing.T) {
 	for _, reported := range slices.Concat(amdigipay.Meanings(), paydia.Meanings()) {
-		if !slices.Contains(payment.Meanings(), reported) {
-			t.Errorf("a client can report %s, which payment.Meanings does not list", reported)
+		if !slices.Contains(payment.GatewayStatuses(), reported) {
+			t.Errorf("a client can report %s, which payment.GatewayStatuses does not list", reported)
 		}
-		for _, from := range payment.LookedUp() {
+		for _, from := range payment.LookupStatuses() {
 			p := ordered(from, "6")
 			receipt := clients.Receipt{Status: reported, GatewayStatus: "x"}
 			why := receipt.Apply(&p)

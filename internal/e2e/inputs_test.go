@@ -54,7 +54,7 @@ func TestBadInputs(t *testing.T) {
 		{"wrong total", am("X", `"transaction_total":13000`, `"transaction_total":13001`), "invalid", "payment.transaction_total"},
 		{"wrong sum of items", am("X", `"item_price":3000,"item_total_price":3000`, `"item_price":2000,"item_total_price":2000`), "invalid", "payment.item_details"},
 		{"wrong item", am("X", `"item_total_price":10000`, `"item_total_price":9999`), "invalid", "payment.item_details[0].item_total_price"},
-		{"float rupiah", am("X", `"nominal":10000`, `"nominal":10000.5`), "invalid", "payment.nominal: is not a whole number"},
+		{"float rupiah", am("X", `"nominal":10000`, `"nominal":10000.5`), "invalid", "payment.nominal: must be a whole number"},
 		{"rupiah as a text", am("X", `"nominal":10000`, `"nominal":"10000"`), "invalid", "payment.nominal"},
 		{"negative rupiah", am("X", `"admin_fee":3000`, `"admin_fee":-3000`), "invalid", "payment.admin_fee"},
 		{"sen", paydia("X", `10000.00`, `10000.50`), "invalid", "payment.amount.value"},

@@ -1,6 +1,6 @@
-// Package events is the outside of the result events: how one looks, and how
-// the stream of them is read. The ledger writes them, in the same script as the
-// change of status that they tell of.
+// Package events defines the external format of result events, and reads them from their
+// Redis stream. The ledger writes an event in the same script as the change of status that
+// it reports.
 package events
 
 import (
@@ -26,22 +26,22 @@ type Event struct {
 	Data            data      `json:"data"`
 }
 
-// data is the payment less its attempts: the outer, always empty field hides
-// the embedded one.
+// data is the payment without its attempts: the outer Attempts, which is always empty,
+// hides the embedded one.
 type data struct {
 	*payment.Payment
 	Attempts *struct{} `json:"attempts,omitempty"`
 }
 
-// ID is the identity of a payment's nth event, n counting from 1 without a gap. The
-// status is part of it: when a failover has lost a change, n counts again, and two
-// different changes must not share an id.
-func ID(key payment.Key, n int64, reached payment.Status) string {
-	return fmt.Sprintf("%s:%d:%s", key, n, reached)
+// ID returns the id of a payment's nth event; n counts from 1 without gaps. The id contains
+// the status because n can repeat: a failover may lose an event, and the next one, of
+// another status, then has the same n.
+func ID(key payment.Key, n int64, status payment.Status) string {
+	return fmt.Sprintf("%s:%d:%s", key, n, status)
 }
 
-// Marshal writes the event that says that the payment has reached its status,
-// at its UpdatedAt, as the payment's nth.
+// Marshal returns the payment's nth event, as JSON: the payment reached its status at its
+// UpdatedAt.
 func Marshal(p *payment.Payment, n int64) ([]byte, error) {
 	return json.Marshal(Event{
 		SpecVersion:     "1.0",

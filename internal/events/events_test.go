@@ -2,7 +2,6 @@ package events_test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"testing"
@@ -36,27 +35,27 @@ func TestMarshal(t *testing.T) {
 	}
 }
 
-func write(t *testing.T, client redis.UniversalClient, n int) {
+// write adds the events with the numbers first to last, in one round trip.
+func write(t *testing.T, client redis.UniversalClient, first, last int) {
 	t.Helper()
-	event, err := json.Marshal(map[string]string{"id": fmt.Sprintf("amdigipay:INV-1:%d", n)})
-	if err != nil {
-		t.Fatal(err)
+	pipe := client.Pipeline()
+	for n := first; n <= last; n++ {
+		pipe.XAdd(t.Context(), &redis.XAddArgs{
+			Stream: "s", ID: fmt.Sprintf("%d-0", n), Values: []string{events.Field, event(n)},
+		})
 	}
-	err = client.XAdd(t.Context(), &redis.XAddArgs{
-		Stream: "s", ID: fmt.Sprintf("%d-0", n), Values: []string{events.Field, string(event)},
-	}).Err()
-	if err != nil {
+	if _, err := pipe.Exec(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 }
+
+func event(n int) string { return fmt.Sprintf(`{"id":"amdigipay:INV-1:%d"}`, n) }
 
 var errEnough = errors.New("enough")
 
 func TestEach(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
-		for n := 1; n <= 1500; n++ { // more than a page
-			write(t, client, n)
-		}
+		write(t, client, 1, 1500) // more than a page
 		read := func(from string) (first, last string, count int, err error) {
 			err = events.NewStream(client, "s").Each(t.Context(), from, false, func(event []byte) error {
 				if count++; count == 1 {
@@ -67,31 +66,30 @@ func TestEach(t *testing.T) {
 			})
 			return first, last, count, err
 		}
-		const end = `{"id":"amdigipay:INV-1:1500"}`
 		for _, c := range []struct {
-			from, first string
-			count       int
+			from         string
+			first, count int
 		}{
-			{"", `{"id":"amdigipay:INV-1:1"}`, 1500},
-			{"1400-0", `{"id":"amdigipay:INV-1:1400"}`, 101},
-			{"1400", `{"id":"amdigipay:INV-1:1400"}`, 101},
-			{"amdigipay:INV-1:1400", `{"id":"amdigipay:INV-1:1400"}`, 101},
+			{"", 1, 1500},
+			{"1400-0", 1400, 101},
+			{"1400", 1400, 101},
+			{"amdigipay:INV-1:1400", 1400, 101},
 		} {
 			first, last, count, err := read(c.from)
-			if err != nil || first != c.first || last != end || count != c.count {
+			if err != nil || first != event(c.first) || last != event(1500) || count != c.count {
 				t.Errorf("from %q: %s .. %s, %d, %v", c.from, first, last, count, err)
 			}
 		}
 		if _, _, _, err := read("amdigipay:INV-9:1"); !errors.Is(err, events.ErrNoEvent) {
-			t.Errorf("from an event that never was: %v", err)
+			t.Errorf("from an event that does not exist: %v", err)
 		}
 	})
 }
 
-// TestFollow: what is there, then what comes, from an empty stream too.
+// TestFollow follows a stream that is empty at first.
 func TestFollow(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		got := make(chan string)
 		done := make(chan error, 1)
@@ -106,9 +104,14 @@ func TestFollow(t *testing.T) {
 			})
 		}()
 		for n := 1; n <= 3; n++ {
-			write(t, client, n)
-			if event := <-got; event != fmt.Sprintf(`{"id":"amdigipay:INV-1:%d"}`, n) {
-				t.Error(event)
+			write(t, client, n, n)
+			select {
+			case e := <-got:
+				if e != event(n) {
+					t.Errorf("%s, want %s", e, event(n))
+				}
+			case <-ctx.Done():
+				t.Fatalf("event %d was not received", n)
 			}
 		}
 		if err := <-done; !errors.Is(err, errEnough) {

@@ -12,38 +12,37 @@ import (
 	"github.com/sethvargo/go-retry"
 )
 
-// ErrNoEvent says that the stream has no event of that id.
+// ErrNoEvent says that the stream has no event with that id.
 var ErrNoEvent = errors.New("no such event in the stream")
 
-// Stream reads the result events.
+// Stream reads result events.
 type Stream struct {
 	redis redis.UniversalClient
 	name  string
 }
 
-// NewStream reads the Redis stream of that name (EVENTS_STREAM).
+// NewStream returns a reader of the Redis stream of that name (EVENTS_STREAM).
 func NewStream(client redis.UniversalClient, name string) *Stream {
 	return &Stream{redis: client, name: name}
 }
 
 const (
-	page = 1000 // entries a read; bounds memory
-	// block is how long a read waits for the next event, and so how long the end of
-	// the program may have to wait for the read.
+	pageSize = 1000 // entries per read; bounds memory
+	// block is how long one read waits for a new event. Shutdown may be delayed by as much.
 	block     = time.Second
 	retryWait = time.Second
 )
 
-// entryID is what Redis calls the entries of a stream: milliseconds, and a
-// number within them. An event id starts with the name of a gateway.
+// entryID matches Redis' ids of stream entries: milliseconds, optionally a dash and a
+// sequence number. Event ids never match: they start with the name of a gateway.
 var entryID = regexp.MustCompile(`^\d+(-\d+)?$`)
 
-// Each hands every event to emit, the oldest first, from the given place on
-// (included): an event's id or an entry's id; empty means the beginning. With
-// follow it goes on with what is yet to come, through any outage of Redis, until
-// the context ends.
+// Each calls emit for every event, oldest first, starting with from: an event id, a stream
+// entry id, or "" for the oldest event. With follow it then waits for new events, also
+// while Redis is down, until the context ends. It stops at the first error of emit and
+// returns it.
 func (s *Stream) Each(ctx context.Context, from string, follow bool, emit func(event []byte) error) error {
-	last := "" // the id of the entry read last
+	last := "" // id of the last entry that was read
 	skipTo := ""
 	start := "-"
 	switch {
@@ -52,11 +51,11 @@ func (s *Stream) Each(ctx context.Context, from string, follow bool, emit func(e
 	case from != "":
 		skipTo = from
 	}
-	each := func(entries []redis.XMessage) error {
+	emitAll := func(entries []redis.XMessage) error {
 		for _, e := range entries {
 			last = e.ID
 			event, ok := e.Values[Field].(string)
-			if !ok { // somebody else's entry
+			if !ok { // another program's entry
 				continue
 			}
 			if skipTo != "" {
@@ -72,14 +71,14 @@ func (s *Stream) Each(ctx context.Context, from string, follow bool, emit func(e
 		return nil
 	}
 	for {
-		entries, err := s.redis.XRangeN(ctx, s.name, start, "+", page).Result()
+		entries, err := s.redis.XRangeN(ctx, s.name, start, "+", pageSize).Result()
 		if err != nil {
 			return fmt.Errorf("events: read %s: %w", s.name, err)
 		}
-		if err := each(entries); err != nil {
+		if err := emitAll(entries); err != nil {
 			return err
 		}
-		if len(entries) < page {
+		if len(entries) < pageSize {
 			break
 		}
 		start = "(" + last
@@ -101,17 +100,17 @@ func (s *Stream) Each(ctx context.Context, from string, follow bool, emit func(e
 		if err != nil {
 			return err
 		}
-		if err := each(entries); err != nil {
+		if err := emitAll(entries); err != nil {
 			return err
 		}
 	}
 }
 
-// next waits for entries behind the given one, however long Redis is away.
+// next waits for entries after the given one, also while Redis is down. It may return none.
 func (s *Stream) next(ctx context.Context, last string) ([]redis.XMessage, error) {
 	return retry.DoValue(ctx, retry.NewConstant(retryWait), func(ctx context.Context) ([]redis.XMessage, error) {
 		streams, err := s.redis.XRead(ctx, &redis.XReadArgs{
-			Streams: []string{s.name, last}, Count: page, Block: block,
+			Streams: []string{s.name, last}, Count: pageSize, Block: block,
 		}).Result()
 		switch {
 		case ctx.Err() != nil:
@@ -126,7 +125,7 @@ func (s *Stream) next(ctx context.Context, last string) ([]redis.XMessage, error
 	})
 }
 
-// id is an event's own id; empty when it is none of ours.
+// id returns an event's id; "" if the text is not an event.
 func id(event string) string {
 	var e struct {
 		ID string `json:"id"`

@@ -1,7 +1,7 @@
-// Package intake takes payments in: reads them line by line, checks them, writes
-// them into the ledger and only then puts their tasks into the queue. A payment
-// that stands in the ledger without a task is found by the poll; a task without
-// a payment could never be.
+// Package intake accepts payments: it reads them line by line, checks them, records them in
+// the ledger, and only then enqueues their tasks. If the process crashes between the last
+// two steps, the workers' poll finds the payment and enqueues its task; the other order
+// could leave a task without a payment.
 package intake
 
 import (
@@ -20,68 +20,67 @@ import (
 	"terbayar/internal/secret"
 )
 
-// Result is what became of one payment handed in.
+// Result is the result of one submitted payment.
 type Result string
 
-// The results of interface.md, "enqueue create".
+// The results of docs/interface.md, "A payment, as order systems write it".
 const (
 	Enqueued  Result = "enqueued"
 	Duplicate Result = "duplicate" // same id, same content: nothing done
 	Conflict  Result = "conflict"  // same id, other content: nothing done
 	Invalid   Result = "invalid"
-	Failed    Result = "failed" // not known to be durable: it may be recorded, and will then be sent
+	Failed    Result = "failed" // not known to be durable: it may be recorded, and is then sent
 )
 
-// Answer is the answer to one line.
+// Answer is the answer to one Line.
 type Answer struct {
 	Line          int             `json:"line"`
 	Gateway       payment.Gateway `json:"gateway"`
 	TransactionID string          `json:"transaction_id"`
 	Result        Result          `json:"result"`
-	Status        payment.Status  `json:"status,omitempty"` // of a Conflict: where the first one stands
+	Status        payment.Status  `json:"status,omitempty"` // of a Conflict: the status of the recorded payment
 	Error         string          `json:"error,omitempty"`
-	// Errors is every wrong field of an Invalid.
+	// Errors lists all field errors of an Invalid.
 	Errors []order.FieldError `json:"errors,omitempty"`
 
-	// Cause is the error behind a Failed, for the exit code.
+	// Cause is the error of a Failed. The exit code depends on it.
 	Cause error `json:"-"`
-	// Taskless is why an Enqueued has no task yet. The workers' poll makes up for it.
-	Taskless error `json:"-"`
+	// EnqueueErr is why the task of a recorded payment could not be enqueued. The workers'
+	// poll enqueues it later.
+	EnqueueErr error `json:"-"`
 }
 
 // ErrUnreachable says that Redis could not be reached.
 var ErrUnreachable = errors.New("redis cannot be reached")
 
-// Intake takes payments in. Its fields are set once, before its first use.
+// Intake accepts payments. Set its fields before the first use and do not change them later.
 type Intake struct {
 	Ledger   *ledger.Ledger
 	Cipher   *secret.Cipher
 	Defaults order.Defaults
-	// Enqueue puts a payment's task into the queue; one that is there already stays
-	// the only one.
+	// Enqueue enqueues a payment's task. It does nothing if the queue already has that task.
 	Enqueue func(ctx context.Context, key payment.Key, amount payment.Rupiah) error
-	// Now tells which dates have passed; nil: time.Now.
+	// Now returns the present time, to find expired dates; nil: time.Now.
 	Now func() time.Time
 }
 
 const (
-	// Batch is how many lines are best handed in at once.
+	// Batch is the recommended number of lines per Create.
 	Batch = 256
-	// enqueuers is how many tasks are put into the queue side by side; asynq has
-	// no batch of its own.
+	// enqueuers is how many tasks are enqueued concurrently; asynq has no batch call.
 	enqueuers = 16
 )
 
-// again is what an order system must know of a Failed.
-const again = "not known to be recorded: it may be, and will then be sent. Submit the identical content again " +
+// retryAdvice is the error text of a Failed.
+const retryAdvice = "not known to be recorded: it may be, and will then be sent. Submit the identical content again " +
 	"under the same id, never under a new one"
 
-// Create takes lines in and answers each, in order. Lines of one call are
-// written in their order: of two with the same id the first one counts.
+// Create records the payments of the lines, in order, and enqueues their tasks. It returns
+// one answer per line, in order. Of two lines with the same id the first is recorded.
 func (in *Intake) Create(ctx context.Context, lines []Line) []Answer {
 	answers := make([]Answer, len(lines))
 	var entries, late []ledger.NewPayment
-	var at, lateAt []int // entries[i] answers line at[i]
+	var at, lateAt []int // entries[i] is of lines[at[i]]
 	for i, line := range lines {
 		answers[i].Line = line.Number
 		entry, err := in.entry(line, &answers[i])
@@ -92,9 +91,10 @@ func (in *Intake) Create(ctx context.Context, lines []Line) []Answer {
 			late, lateAt = append(late, entry), append(lateAt, i)
 		}
 	}
-	// A task that cannot be queued fails nobody: what is recorded is sent. The others
-	// are not tried any more then, so that a queue that hangs holds nothing up.
-	group, tasks := errgroup.WithContext(ctx)
+	// A task that cannot be enqueued fails no answer: the payment is recorded, and will be
+	// sent. The first error cancels the enqueuing of all others, so that a queue that does
+	// not respond delays Create only once.
+	group, enqueueCtx := errgroup.WithContext(ctx)
 	group.SetLimit(enqueuers)
 	for i, created := range in.Ledger.Create(ctx, entries) {
 		answer, entry := &answers[at[i]], entries[i]
@@ -113,41 +113,41 @@ func (in *Intake) Create(ctx context.Context, lines []Line) []Answer {
 		if created.Status != payment.Queued {
 			continue
 		}
-		// A duplicate that is still queued may have lost its task when an earlier run
-		// was cut off between the two steps.
+		// This includes a duplicate that is still queued: an earlier run may have crashed
+		// after recording it, before enqueuing its task.
 		group.Go(func() error {
-			answer.Taskless = in.Enqueue(tasks, entry.Key, entry.Amount)
-			return answer.Taskless
+			answer.EnqueueErr = in.Enqueue(enqueueCtx, entry.Key, entry.Amount)
+			return answer.EnqueueErr
 		})
 	}
-	_ = group.Wait() // each answer carries its own error
-	var away error   // one that cannot be asked for is enough
+	_ = group.Wait() // each answer has its own error
+	var redisErr error
 	for i, entry := range late {
-		if answer := &answers[lateAt[i]]; away != nil {
-			answer.fail(away)
+		if answer := &answers[lateAt[i]]; redisErr != nil { // do not wait for another timeout
+			answer.fail(redisErr)
 		} else {
-			away = in.submittedLate(ctx, entry, answer)
+			redisErr = in.submittedLate(ctx, entry, answer)
 		}
 	}
 	return answers
 }
 
-// submittedLate answers for a payment whose date has passed. It is invalid, unless it was
-// taken when there was time: an order system that submits again what it is not sure of,
-// however long after, must not hear that it was refused, or it orders anew what may be
-// paid already. The error is the ledger's.
+// submittedLate answers a payment whose expired_date has passed. It is invalid, unless the
+// ledger already has it: an order system that is unsure whether a payment was recorded
+// submits it again, at any later time. Were that answered as invalid, it would create a new
+// order for a payment that may be paid. The returned error is the ledger's.
 func (in *Intake) submittedLate(ctx context.Context, entry ledger.NewPayment, answer *Answer) error {
 	record, err := in.Ledger.Read(ctx, entry.Key)
 	switch {
-	case errors.Is(err, ledger.ErrNotFound): // invalid it is
+	case errors.Is(err, ledger.ErrNotFound): // the answer remains invalid
 	case err != nil:
 		answer.fail(err)
 		return err
 	case order.Digest(record.Order) == entry.Digest:
-		// It exists, so this creates nothing; but the answer has to be durable.
-		if again := in.Ledger.Create(ctx, []ledger.NewPayment{entry})[0]; again.Err != nil {
-			answer.fail(again.Err)
-			return again.Err
+		// It exists, so this creates nothing; it only makes sure that the record is durable.
+		if created := in.Ledger.Create(ctx, []ledger.NewPayment{entry})[0]; created.Err != nil {
+			answer.fail(created.Err)
+			return created.Err
 		}
 		answer.Result, answer.Error, answer.Errors = Duplicate, "", nil
 	default:
@@ -156,8 +156,8 @@ func (in *Intake) submittedLate(ctx context.Context, entry ledger.NewPayment, an
 	return nil
 }
 
-// entry checks a line and makes of it what the ledger takes. What is wrong goes into the
-// answer too; with order.ErrLate there is an entry all the same.
+// entry checks a line and returns the ledger's entry for it. It writes errors into the
+// answer too. With order.ErrLate the entry is valid nevertheless.
 func (in *Intake) entry(line Line, answer *Answer) (ledger.NewPayment, error) {
 	if line.Err != nil {
 		return ledger.NewPayment{}, answer.invalid(line.Err)
@@ -166,14 +166,14 @@ func (in *Intake) entry(line Line, answer *Answer) (ledger.NewPayment, error) {
 	if in.Now != nil {
 		now = in.Now
 	}
-	o, refused := order.Parse(line.Text, now(), in.Defaults)
+	o, parseErr := order.Parse(line.Text, now(), in.Defaults)
 	if o != nil {
 		answer.Gateway, answer.TransactionID = o.Gateway, o.Key().TransactionID
 	}
-	if refused != nil {
-		_ = answer.invalid(refused)
-		if !errors.Is(refused, order.ErrLate) {
-			return ledger.NewPayment{}, refused
+	if parseErr != nil {
+		_ = answer.invalid(parseErr)
+		if !errors.Is(parseErr, order.ErrLate) {
+			return ledger.NewPayment{}, parseErr
 		}
 	}
 	content, err := o.Content()
@@ -187,38 +187,38 @@ func (in *Intake) entry(line Line, answer *Answer) (ledger.NewPayment, error) {
 	if o.Paydia != nil {
 		entry.MerchantID = o.Paydia.MerchantID
 	}
-	if !o.CustomerToken.Empty() && refused == nil {
+	if !o.CustomerToken.Empty() && parseErr == nil {
 		if entry.EncryptedToken, err = in.Cipher.Encrypt(o.CustomerToken, entry.Key.String()); err != nil {
 			answer.Result, answer.Cause = Failed, secret.ErrNoKey
-			answer.Error = "not recorded: customer_token cannot be sealed, PAYLOAD_KEYS is not set. Submit the identical content again under the same id"
+			answer.Error = "not recorded: customer_token cannot be encrypted, PAYLOAD_KEYS is not set. Submit the identical content again under the same id"
 			return ledger.NewPayment{}, err
 		}
 	}
-	return entry, refused
+	return entry, parseErr
 }
 
-// invalid notes what is wrong with a line, and returns it.
+// invalid sets the answer to Invalid and returns err.
 func (a *Answer) invalid(err error) error {
 	a.Result, a.Error = Invalid, err.Error()
-	if faults, ok := errors.AsType[order.FieldErrors](err); ok {
-		a.Errors = faults
+	if fields, ok := errors.AsType[order.FieldErrors](err); ok {
+		a.Errors = fields
 	} else {
 		a.Errors = []order.FieldError{{Detail: a.Error}}
 	}
 	return err
 }
 
-// conflict says that the id already exists with other content.
-func (a *Answer) conflict(first payment.Status) {
-	a.Result, a.Status, a.Error, a.Errors = Conflict, first, "this id already exists with other content: nothing was done", nil
+// conflict sets the answer to Conflict; status is that of the recorded payment.
+func (a *Answer) conflict(status payment.Status) {
+	a.Result, a.Status, a.Error, a.Errors = Conflict, status, "this id already exists with other content: nothing was done", nil
 }
 
-// fail notes what Redis, or the way to it, had against a payment.
+// fail sets the answer to Failed.
 func (a *Answer) fail(err error) {
 	a.Result, a.Cause, a.Errors = Failed, err, nil
 	answered := errors.As(err, new(redis.Error)) || errors.Is(err, durable.ErrNotAcknowledged) || errors.Is(err, durable.ErrUnfit)
 	if !answered && !errors.Is(err, context.Canceled) {
 		a.Cause = fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
-	a.Error = again + ": " + err.Error()
+	a.Error = retryAdvice + ": " + err.Error()
 }

@@ -25,8 +25,8 @@ func results(answers []intake.Answer) []string {
 	return all
 }
 
-// TestCreateInOrder: of two lines with one id the first counts, and a line that
-// is wrong keeps nobody else back.
+// TestCreateInOrder checks that of two lines with the same id the first is recorded, and that
+// an invalid line does not affect the others.
 func TestCreateInOrder(t *testing.T) {
 	r := testenv.New(t, redistest.Mini(t))
 	newerToken := []byte(`{"gateway":"paydia","customer_token":"newer","payment":` + string(testenv.PaydiaOrder("ORD-1"))[len(`{"gateway":"paydia","customer_token":"eyJ.customer.ORD-1","payment":`):])
@@ -45,15 +45,15 @@ func TestCreateInOrder(t *testing.T) {
 	}
 }
 
-// TestTaskless: what is recorded is enqueued, although its task could not be queued: the
-// workers' poll makes up for it, and so does handing it in again.
-func TestTaskless(t *testing.T) {
+// TestEnqueueError checks that a recorded payment is answered "enqueued" although its task
+// could not be enqueued, and that submitting it again enqueues the task.
+func TestEnqueueError(t *testing.T) {
 	r := testenv.New(t, redistest.Mini(t))
 	enqueue := r.Intake.Enqueue
 	r.Intake.Enqueue = func(context.Context, payment.Key, payment.Rupiah) error { return errors.New("connection refused") }
 	line := []intake.Line{{Number: 1, Text: testenv.AMOrder("INV-1")}}
 	a := r.Intake.Create(t.Context(), line)[0]
-	if a.Result != intake.Enqueued || a.Taskless == nil || a.Error != "" || a.Cause != nil {
+	if a.Result != intake.Enqueued || a.EnqueueErr == nil || a.Error != "" || a.Cause != nil {
 		t.Errorf("%+v", a)
 	}
 	r.Intake.Enqueue = enqueue
@@ -65,12 +65,12 @@ func TestTaskless(t *testing.T) {
 		if diff := cmp.Diff(want, r.Queue()); diff != "" {
 			t.Error(diff)
 		}
-		r.Submit(key) // from now on it is not queued any more
+		r.Submit(key) // it is no longer queued
 	}
 }
 
-// TestSubmittedLate: a new payment whose date has passed is refused. One that was taken
-// in time is known, however late it is submitted again.
+// TestSubmittedLate checks that a payment whose date has passed is invalid when it is new, and
+// a duplicate when it was recorded in time.
 func TestSubmittedLate(t *testing.T) {
 	r := testenv.New(t, redistest.Mini(t))
 	r.Create(testenv.AMOrder("INV-1"))
@@ -95,7 +95,7 @@ func TestSubmittedLate(t *testing.T) {
 	}
 }
 
-// TestFailed: what cannot be known to be recorded is failed, in words that say what to do.
+// TestFailed checks that the answer is "failed", with advice, when Redis is down.
 func TestFailed(t *testing.T) {
 	client := redistest.Mini(t)
 	r := testenv.New(t, client)
@@ -104,7 +104,9 @@ func TestFailed(t *testing.T) {
 		t.Fatal(err)
 	}
 	late := testenv.AMOrder("INV-1")
-	answers := r.Intake.Create(t.Context(), []intake.Line{
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond) // else the ledger retries for seconds
+	defer cancel()
+	answers := r.Intake.Create(ctx, []intake.Line{
 		{Number: 1, Text: testenv.PaydiaOrder("ORD-1")}, {Number: 2, Text: late}, {Number: 3, Text: late},
 	})
 	for _, a := range answers {

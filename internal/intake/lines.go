@@ -13,34 +13,33 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// Line is one payment as it came in: a JSON object. Most often it is one line, which gave
-// it its name.
+// Line is one payment of the input: a JSON object, which is usually on one line.
 type Line struct {
-	Number int // of the line it begins in, counted from 1, blank lines too
-	Last   int // of the line it ends in
+	Number int // of its first line in the input, from 1; blank lines count
+	Last   int // of its last line
 	Text   []byte
-	Err    error // why it could not be read
+	Err    error // why it could not be read; Text is then nil
 }
 
-// maxLine bounds one payment. The largest that passes the checks is far smaller.
+// maxLine bounds one payment. The largest valid one is far smaller.
 const maxLine = 1 << 20
 
-// Why something is no payment, in words that say what to do. What follows a refusal of
-// the rest is not read: it could be parts of something larger, and to take parts of that
-// would be to guess.
+// The errors of a Line. After errArray and errListed the rest of the input is not read: its
+// lines may be parts of a larger document.
 var (
 	ErrTooLong = fmt.Errorf("longer than %d bytes, which no payment is", maxLine)
 
-	errArray = errors.New("a JSON array: write one payment a line (NDJSON), for example with jq -c '.[]'. " +
-		"Nothing from here on was taken")
-	errListed = errors.New("this object holds a list, and breaks inside it: write one payment a line (NDJSON). " +
-		"Nothing from here on was taken")
+	errArray = errors.New("a JSON array: write one payment per line (NDJSON), for example with jq -c '.[]'. " +
+		"Nothing from here on was processed")
+	errListed = errors.New("this object contains an array of objects with a syntax error: write one payment per line (NDJSON). " +
+		"Nothing from here on was processed")
 	errEnds    = errors.New("broken JSON: the object that begins here has no end")
 	errFollows = errors.New("broken JSON: the object that begins here has no end before the next payment begins")
 )
 
-// packed are the first bytes of what is not read as it is, and what to do about it.
-var packed = []struct{ magic, what, do string }{
+// knownFormats are the first bytes of formats that are not UTF-8 text, and the commands that
+// convert them.
+var knownFormats = []struct{ magic, format, command string }{
 	{"\x1f\x8b", "compressed with gzip", "zcat FILE | enqueue create"},
 	{"\x28\xb5\x2f\xfd", "compressed with zstd", "zstdcat FILE | enqueue create"},
 	{"\xfd7zXZ\x00", "compressed with xz", "xzcat FILE | enqueue create"},
@@ -53,18 +52,18 @@ var packed = []struct{ magic, what, do string }{
 	{"\xfe\xff", "UTF-16 text", "iconv -f UTF-16 -t UTF-8 FILE | enqueue create"},
 }
 
-// unreadable says why an input that begins with this line is no text that we read; nil
-// when it may be.
-func unreadable(text []byte) error {
-	refuse := func(what, do string) error {
-		return fmt.Errorf("the input is %s: hand it in as plain UTF-8 text, for example with %s. Nothing of it was taken", what, do)
+// notUTF8 returns an error if an input that begins with this line is not UTF-8 text.
+func notUTF8(text []byte) error {
+	reject := func(format, command string) error {
+		return fmt.Errorf("the input is %s: it must be plain UTF-8 text. Convert it, for example with %s. Nothing was processed", format, command)
 	}
-	for _, p := range packed {
-		if bytes.HasPrefix(text, []byte(p.magic)) {
-			return refuse(p.what, p.do)
+	for _, f := range knownFormats {
+		if bytes.HasPrefix(text, []byte(f.magic)) {
+			return reject(f.format, f.command)
 		}
 	}
-	// JSON begins with ASCII. A NUL beside it tells the other encodings without a mark.
+	// JSON begins with ASCII, so a NUL in the first 4 bytes shows an encoding without a byte
+	// order mark.
 	if head := text[:min(len(text), 4)]; bytes.IndexByte(head, 0) >= 0 {
 		from := "UTF-16LE"
 		switch {
@@ -75,20 +74,19 @@ func unreadable(text []byte) error {
 		case head[0] == 0:
 			from = "UTF-16BE"
 		}
-		return refuse(from+" text, or no text at all", "iconv -f "+from+" -t UTF-8 FILE | enqueue create")
+		return reject(from+" text, or no text at all", "iconv -f "+from+" -t UTF-8 FILE | enqueue create")
 	}
 	return nil
 }
 
-// Read sends the payments of the input to lines, and closes it. The input is NDJSON, one
-// object a line, or holds objects that go over several lines. The error is the input's
-// own, or the context's when that ends first.
+// Read sends the payments of the input to lines, and closes lines at the end. The input is
+// NDJSON, one object per line; an object may also span several lines. The error is the
+// input's, or the context's.
 //
-// Nothing waits for more than it needs: a line that is a JSON value is sent at once, and
-// so is one that cannot become a value by going on. Only a line that may go on is joined
-// by the next one. It is taken whole or refused whole: no line within it counts as a
-// payment, except where it turns out to be a line that was cut off, because the line
-// behind it is a payment of its own.
+// A line that is a complete JSON value, or that no further line could complete, is sent at
+// once. Otherwise lines are joined until the value is complete, and are accepted or rejected
+// as a whole: no line inside counts as a payment. The exception is a first line that was cut
+// off, which is recognized when a following line is a payment by itself.
 func Read(ctx context.Context, r io.Reader, lines chan<- Line) error {
 	defer close(lines)
 	s := &splitter{in: bufio.NewReaderSize(r, 64<<10)}
@@ -108,235 +106,237 @@ func Read(ctx context.Context, r io.Reader, lines chan<- Line) error {
 	}
 }
 
-// splitter cuts the input into payments.
+// splitter splits the input into payments.
 type splitter struct {
 	in     *bufio.Reader
-	number int   // of the line read last
-	held   *text // a line that was read and is the next one again
+	number int        // of the last line that was read
+	unread *inputLine // a line to be returned again by the next call of line
 
-	begun    bool // something was read
-	skipping bool // behind a broken object of several lines: up to the next payment
-	stopped  bool // nothing more is read
+	started  bool // a line that is not blank was read
+	skipping bool // after a broken object: skip lines until one is a payment by itself
+	stopped  bool // the rest of the input is not read
 }
 
-// text is one line of the input.
-type text struct {
+// inputLine is one line of the input.
+type inputLine struct {
 	bytes   []byte
 	number  int
-	tooLong bool // only its beginning is there
+	tooLong bool // bytes is only the beginning
 }
 
-func (t text) blank() bool { return len(bytes.TrimSpace(t.bytes)) == 0 }
+func (l inputLine) blank() bool { return len(bytes.TrimSpace(l.bytes)) == 0 }
 
 // line reads the next line.
-func (s *splitter) line() (text, error) {
-	if s.held != nil {
-		held := *s.held
-		s.held = nil
-		return held, nil
+func (s *splitter) line() (inputLine, error) {
+	if s.unread != nil {
+		l := *s.unread
+		s.unread = nil
+		return l, nil
 	}
-	t, err := s.readLine()
+	l, err := s.readLine()
 	if err != nil {
-		return text{}, err
+		return inputLine{}, err
 	}
-	if !s.begun && !t.blank() {
-		s.begun = true
-		if err := unreadable(t.bytes); err != nil {
+	if !s.started && !l.blank() {
+		s.started = true
+		if err := notUTF8(l.bytes); err != nil {
 			s.stopped = true
-			return t, err
+			return l, err
 		}
 	}
-	// Files joined by cat have their byte order marks anywhere.
-	t.bytes = bytes.TrimPrefix(t.bytes, []byte("\ufeff"))
-	return t, nil
+	// Files that were joined with cat have byte order marks in any line.
+	l.bytes = bytes.TrimPrefix(l.bytes, []byte("\ufeff"))
+	return l, nil
 }
 
-// readLine reads up to the next line break. Of a line that is too long only the beginning
-// is kept. A line that is cut off by an error is none.
-func (s *splitter) readLine() (text, error) {
-	t := text{number: s.number + 1}
+// readLine reads up to the next line break. Of a line that is too long it returns only the
+// beginning. A line that a read error cuts off is not returned.
+func (s *splitter) readLine() (inputLine, error) {
+	l := inputLine{number: s.number + 1}
 	for {
 		part, err := s.in.ReadSlice('\n')
-		room := maxLine - len(t.bytes)
-		t.tooLong = t.tooLong || len(part) > room
-		t.bytes = append(t.bytes, part[:min(len(part), room)]...)
+		space := maxLine - len(l.bytes)
+		l.tooLong = l.tooLong || len(part) > space
+		l.bytes = append(l.bytes, part[:min(len(part), space)]...)
 		switch {
 		case errors.Is(err, bufio.ErrBufferFull):
 			continue
-		case errors.Is(err, io.EOF) && len(t.bytes) > 0:
+		case errors.Is(err, io.EOF) && len(l.bytes) > 0:
 		case err != nil:
-			return text{}, err
+			return inputLine{}, err
 		}
 		s.number++
-		return t, nil
+		return l, nil
 	}
 }
 
-// next is the next payment, or what stands where one should.
+// next returns the next payment, or a Line with the error where a payment should be.
 func (s *splitter) next() (Line, error) {
 	for !s.stopped {
-		t, err := s.line()
+		l, err := s.line()
 		switch {
 		case s.stopped:
-			return Line{Number: t.number, Last: t.number, Err: err}, nil
+			return Line{Number: l.number, Last: l.number, Err: err}, nil
 		case err != nil:
 			return Line{}, err
-		case t.blank(), s.skipping && !isPayment(t.bytes):
+		case l.blank(), s.skipping && !isPayment(l.bytes):
 			continue
 		}
 		s.skipping = false
-		if !t.tooLong && jsontext.Value(t.bytes).IsValid(lenient...) {
-			return Line{Number: t.number, Last: t.number, Text: t.bytes}, nil
+		if !l.tooLong && jsontext.Value(l.bytes).IsValid(lenient...) {
+			return Line{Number: l.number, Last: l.number, Text: l.bytes}, nil
 		}
-		return s.join(t)
+		return s.join(l)
 	}
 	return Line{}, io.EOF
 }
 
-// lenient lets pass what is no matter of where a value ends: order.Parse tells it.
+// lenient accepts mistakes that do not affect where a value ends. order.Parse reports them.
 var lenient = []jsontext.Options{jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)}
 
-// join reads a value that does not end in its first line, as far as it goes.
-func (s *splitter) join(first text) (Line, error) {
-	o := &open{splitter: s, line: first}
-	o.dec = jsontext.NewDecoder(o, lenient...)
-	err := o.read()
-	line := Line{Number: first.number, Last: o.line.number}
-	over := line.Last > line.Number
-	breaks := func(what string) {
+// join reads a value that is not complete in its first line, up to its end or to the line
+// where it cannot go on.
+func (s *splitter) join(first inputLine) (Line, error) {
+	v := &multiLine{splitter: s, line: first}
+	v.dec = jsontext.NewDecoder(v, lenient...)
+	err := v.readTokens()
+	line := Line{Number: first.number, Last: v.line.number}
+	severalLines := line.Last > line.Number
+	broken := func(what string) {
 		line.Err = fmt.Errorf("broken JSON: the object that begins here %s in line %d; "+
-			"what follows is read from the next line on that is a payment by itself", what, o.line.number)
+			"reading continues at the next line that is a payment by itself", what, v.line.number)
 		s.skipping = true
 	}
 	switch {
-	case o.err != nil && !errors.Is(o.err, io.EOF) && !slices.Contains([]error{ErrTooLong, errArray, errFollows}, o.err):
-		return Line{}, o.err // the input's
-	case errors.Is(o.err, errFollows):
-		line.Last, line.Err = s.held.number-1, errFollows
-	case errors.Is(o.err, errArray), err != nil && o.topArray() && o.holdsObjects():
+	case v.err != nil && !errors.Is(v.err, io.EOF) && !slices.Contains([]error{ErrTooLong, errArray, errFollows}, v.err):
+		return Line{}, v.err // the input's error
+	case errors.Is(v.err, errFollows): // the first line was cut off
+		line.Last, line.Err = s.unread.number-1, errFollows
+	case errors.Is(v.err, errArray), err != nil && v.inArray() && v.inObjectList():
 		line.Err, s.stopped = errArray, true
-	case err != nil && o.holdsObjects() && (over || !errors.Is(o.err, io.EOF)):
+	case err != nil && v.inObjectList() && (severalLines || !errors.Is(v.err, io.EOF)):
 		line.Err, s.stopped = errListed, true
-	case o.err != nil && errors.Is(o.err, ErrTooLong), first.tooLong:
-		line.Err, s.skipping = ErrTooLong, over
-	case !over: // whatever is wrong with the line, order.Parse tells it
+	case v.err != nil && errors.Is(v.err, ErrTooLong), first.tooLong:
+		line.Err, s.skipping = ErrTooLong, severalLines
+	case !severalLines: // order.Parse reports what is wrong with it
 		line.Text = first.bytes
-	case errors.Is(o.err, io.EOF):
+	case errors.Is(v.err, io.EOF):
 		line.Err = errEnds
 	case err != nil:
-		breaks("breaks")
-	case len(bytes.TrimSpace(o.all[o.dec.InputOffset():])) > 0:
-		breaks("ends, and something else begins,")
+		broken("has a syntax error")
+	case len(bytes.TrimSpace(v.all[v.dec.InputOffset():])) > 0:
+		broken("is followed by other text")
 	default:
-		line.Text = o.all
+		line.Text = v.all
 	}
 	return line, nil
 }
 
-// open is a value that is being read, line by line as the decoder wants more.
-type open struct {
+// multiLine is a value that spans several lines. Its decoder reads from it; it reads the next
+// line when the decoder needs more.
+type multiLine struct {
 	*splitter
 
 	dec  *jsontext.Decoder
-	line text   // the line read last
-	all  []byte // what was read
-	sent int    // how much of it the decoder has
-	err  error  // why there is no more
+	line inputLine // the last line that was read
+	all  []byte    // all lines
+	sent int       // how many bytes of all the decoder has
+	err  error     // why no further line is read
 
-	last    jsontext.Kind // of the token read last
-	waiting bool          // a line was wanted, and no token was read since
+	lastToken jsontext.Kind
+	atLineEnd bool // the decoder asked for another line after lastToken
 }
 
-// read reads tokens up to the end of the value.
-func (o *open) read() error {
+// readTokens reads tokens up to the end of the value.
+func (v *multiLine) readTokens() error {
 	for {
-		token, err := o.dec.ReadToken()
+		token, err := v.dec.ReadToken()
 		if err != nil {
 			return err
 		}
-		if o.dec.StackDepth() == 0 {
+		if v.dec.StackDepth() == 0 {
 			return nil
 		}
-		o.last, o.waiting = token.Kind(), false
+		v.lastToken, v.atLineEnd = token.Kind(), false
 	}
 }
 
 // Read implements io.Reader for the decoder.
-func (o *open) Read(p []byte) (int, error) {
-	if o.all == nil {
-		o.all = o.line.bytes
+func (v *multiLine) Read(p []byte) (int, error) {
+	if v.all == nil {
+		v.all = v.line.bytes
 	}
-	if o.sent == len(o.all) && o.err == nil {
-		o.err = o.more()
+	if v.sent == len(v.all) && v.err == nil {
+		v.err = v.appendLine()
 	}
-	if o.err != nil {
-		return 0, o.err
+	if v.err != nil {
+		return 0, v.err
 	}
-	n := copy(p, o.all[o.sent:])
-	o.sent += n
+	n := copy(p, v.all[v.sent:])
+	v.sent += n
 	return n, nil
 }
 
-// more adds the next line, unless there is a reason not to.
-func (o *open) more() error {
-	o.waiting = true
+// appendLine appends the next line, or returns why it does not belong to the value.
+func (v *multiLine) appendLine() error {
+	v.atLineEnd = true
 	switch {
-	case o.topArray():
+	case v.inArray():
 		return errArray
-	case o.line.tooLong:
+	case v.line.tooLong:
 		return ErrTooLong
 	}
-	next, err := o.splitter.line()
+	next, err := v.splitter.line()
 	switch {
 	case err != nil:
 		return err
-	case isPayment(next.bytes) && !o.holdsObjects():
-		o.held = &next
+	case isPayment(next.bytes) && !v.inObjectList():
+		v.unread = &next
 		return errFollows
-	case next.tooLong || len(o.all)+len(next.bytes) > maxLine:
-		o.line = next
+	case next.tooLong || len(v.all)+len(next.bytes) > maxLine:
+		v.line = next
 		return ErrTooLong
 	}
-	o.line = next
-	o.all = append(o.all, next.bytes...)
+	v.line = next
+	v.all = append(v.all, next.bytes...)
 	return nil
 }
 
-// topArray reports whether what is being read is an array.
-func (o *open) topArray() bool {
-	if o.dec.StackDepth() == 0 {
+// inArray reports whether the value is an array.
+func (v *multiLine) inArray() bool {
+	if v.dec.StackDepth() == 0 {
 		return false
 	}
-	kind, _ := o.dec.StackIndex(1)
+	kind, _ := v.dec.StackIndex(1)
 	return kind == '['
 }
 
-// holdsObjects reports whether the place that was read last is in a list of objects, or
-// of nothing yet, that is not a payment's own: the objects in it could be payments.
-func (o *open) holdsObjects() bool {
-	depth := o.dec.StackDepth()
+// inObjectList reports whether the decoder is in an array whose objects could be payments:
+// one that holds objects, or is empty so far, and is not a payment's item_details.
+func (v *multiLine) inObjectList() bool {
+	depth := v.dec.StackDepth()
 	for i := 1; i <= depth; i++ {
-		kind, length := o.dec.StackIndex(i)
+		kind, length := v.dec.StackIndex(i)
 		if kind != '[' {
 			continue
 		}
-		if i == 3 && strings.HasPrefix(string(o.dec.StackPointer())+"/", "/payment/item_details/") {
+		if i == 3 && strings.HasPrefix(string(v.dec.StackPointer())+"/", "/payment/item_details/") {
 			return false
 		}
 		switch {
 		case i < depth: // in one of its objects
 			return true
-		case length == 0: // objects may begin in the next line; what begins in this one broke it
-			return o.waiting
+		case length == 0: // objects may follow in the next line; in this one would be a syntax error
+			return v.atLineEnd
 		default:
-			return o.last == '}' || o.last == ']'
+			return v.lastToken == '}' || v.lastToken == ']'
 		}
 	}
 	return false
 }
 
-// isPayment reports whether a line is a payment by itself: an object with a gateway, which
-// no part of a payment has.
+// isPayment reports whether a line is a payment by itself: an object with the member
+// "gateway", which no part of a payment has.
 func isPayment(text []byte) bool {
 	if !bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")) || !jsontext.Value(text).IsValid(lenient...) {
 		return false

@@ -19,7 +19,7 @@ import (
 	"terbayar/internal/intake"
 )
 
-// read is what Read makes of an input: number and text of each, or why it is none.
+// read returns the lines of an input: "NUMBER TEXT", or "NUMBER ! ERROR".
 func read(t *testing.T, r io.Reader) ([]string, []intake.Line) {
 	t.Helper()
 	lines := make(chan intake.Line)
@@ -53,12 +53,12 @@ func TestRead(t *testing.T) {
 	large := "{\n" + strings.Repeat(" \"gateway\": [1, 2, 3],\n", 40_000) + "\"x\": 1\n}\n"
 	whole := func(number int, text string) string { return fmt.Sprint(number, " ", strings.TrimSpace(text)) }
 	const (
-		array   = " ! a JSON array: write one payment a line (NDJSON), for example with jq -c '.[]'. Nothing from here on was taken"
-		listed  = " ! this object holds a list, and breaks inside it: write one payment a line (NDJSON). Nothing from here on was taken"
+		array   = " ! a JSON array: write one payment per line (NDJSON), for example with jq -c '.[]'. Nothing from here on was processed"
+		listed  = " ! this object contains an array of objects with a syntax error: write one payment per line (NDJSON). Nothing from here on was processed"
 		follows = " ! broken JSON: the object that begins here has no end before the next payment begins"
 		ends    = " ! broken JSON: the object that begins here has no end"
 		tooLong = " ! longer than 1048576 bytes, which no payment is"
-		resumes = "; what follows is read from the next line on that is a payment by itself"
+		resumes = "; reading continues at the next line that is a payment by itself"
 	)
 	for _, c := range []struct {
 		name, in string
@@ -74,8 +74,8 @@ func TestRead(t *testing.T) {
 		{"no line break at the end", p1 + "\n" + p2, []string{whole(1, p1), whole(2, p2)}},
 
 		{"one object over lines", pretty, []string{whole(1, pretty)}},
-		{"behind blank lines", "\n\n" + pretty, []string{whole(3, pretty)}},
-		{"behind a byte order mark", "\ufeff\n\ufeff" + pretty, []string{whole(2, pretty)}},
+		{"after blank lines", "\n\n" + pretty, []string{whole(3, pretty)}},
+		{"after a byte order mark", "\ufeff\n\ufeff" + pretty, []string{whole(2, pretty)}},
 		{"with CR LF", strings.ReplaceAll(pretty, "\n", "\r\n"), []string{whole(1, strings.ReplaceAll(pretty, "\n", "\r\n"))}},
 		{"as large as allowed", large, []string{whole(1, large)}},
 		{"two over lines", pretty + "\n" + pretty, []string{whole(1, pretty), whole(13, pretty)}},
@@ -84,32 +84,32 @@ func TestRead(t *testing.T) {
 
 		{"broken line", p1 + "\n{\"b\n" + p2, []string{whole(1, p1), `2 {"b`, whole(3, p2)}},
 		{"no JSON", p1 + "\nhello\n" + p2, []string{whole(1, p1), `2 hello`, whole(3, p2)}},
-		{"first line cut off in a text", `{"gateway":"pay` + "\n" + p1, []string{`1 {"gateway":"pay`, whole(2, p1)}},
-		{"first line cut off behind a colon", `{"gateway":` + "\n" + p1 + "\n" + p2, []string{"1" + follows, whole(2, p1), whole(3, p2)}},
-		{"first line cut off behind a comma", `{"gateway":"x",` + "\n\n" + p1, []string{"1" + follows, whole(3, p1)}},
-		{"first line cut off behind a brace", `{` + "\n" + p1 + "\n" + p2, []string{"1" + follows, whole(2, p1), whole(3, p2)}},
+		{"first line cut off in a string", `{"gateway":"pay` + "\n" + p1, []string{`1 {"gateway":"pay`, whole(2, p1)}},
+		{"first line cut off after a colon", `{"gateway":` + "\n" + p1 + "\n" + p2, []string{"1" + follows, whole(2, p1), whole(3, p2)}},
+		{"first line cut off after a comma", `{"gateway":"x",` + "\n\n" + p1, []string{"1" + follows, whole(3, p1)}},
+		{"first line cut off after a brace", `{` + "\n" + p1 + "\n" + p2, []string{"1" + follows, whole(2, p1), whole(3, p2)}},
 		{"line cut off before an item", p1 + "\n" + `{"gateway":"x","payment":{"item_details":[` + "\n" + p2, []string{whole(1, p1), "2" + follows, whole(3, p2)}},
-		{"line cut off behind an item", `{"payment":{"item_details":[{"a":1},` + "\n" + p2, []string{"1" + follows, whole(2, p2)}},
+		{"line cut off after an item", `{"payment":{"item_details":[{"a":1},` + "\n" + p2, []string{"1" + follows, whole(2, p2)}},
 		{"line cut off in a list of numbers", `{"a":[1,2` + "\n" + p1 + "\n" + p2, []string{"1" + follows, whole(2, p1), whole(3, p2)}},
 		{"last line cut off", p1 + "\n" + `{"gateway":`, []string{whole(1, p1), `2 {"gateway":`}},
 		{"two cut off", "{\"a\":\n{\"b\":\n" + p1, []string{"1" + follows, whole(3, p1)}},
-		{"garbage behind a cut line", "{\"a\":1,\nhello\nhello\n" + p1, []string{"1 ! broken JSON: the object that begins here breaks in line 2" + resumes, whole(4, p1)}},
+		{"garbage after a cut line", "{\"a\":1,\nhello\nhello\n" + p1, []string{"1 ! broken JSON: the object that begins here has a syntax error in line 2" + resumes, whole(4, p1)}},
 		{
 			"broken over lines", "{\n  \"a\": 1\n  \"b\": {\n    \"c\": 1\n  }\n}\n" + p1 + "\n{\n" + p2,
-			[]string{"1 ! broken JSON: the object that begins here breaks in line 3" + resumes, whole(7, p1), "8" + follows, whole(9, p2)},
+			[]string{"1 ! broken JSON: the object that begins here has a syntax error in line 3" + resumes, whole(7, p1), "8" + follows, whole(9, p2)},
 		},
 		{"no end over lines", "{\n  \"a\": 1,\n", []string{"1" + ends}},
-		{"something behind the end", "{\n \"a\": 1\n} x\n" + p1, []string{"1 ! broken JSON: the object that begins here ends, and something else begins, in line 3" + resumes, whole(4, p1)}},
+		{"other text after the end", "{\n \"a\": 1\n} x\n" + p1, []string{"1 ! broken JSON: the object that begins here is followed by other text in line 3" + resumes, whole(4, p1)}},
 		{"two on a line", p1 + p2 + "\n" + p3, []string{whole(1, p1+p2), whole(2, p3)}},
 		{"commas between lines", p1 + ",\n" + p2 + "\n", []string{whole(1, p1+","), whole(2, p2)}},
-		{"two on a line over lines", "{\n\"a\": 1\n}{\n\"b\": 2\n}\n" + p3, []string{"1 ! broken JSON: the object that begins here ends, and something else begins, in line 3" + resumes, whole(6, p3)}},
+		{"two on a line over lines", "{\n\"a\": 1\n}{\n\"b\": 2\n}\n" + p3, []string{"1 ! broken JSON: the object that begins here is followed by other text in line 3" + resumes, whole(6, p3)}},
 
 		{"array over lines", "[\n" + p1 + ",\n" + p2 + "\n]\n", []string{"1" + array}},
-		{"array over lines, indented, behind blank lines", "\n\n [\n  " + p1 + ",\n  " + p2 + "\n ]\n", []string{"3" + array}},
+		{"array over lines, indented, after blank lines", "\n\n [\n  " + p1 + ",\n  " + p2 + "\n ]\n", []string{"3" + array}},
 		{"array that begins with a payment", "[" + p1 + ",\n" + p2 + "\n]\n", []string{"1" + array}},
 		{"array that begins with a broken one", `[{"gateway":01},` + "\n" + p1 + ",\n" + p2 + "\n]\n", []string{"1" + array}},
 		{"array without commas", "[\n" + p1 + "\n" + p2 + "\n]\n", []string{"1" + array}},
-		{"array behind payments", p1 + "\n[\n" + p2 + "\n]\n" + p3, []string{whole(1, p1), "2" + array}},
+		{"array after payments", p1 + "\n[\n" + p2 + "\n]\n" + p3, []string{whole(1, p1), "2" + array}},
 		{"array on a line", "[" + p1 + "," + p2 + "]\n" + p3, []string{whole(1, "["+p1+","+p2+"]"), whole(2, p3)}},
 		{"array too long for a line", "[" + p1 + "," + long + "\n" + p3, []string{"1" + array}},
 		{"a log line", "[INFO] begins\n[2026-11-26 10:00] x\n" + p1, []string{"1 [INFO] begins", "2 [2026-11-26 10:00] x", whole(3, p1)}},
@@ -129,11 +129,12 @@ func TestRead(t *testing.T) {
 		{"too long a blank line", strings.Repeat(" ", 1<<20+1) + "\n" + p2, []string{whole(2, p2)}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			for name, r := range map[string]io.Reader{
 				"": strings.NewReader(c.in), "half": iotest.HalfReader(strings.NewReader(c.in)), "byte": iotest.OneByteReader(strings.NewReader(c.in)),
 			} {
 				if name != "" && len(c.in) > 1<<16 {
-					continue // it takes its time
+					continue // slow
 				}
 				if got, _ := read(t, r); !cmp.Equal(c.want, got) {
 					t.Errorf("%s %.3000s", name, cmp.Diff(c.want, got))
@@ -143,8 +144,8 @@ func TestRead(t *testing.T) {
 	}
 }
 
-// TestReadOther: what is no UTF-8 text is refused whole, with what to do about it.
-func TestReadOther(t *testing.T) {
+// TestReadNotUTF8 checks that input that is not UTF-8 text is rejected as a whole, with advice.
+func TestReadNotUTF8(t *testing.T) {
 	wide := func(order string, width int, mark bool) string {
 		text := p1 + "\r\n" + p2 + "\r\n"
 		if mark {
@@ -163,7 +164,7 @@ func TestReadOther(t *testing.T) {
 		return string(b)
 	}
 	for _, c := range []struct{ name, in, want string }{
-		{"gzip", "\x1f\x8b\x08\x00\n" + p1, "compressed with gzip: hand it in as plain UTF-8 text, for example with zcat"},
+		{"gzip", "\x1f\x8b\x08\x00\n" + p1, "compressed with gzip: it must be plain UTF-8 text. Convert it, for example with zcat"},
 		{"zstd", "\x28\xb5\x2f\xfd\x04\n" + p1, "zstdcat"},
 		{"xz", "\xfd7zXZ\x00\n" + p1, "xzcat"},
 		{"bzip2", "BZh91AY\n" + p1, "bzcat"},
@@ -176,16 +177,16 @@ func TestReadOther(t *testing.T) {
 		{"UTF-32BE with a mark", wide("BE", 4, true), "iconv -f UTF-32 -t UTF-8"},
 		{"UTF-32LE", wide("LE", 4, false), "iconv -f UTF-32LE -t UTF-8"},
 		{"UTF-32BE", wide("BE", 4, false), "iconv -f UTF-32BE -t UTF-8"},
-		{"UTF-16LE behind an empty line", "\n\x00" + wide("LE", 2, false), "iconv -f"},
+		{"UTF-16LE after an empty line", "\n\x00" + wide("LE", 2, false), "iconv -f"},
 	} {
 		got, all := read(t, strings.NewReader(c.in))
-		if len(got) != 1 || all[0].Err == nil || !strings.Contains(got[0], c.want) || !strings.Contains(got[0], "Nothing of it was taken") {
+		if len(got) != 1 || all[0].Err == nil || !strings.Contains(got[0], c.want) || !strings.Contains(got[0], "Nothing was processed") {
 			t.Errorf("%s: %q", c.name, got)
 		}
 	}
 }
 
-// TestReadStreams: each is sent as soon as it can be told from what could follow.
+// TestReadStreams checks that each line is sent as soon as no later input can change it.
 func TestReadStreams(t *testing.T) {
 	in, out := io.Pipe()
 	lines := make(chan intake.Line, 1)
@@ -221,19 +222,20 @@ func TestReadStreams(t *testing.T) {
 				if !strings.HasPrefix(text, want) {
 					t.Errorf("%d: %q, want %q", i, text, want)
 				}
-			case <-time.After(10 * time.Second):
-				t.Fatalf("%d: %q is held up", i, c.write)
+			case <-time.After(time.Minute):
+				t.Fatalf("%d: %q: nothing was received", i, c.write)
 			}
 		}
 	}
-	if err := <-done; err != nil { // the array is refused without waiting for its end
+	if err := <-done; err != nil { // the array is rejected without waiting for its end
 		t.Error(err)
 	}
 }
 
-// TestReadErrors: an input that breaks off is told, and the line that it cut is none.
+// TestReadErrors checks that a read error is returned, and that the line it cuts off is not
+// sent.
 func TestReadErrors(t *testing.T) {
-	broken := errors.New("disk on fire")
+	broken := errors.New("read error")
 	for _, rest := range []string{p2[:10], p2, "{\n\"a\":1\n"} {
 		lines := make(chan intake.Line, 10)
 		err := intake.Read(t.Context(), io.MultiReader(strings.NewReader(p1+"\n"+rest), iotest.ErrReader(broken)), lines)
@@ -248,9 +250,9 @@ func TestReadErrors(t *testing.T) {
 	}
 }
 
-// checkRead: each line that is a payment by itself is sent once, in order; unless it
-// stands in something larger that is sent as a whole, or in a list that is refused as a
-// whole, or the rest of the input is refused.
+// checkRead checks that each line that is a payment by itself is sent once, in order, unless
+// it is inside an object that is sent as a whole, or inside an array or a rest of the input
+// that is rejected as a whole.
 func checkRead(t testing.TB, in []byte) {
 	lines := make(chan intake.Line)
 	done := make(chan error, 1)
@@ -260,7 +262,7 @@ func checkRead(t testing.TB, in []byte) {
 	last := 0
 	for l := range lines {
 		if l.Number <= last || l.Last < l.Number || (l.Err == nil) == (l.Text == nil) {
-			t.Errorf("%+v behind line %d", l, last)
+			t.Errorf("%+v after line %d", l, last)
 		}
 		all, last, sent[l.Number] = append(all, l), l.Last, true
 	}
@@ -290,7 +292,7 @@ func checkRead(t testing.TB, in []byte) {
 	}
 }
 
-// TestReadAnyLines puts payments among pieces of everything that they can stand in.
+// TestReadAnyLines runs checkRead on random sequences of payments and pieces of JSON.
 func TestReadAnyLines(t *testing.T) {
 	pieces := []string{
 		p1, p2, p3, p1 + ",", "[", "[" + p1 + ",", "]", "{", "}", "},", `"a":1,`, `"a":1`, `{"a":`, `{"a":[`, `"a":[`, `]}`, `],`, `{"a":[1,`, "1", "1,", "hello",

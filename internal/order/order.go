@@ -1,8 +1,8 @@
-// Package order reads a payment as order systems write it (interface.md, "A
-// payment, as order systems write it") and refuses, with the field's name, what
-// a gateway would stumble over, or what would make one order two payments: unknown
-// fields, wrong sums, lengths past the vendor's limits, amounts that are not whole
-// rupiah, dates that have passed, characters that nobody sees.
+// Package order parses and checks payments in the form in which order systems submit them
+// (docs/interface.md, "A payment, as order systems write it"). It rejects, with the name of
+// the field, what a gateway would refuse or misread, and what could turn one order into two
+// payments: unknown fields, wrong sums, values that are too long, amounts that are not whole
+// rupiah, dates that have passed, invisible characters.
 package order
 
 import (
@@ -16,8 +16,7 @@ import (
 	"terbayar/internal/secret"
 )
 
-// Order is one payment to be made. Exactly one of AMDigiPay and Paydia is set,
-// the one that Gateway names.
+// Order is one payment to be made. Either AMDigiPay or Paydia is set, as Gateway says.
 type Order struct {
 	Gateway       payment.Gateway
 	CustomerToken secret.Text // Paydia's Authorization-Customer
@@ -25,12 +24,11 @@ type Order struct {
 	Paydia        *Paydia
 }
 
-// AMDigiPay is the body of AM's create-transaction less what the worker adds
-// (username, signature). Source: AM "Create Transaction", example request; the
-// page's parameter table is a paste from the login page. Field order is that of
-// the sample.
+// AMDigiPay is the body of AM's create-transaction without what the worker adds (username,
+// signature). Source: AM "Create Transaction", the example request, with its order of
+// fields. (The parameter table on that page is a copy of the login page's.)
 type AMDigiPay struct {
-	PaymentID        int64          `json:"payment_id" validate:"gt=0"` // the method, e.g. 33 = QRIS
+	PaymentID        int64          `json:"payment_id" validate:"gt=0"` // payment method, e.g. 33 is QRIS
 	ExpiredDate      string         `json:"expired_date" validate:"required,date"`
 	Nominal          payment.Rupiah `json:"nominal" validate:"gt=0,lte=1000000000000"`
 	AdminFee         payment.Rupiah `json:"admin_fee" validate:"gte=0,lte=1000000000000"`
@@ -44,8 +42,8 @@ type AMDigiPay struct {
 	ItemDetails      []Item         `json:"item_details" validate:"min=1,max=1000,dive"`
 }
 
-// Item is one line of AM's item_details. The platform fee is a line of its own,
-// with item_id "fee".
+// Item is one entry of AM's item_details. The platform fee is an entry too, with item_id
+// "fee".
 type Item struct {
 	ItemID         string         `json:"item_id" validate:"required,max=255,id"`
 	ItemPrice      payment.Rupiah `json:"item_price" validate:"gte=0,lte=1000000000000"`
@@ -63,18 +61,16 @@ type Paydia struct {
 	Title              string `json:"title" validate:"required,max=256,text"`
 }
 
-// Amount is SNAP's money object: a decimal with two places, and an ISO 4217
-// currency.
+// Amount is SNAP's amount of money: a decimal with two places, and an ISO 4217 currency.
 type Amount struct {
 	Value    string `json:"value" validate:"required,rupiah"`
 	Currency string `json:"currency" validate:"required,eq=IDR"`
 }
 
-// Rupiah is the amount as an integer. It is valid for every amount that passed
-// Parse.
+// Rupiah returns the amount as an integer. It never fails for an amount that Parse accepted.
 func (a Amount) Rupiah() (payment.Rupiah, error) { return payment.ParseDecimal(a.Value) }
 
-// Key is the identity of the payment that the order asks for.
+// Key returns the identity of the payment.
 func (o *Order) Key() payment.Key {
 	if o.Paydia != nil {
 		return payment.Key{Gateway: o.Gateway, TransactionID: o.Paydia.PartnerReferenceNo}
@@ -82,11 +78,11 @@ func (o *Order) Key() payment.Key {
 	return payment.Key{Gateway: o.Gateway, TransactionID: o.AMDigiPay.TransactionID}
 }
 
-// Amount is what the customer pays in all.
+// Amount returns the total that the customer pays.
 func (o *Order) Amount() payment.Rupiah {
 	if o.Paydia != nil {
 		amount, err := o.Paydia.Amount.Rupiah()
-		if err != nil { // an order that skipped Parse; zero is refused everywhere
+		if err != nil { // an order that Parse did not check; 0 is rejected everywhere
 			return 0
 		}
 		return amount
@@ -94,8 +90,8 @@ func (o *Order) Amount() payment.Rupiah {
 	return o.AMDigiPay.TransactionTotal
 }
 
-// ExpiresAt is until when the customer can pay; zero where the gateway has no
-// such date. AM's expired_date carries no zone; it is Jakarta time.
+// ExpiresAt returns the time until which the customer can pay; zero for Paydia, which has no
+// such date. AM's expired_date has no time zone; it is Jakarta time.
 func (o *Order) ExpiresAt() time.Time {
 	if o.AMDigiPay == nil {
 		return time.Time{}
@@ -107,9 +103,9 @@ func (o *Order) ExpiresAt() time.Time {
 	return t
 }
 
-// Content is the gateway's part of the order as compact JSON with the fields in
-// the vendor's order. It is what the ledger keeps, and what Restore reads. The
-// customer token is no part of it.
+// Content returns the order's "payment" object as compact JSON, with the fields in the
+// vendor's order. The ledger stores it, and Restore reads it. It does not contain the
+// customer token.
 func (o *Order) Content() ([]byte, error) {
 	var buf bytes.Buffer
 	enc := json.NewEncoder(&buf)
@@ -124,8 +120,8 @@ func (o *Order) Content() ([]byte, error) {
 	return bytes.TrimRight(buf.Bytes(), "\n"), nil
 }
 
-// Digest tells whether two orders ask for the same: white space, key order and
-// the customer token make no difference.
+// Digest returns the SHA-256 of Content, in hex. Two submissions of one order have the same
+// digest, whatever their white space, order of keys and customer token.
 func Digest(content []byte) string {
 	sum := sha256.Sum256(content)
 	return hex.EncodeToString(sum[:])

@@ -13,20 +13,20 @@ import (
 	"terbayar/internal/payment"
 )
 
-// The two payments of interface.md.
+// The two payments of docs/interface.md.
 const (
 	amOrder     = `{"gateway":"amdigipay","payment":{"payment_id":33,"expired_date":"2026-05-21 18:23:10","nominal":10000,"admin_fee":3000,"transaction_id":"INV-1","transaction_total":13000,"transaction_name":"testing","transaction_desc":"testing","customer_number":"085925065195","customer_name":"testing","customer_email":"a@example.com","item_details":[{"item_id":"testing","item_price":10000,"item_total_price":10000,"item_quantity":1,"item_name":"testing"},{"item_id":"fee","item_price":3000,"item_total_price":3000,"item_quantity":1,"item_name":"fee"}]}}`
 	paydiaOrder = `{"gateway":"paydia","customer_token":"eyJ.secret","payment":{"partnerReferenceNo":"b57d8895-790b-4da3-a9e7-0387176de9bf","merchantId":"240327001000000","amount":{"value":"10000.00","currency":"IDR"},"title":"Payment"}}`
 )
 
-// before is a day before the first one's expired_date.
+// before is a day before amOrder's expired_date.
 var before = time.Date(2026, 5, 20, 11, 0, 0, 0, time.UTC)
 
-// edit replaces one piece of a document, which must be there.
+// edit replaces the first occurrence of a text, which must exist.
 func edit(t *testing.T, doc, old, replacement string) string {
 	t.Helper()
 	if !strings.Contains(doc, old) {
-		t.Fatalf("%s is not in the sample", old)
+		t.Fatalf("the document does not contain %s", old)
 	}
 	return strings.Replace(doc, old, replacement, 1)
 }
@@ -52,8 +52,8 @@ func TestParseSamples(t *testing.T) {
 	}
 }
 
-// TestContent: the same order in another hand is the same content, and the text
-// survives to the letter.
+// TestContent checks that an order written differently has the same content, and that
+// Restore returns its texts unchanged.
 func TestContent(t *testing.T) {
 	title := `a/b & <c> é "q" 支付`
 	quoted, err := json.Marshal(title)
@@ -76,24 +76,24 @@ func TestContent(t *testing.T) {
 	if order.Digest(contentA) != order.Digest(contentB) {
 		t.Errorf("%s\n%s", contentA, contentB)
 	}
-	back, err := order.Restore(payment.Paydia, contentA)
-	if err != nil || back.Paydia.Title != title {
-		t.Errorf("%+v %v", back.Paydia, err)
+	restored, err := order.Restore(payment.Paydia, contentA)
+	if err != nil || restored.Paydia.Title != title {
+		t.Errorf("%+v %v", restored.Paydia, err)
 	}
 }
 
-func TestParseRefuses(t *testing.T) {
+func TestParseRejects(t *testing.T) {
 	am := func(old, replacement string) string { return edit(t, amOrder, old, replacement) }
 	pd := func(old, replacement string) string { return edit(t, paydiaOrder, old, replacement) }
 	date := func(d string) string { return am("2026-05-21 18:23:10", d) }
 	value := func(v string) string { return pd("10000.00", v) }
 	upToItems, _, _ := strings.Cut(amOrder, `"item_details"`)
-	const form, whole, rupiah = "of the form YYYY-MM-DD HH:mm:ss", "is not a whole number in plain digits", "is not a whole amount of rupiah with two decimals"
+	const form, whole, rupiah = "of the form YYYY-MM-DD HH:mm:ss", "must be a whole number in plain digits", "must be a whole amount of rupiah with two decimals"
 	for _, c := range []struct{ doc, field, detail string }{
-		{`{`, "", "it ends too early, at byte 2"},
+		{`{`, "", "unexpected end at byte 2"},
 		{``, "", "broken JSON"},
-		{`[]`, "", "not a JSON object"},
-		{`"x"`, "", "not a JSON object"},
+		{`[]`, "", "must be a JSON object"},
+		{`"x"`, "", "must be a JSON object"},
 		{`x`, "", "broken JSON at byte 1"},
 		{amOrder + "{}", "", "more than one JSON value"},
 		{amOrder + ",", "", "broken JSON at byte"},
@@ -102,7 +102,7 @@ func TestParseRefuses(t *testing.T) {
 		{am(`"item_price":3000`, `"item_price":+3000`), "payment.item_details[1].item_price", "broken JSON at byte"},
 		{`{"payment":{}}`, "gateway", "missing"},
 		{`{"gateway":"gopay","payment":{}}`, "gateway", "unknown gateway (want amdigipay or paydia)"},
-		{`{"gateway":5,"payment":{}}`, "gateway", "not a text"},
+		{`{"gateway":5,"payment":{}}`, "gateway", "must be a string"},
 		{pd(`"gateway":"paydia"`, `"gateway":"Paydia"`), "gateway", "unknown gateway"},
 		{`{"gateway":"amdigipay"}`, "payment", "missing"},
 		{`{"gateway":"amdigipay","payment":[]}`, "payment", "not an object"},
@@ -122,16 +122,16 @@ func TestParseRefuses(t *testing.T) {
 		{am(`"nominal":10000`, `"nominal":null`), "payment.nominal", whole},
 		{am(`"nominal":10000`, `"nominal":true`), "payment.nominal", whole},
 		{am(`"payment_id":33`, `"payment_id":33.5`), "payment.payment_id", whole},
-		{am(`"nominal":10000`, `"nominal":10001`), "payment.transaction_total", "is not nominal + admin_fee"},
-		{am(`"nominal":10000`, `"nominal":0`), "payment.nominal", "more than 0"},
-		{am(`"admin_fee":3000`, `"admin_fee":-1`), "payment.admin_fee", "less than 0"},
-		{am(`"transaction_total":13000`, `"transaction_total":9223372036854775807`), "payment.transaction_total", "more than 1000000000000"},
-		{am(`"item_total_price":3000`, `"item_total_price":2999`), "payment.item_details[1].item_total_price", "is not item_price x item_quantity"},
-		{am(`"item_price":3000,"item_total_price":3000`, `"item_price":2999,"item_total_price":2999`), "payment.item_details", "do not add up"},
+		{am(`"nominal":10000`, `"nominal":10001`), "payment.transaction_total", "must equal nominal + admin_fee"},
+		{am(`"nominal":10000`, `"nominal":0`), "payment.nominal", "greater than 0"},
+		{am(`"admin_fee":3000`, `"admin_fee":-1`), "payment.admin_fee", "at least 0"},
+		{am(`"transaction_total":13000`, `"transaction_total":9223372036854775807`), "payment.transaction_total", "at most 1000000000000"},
+		{am(`"item_total_price":3000`, `"item_total_price":2999`), "payment.item_details[1].item_total_price", "must equal item_price x item_quantity"},
+		{am(`"item_price":3000,"item_total_price":3000`, `"item_price":2999,"item_total_price":2999`), "payment.item_details", "must equal transaction_total"},
 		{am(`"item_price":3000`, `"item_price":3000.5`), "payment.item_details[1].item_price", whole},
-		{am(`"item_quantity":1`, `"item_quantity":0`), "payment.item_details[0].item_quantity", "more than 0"},
-		{upToItems + `"item_details":[]}}`, "payment.item_details", "fewer entries than 1"},
-		{upToItems + `"item_details":[` + strings.Repeat("{},", 1000) + `{}]}}`, "payment.item_details", "more entries than 1000"},
+		{am(`"item_quantity":1`, `"item_quantity":0`), "payment.item_details[0].item_quantity", "greater than 0"},
+		{upToItems + `"item_details":[]}}`, "payment.item_details", "must not be empty"},
+		{upToItems + `"item_details":[` + strings.Repeat("{},", 1000) + `{}]}}`, "payment.item_details", "more than 1000 entries"},
 
 		{date("2026-05-21T18:23:10"), "payment.expired_date", form},
 		{date("2026-05-21 18:23:10.5"), "payment.expired_date", form},
@@ -155,18 +155,18 @@ func TestParseRefuses(t *testing.T) {
 		{date("2026-05-20 18:00:00"), "payment.expired_date", "has passed"}, // now, in Jakarta
 		{date("2026-05-20 17:59:59"), "payment.expired_date", "has passed"},
 
-		{am(`"a@example.com"`, `"nobody"`), "payment.customer_email", "e-mail"},
+		{am(`"a@example.com"`, `"example"`), "payment.customer_email", "e-mail"},
 		{am(`"a@example.com"`, `"a\u200b@example.com"`), "payment.customer_email", "U+200B"},
 		{pd(`"eyJ.secret"`, `""`), "customer_token", "missing or empty"},
 		{pd(`"eyJ.secret"`, `null`), "customer_token", "missing or empty"},
-		{pd(`"eyJ.secret"`, `["eyJ.secret"]`), "customer_token", "not a text"},
+		{pd(`"eyJ.secret"`, `["eyJ.secret"]`), "customer_token", "must be a string"},
 		{pd(`"eyJ.secret"`, `"a\r\nX-Evil: 1"`), "customer_token", "header"},
 		{pd(`"eyJ.secret"`, `"eyJ.secret "`), "customer_token", "header"},
 		{pd(`"eyJ.secret"`, `"eyJ.secret\u200b"`), "customer_token", "header"},
 		{pd(`"eyJ.secret"`, `"`+strings.Repeat("x", 8193)+`"`), "customer_token", "longer than 8192"},
 		{am(`"gateway"`, `"customer_token":"secret secret","gateway"`), "customer_token", "header"},
-		{pd(`"10000.00"`, `10000.00`), "payment.amount.value", "not a text"},
-		{pd(`{"value":"10000.00","currency":"IDR"}`, `"10000.00"`), "payment.amount", "not an object"},
+		{pd(`"10000.00"`, `10000.00`), "payment.amount.value", "must be a string"},
+		{pd(`{"value":"10000.00","currency":"IDR"}`, `"10000.00"`), "payment.amount", "must be an object"},
 		{value("010000.00"), "payment.amount.value", rupiah},
 		{value("10000.50"), "payment.amount.value", rupiah},
 		{value("10000"), "payment.amount.value", rupiah},
@@ -188,7 +188,7 @@ func TestParseRefuses(t *testing.T) {
 		{pd(`"IDR"`, `"idr"`), "payment.amount.currency", "must be IDR"},
 		{pd(`"IDR"`, `"IDR "`), "payment.amount.currency", "must be IDR"},
 		{pd(`"240327001000000"`, `""`), "payment.merchantId", "missing or empty"},
-		{pd(`"240327001000000"`, `240327001000000`), "payment.merchantId", "not a text"},
+		{pd(`"240327001000000"`, `240327001000000`), "payment.merchantId", "must be a string"},
 		{pd(`"240327001000000"`, `"240327001000000\n"`), "payment.merchantId", "U+000A"},
 		{pd(`"Payment"`, `"`+strings.Repeat("é", 257)+`"`), "payment.title", "longer than 256"},
 		{pd(`"b57d8895-790b-4da3-a9e7-0387176de9bf"`, `"`+strings.Repeat("x", 65)+`"`), "payment.partnerReferenceNo", "longer than 64"},
@@ -197,21 +197,22 @@ func TestParseRefuses(t *testing.T) {
 		{am(`"INV-1"`, `"INV-\ud800"`), "payment.transaction_id", "not valid UTF-8"},
 	} {
 		_, err := order.Parse([]byte(c.doc), before, order.Defaults{})
-		var faults order.FieldErrors
-		if !errors.As(err, &faults) || len(faults) != 1 || faults[0].Field != c.field || !strings.Contains(faults[0].Detail, c.detail) {
+		var errs order.FieldErrors
+		if !errors.As(err, &errs) || len(errs) != 1 || errs[0].Field != c.field || !strings.Contains(errs[0].Detail, c.detail) {
 			t.Errorf("%.80s:\n got %v\nwant %s: %s", c.doc, err, c.field, c.detail)
 		}
 		if err != nil && strings.Contains(err.Error(), "secret") {
-			t.Errorf("the customer token stands in %q", err)
+			t.Errorf("%q contains the customer token", err)
 		}
 		if late := strings.Contains(c.detail, "has passed"); errors.Is(err, order.ErrLate) != late {
-			t.Errorf("%v: late is %v", err, !late)
+			t.Errorf("%v: is ErrLate: %v, want %v", err, !late, late)
 		}
 	}
 }
 
-// TestParseTellsAll: whoever has made several mistakes hears of all of them at once.
-func TestParseTellsAll(t *testing.T) {
+// TestParseReturnsAllErrors checks that a document with several mistakes gets all its errors
+// at once.
+func TestParseReturnsAllErrors(t *testing.T) {
 	for _, c := range []struct {
 		doc  string
 		want []string
@@ -245,32 +246,32 @@ func TestParseTellsAll(t *testing.T) {
 		{`{"gatway":"paydia","payment":{}}`, []string{"gatway", "gateway"}},
 	} {
 		_, err := order.Parse([]byte(c.doc), before, order.Defaults{})
-		var faults order.FieldErrors
-		if !errors.As(err, &faults) {
+		var errs order.FieldErrors
+		if !errors.As(err, &errs) {
 			t.Fatal(err)
 		}
 		var got []string
-		for _, f := range faults {
-			got = append(got, f.Field)
-			if f.Detail == "" {
-				t.Errorf("%s: nothing is said", f.Field)
+		for _, e := range errs {
+			got = append(got, e.Field)
+			if e.Detail == "" {
+				t.Errorf("%s: no detail", e.Field)
 			}
 		}
 		if diff := cmp.Diff(c.want, got); diff != "" {
 			t.Errorf("%s\n%v", diff, err)
 		}
 		if errors.Is(err, order.ErrLate) {
-			t.Error("not only late")
+			t.Error("is ErrLate, although there are other errors")
 		}
 	}
 }
 
-// TestParseBounded: the answer to a document that is nothing but mistakes has an end.
-func TestParseBounded(t *testing.T) {
+// TestParseBoundsErrors checks that the errors of a large malformed document are bounded.
+func TestParseBoundsErrors(t *testing.T) {
 	_, err := order.Parse([]byte(`{`+strings.Repeat(`"a":1,`, 100_000)+`"gateway":"paydia"}`), before, order.Defaults{})
-	var faults order.FieldErrors
-	if !errors.As(err, &faults) || len(faults) > 1001 || len(err.Error()) > 300 || strings.Contains(err.Error(), "\n") {
-		t.Errorf("%d faults: %.300s", len(faults), err)
+	var errs order.FieldErrors
+	if !errors.As(err, &errs) || len(errs) > 1001 || len(err.Error()) > 300 || strings.Contains(err.Error(), "\n") {
+		t.Errorf("%d errors: %.300s", len(errs), err)
 	}
 }
 
@@ -283,17 +284,17 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			return
 		}
-		// What passes can be kept, restored and sent.
+		// An accepted order can be stored and restored.
 		content, err := o.Content()
 		if err != nil {
 			t.Fatal(err)
 		}
-		back, err := order.Restore(o.Gateway, content)
-		if err != nil || back.Key() != o.Key() || back.Amount() != o.Amount() {
+		restored, err := order.Restore(o.Gateway, content)
+		if err != nil || restored.Key() != o.Key() || restored.Amount() != o.Amount() {
 			t.Fatalf("%s: %v", content, err)
 		}
 		if !o.Amount().Valid() || o.Key().TransactionID == "" {
-			t.Fatalf("passed with amount %d, id %q", o.Amount(), o.Key().TransactionID)
+			t.Fatalf("accepted with amount %d, id %q", o.Amount(), o.Key().TransactionID)
 		}
 	})
 }

@@ -18,9 +18,9 @@ import (
 	"terbayar/internal/secret"
 )
 
-// FieldError says which field of a payment is wrong, and how. Field is the path
-// as the order system wrote it, e.g. "payment.item_details[1].item_price". Detail
-// holds nothing of the value: it may be a customer's name, or a token.
+// FieldError says which field of a payment is wrong, and why. Field is its path, e.g.
+// "payment.item_details[1].item_price"; empty when the whole document is wrong. Detail does
+// not contain the value, which may be a customer's name or a token.
 type FieldError struct {
 	Field  string `json:"field"`
 	Detail string `json:"detail"`
@@ -33,9 +33,9 @@ func (e FieldError) Error() string {
 	return e.Field + ": " + e.Detail
 }
 
-// FieldErrors is everything that is wrong with one payment: first what could not be read,
-// in the order in which it is written, then what does not hold. As an error it is one
-// line.
+// FieldErrors lists all errors of one payment: first the fields that could not be parsed, in
+// the order of the document, then the fields whose values are wrong. Its text as an error is
+// one line.
 type FieldErrors []FieldError
 
 func (e FieldErrors) Error() string {
@@ -50,95 +50,94 @@ func (e FieldErrors) Error() string {
 	return strings.Join(all, "; ")
 }
 
-// Is reports whether nothing is wrong but that the payment comes too late.
+// Is reports whether target is ErrLate and a passed expired_date is the only error.
 func (e FieldErrors) Is(target error) bool {
 	return target == ErrLate && len(e) == 1 && e[0] == late
 }
 
-// ErrLate is what the error of Parse is when the payment's date has passed and all else
-// is as it should be. The same payment may have been taken earlier.
+// ErrLate matches the error of Parse (errors.Is) when the payment's expired_date has passed
+// and nothing else is wrong. The same payment may have been accepted earlier.
 var ErrLate = errors.New("its expired_date has passed")
 
-var late = FieldError{"payment.expired_date", "has passed: the customer could not pay any more"}
+var late = FieldError{"payment.expired_date", "has passed: the customer can no longer pay"}
 
-// Defaults are values that an order may leave to the settings.
+// Defaults are settings that replace fields an order leaves out.
 type Defaults struct {
 	MerchantID string // PAYDIA_MERCHANT_ID
 }
 
-// envelope is the outer object. Its payment is decoded once the gateway is known.
+// envelope is the outer object. Payment is parsed later, when the gateway is known.
 type envelope struct {
 	Gateway       string         `json:"gateway"`
 	CustomerToken secret.Text    `json:"customer_token"`
 	Payment       jsontext.Value `json:"payment"`
 }
 
-// Parse reads one payment that is submitted at the given time. On a mistake the error is
-// FieldErrors, and the order is still returned as far as it was understood, so that the
-// answer can name the payment; it may be nil.
+// Parse parses and checks one payment that is submitted at the time now. Its error is a
+// FieldErrors. An order with errors is still returned, as far as it could be parsed, so that
+// the answer can name the payment; it is nil when not even the gateway is known.
 func Parse(doc []byte, now time.Time, d Defaults) (*Order, error) {
-	var r reading
+	var p parser
 	var env envelope
-	// Names given twice are looked for by the reading itself, which goes on behind them.
+	// The parser detects duplicate names itself, and continues after them.
 	dec := jsontext.NewDecoder(bytes.NewReader(doc), jsontext.AllowDuplicateNames(true))
 	if dec.PeekKind() != '{' {
 		return nil, FieldErrors{notAnObject(doc)}
 	}
-	err := r.read(dec, "", reflect.ValueOf(&env).Elem())
+	err := p.value(dec, "", reflect.ValueOf(&env).Elem())
 	if err == nil {
 		_, err = dec.ReadToken()
 	}
 	switch {
 	case err == nil:
-		return nil, FieldErrors{{"", "more than one JSON value: write one payment a line"}}
+		return nil, FieldErrors{{"", "more than one JSON value: write one payment per line"}}
 	case !errors.Is(err, io.EOF):
 		return nil, FieldErrors{brokenJSON(doc, err)}
 	}
 	gateway, err := payment.ParseGateway(env.Gateway)
 	if err != nil {
 		switch {
-		case r.wrong("gateway"):
+		case p.hasError("gateway"):
 		case env.Gateway == "":
-			r.add("gateway", "is missing (want amdigipay or paydia)")
+			p.add("gateway", "is missing (want amdigipay or paydia)")
 		default:
-			r.add("gateway", "unknown gateway (want amdigipay or paydia)")
+			p.add("gateway", "unknown gateway (want amdigipay or paydia)")
 		}
-		return nil, r.faults
+		return nil, p.errs
 	}
 	o := &Order{Gateway: gateway, CustomerToken: env.CustomerToken}
-	body := o.restore() // an empty payment of the right kind, so that Key works
+	body := o.newBody() // so that Key works even if the payment is missing
 	switch {
 	case env.Payment.Kind() == '{':
 		dec := jsontext.NewDecoder(bytes.NewReader(env.Payment), jsontext.AllowDuplicateNames(true))
-		if err := r.read(dec, "payment", reflect.ValueOf(body).Elem()); err != nil {
-			return o, FieldErrors{brokenJSON(doc, err)} // not to be expected: it was read once
+		if err := p.value(dec, "payment", reflect.ValueOf(body).Elem()); err != nil {
+			return o, FieldErrors{brokenJSON(doc, err)} // unexpected: it was parsed once already
 		}
 		if o.Paydia != nil && o.Paydia.MerchantID == "" {
 			o.Paydia.MerchantID = d.MerchantID
 		}
-		r.check(o, now)
-	case !r.wrong("payment"):
-		r.add("payment", "is missing or not an object")
+		p.check(o, now)
+	case !p.hasError("payment"):
+		p.add("payment", "is missing or not an object")
 	}
-	r.checkToken(o)
-	if len(r.faults) > 0 {
-		return o, r.faults
+	p.checkToken(o)
+	if len(p.errs) > 0 {
+		return o, p.errs
 	}
 	return o, nil
 }
 
-// Restore reads back what Content wrote. The ledger's records were checked when
-// they came in, so only damage is looked for here.
+// Restore parses what Content returned. It does not check the values: Parse did.
 func Restore(gateway payment.Gateway, content []byte) (*Order, error) {
 	o := &Order{Gateway: gateway}
-	if err := json.Unmarshal(content, o.restore()); err != nil {
+	if err := json.Unmarshal(content, o.newBody()); err != nil {
 		return nil, fmt.Errorf("order: restore %s payment: %w", gateway, err)
 	}
 	return o, nil
 }
 
-// restore makes the empty gateway part and returns what to decode into.
-func (o *Order) restore() any {
+// newBody sets o.AMDigiPay or o.Paydia to an empty body and returns it, to decode into.
+func (o *Order) newBody() any {
 	if o.Gateway == payment.Paydia {
 		o.Paydia = &Paydia{}
 		return o.Paydia
@@ -147,31 +146,30 @@ func (o *Order) restore() any {
 	return o.AMDigiPay
 }
 
-// reading reads one document and notes every fault in it. JSON libraries stop at the
-// first, and let names in another case and numbers such as 1e4 pass.
-type reading struct {
-	faults FieldErrors
+// parser parses one document and collects all errors in it. JSON libraries stop at the
+// first error, and accept names in another case and numbers such as 1e4.
+type parser struct {
+	errs FieldErrors
 }
 
-// maxFaults bounds the answer: a document of a mebibyte has room for more mistakes than
-// anybody reads.
-const maxFaults = 1000
+// maxErrors bounds the answer to a malformed document of up to 1 MiB.
+const maxErrors = 1000
 
-func (r *reading) add(path, detail string) {
+func (p *parser) add(path, detail string) {
 	switch {
-	case len(r.faults) < maxFaults:
-		r.faults = append(r.faults, FieldError{path, detail})
-	case len(r.faults) == maxFaults:
-		r.faults = append(r.faults, FieldError{"", "and more that is not listed"})
+	case len(p.errs) < maxErrors:
+		p.errs = append(p.errs, FieldError{path, detail})
+	case len(p.errs) == maxErrors:
+		p.errs = append(p.errs, FieldError{"", "further errors are not listed"})
 	}
 }
 
-// wrong reports whether a fault was found in one of the fields, in what they are part of,
-// or in a part of them: nothing more can be said of them then.
-func (r *reading) wrong(paths ...string) bool {
-	for _, f := range r.faults {
+// hasError reports whether one of the fields, an object around it or a part of it already
+// has an error. Such a field is not checked further.
+func (p *parser) hasError(paths ...string) bool {
+	for _, e := range p.errs {
 		for _, path := range paths {
-			if within(f.Field, path) || within(path, f.Field) {
+			if within(e.Field, path) || within(path, e.Field) {
 				return true
 			}
 		}
@@ -179,15 +177,15 @@ func (r *reading) wrong(paths ...string) bool {
 	return false
 }
 
-// within reports whether a path is the other one, or leads to a part of it.
+// within reports whether path is whole itself or a part of it.
 func within(path, whole string) bool {
 	rest, ok := strings.CutPrefix(path, whole)
 	return ok && (rest == "" || whole != "" && (rest[0] == '.' || rest[0] == '['))
 }
 
-// read reads the next value into v. The error is one of the JSON itself; what is wrong
-// with the value is noted.
-func (r *reading) read(dec *jsontext.Decoder, path string, v reflect.Value) error {
+// value parses the next JSON value into v. A wrong value is added to the errors; the
+// returned error is about the JSON itself.
+func (p *parser) value(dec *jsontext.Decoder, path string, v reflect.Value) error {
 	kind := dec.PeekKind()
 	switch into := v.Addr().Interface().(type) {
 	case *jsontext.Value:
@@ -196,43 +194,43 @@ func (r *reading) read(dec *jsontext.Decoder, path string, v reflect.Value) erro
 		return err
 	case *secret.Text:
 		var text string
-		err := r.read(dec, path, reflect.ValueOf(&text).Elem())
+		err := p.value(dec, path, reflect.ValueOf(&text).Elem())
 		*into = secret.NewText(text)
 		return err
 	}
 	switch v.Kind() {
 	case reflect.Struct:
 		if kind == '{' {
-			return r.object(dec, path, v)
+			return p.object(dec, path, v)
 		}
-		return r.refuse(dec, path, "is not an object")
+		return p.reject(dec, path, "must be an object")
 	case reflect.Slice:
 		if kind == '[' {
-			return r.list(dec, path, v)
+			return p.list(dec, path, v)
 		}
-		return r.refuse(dec, path, "is not a list")
+		return p.reject(dec, path, "must be an array")
 	case reflect.Int64:
 		if kind != '0' {
-			return r.refuse(dec, path, notWhole)
+			return p.reject(dec, path, notWhole)
 		}
 		raw, err := dec.ReadValue()
 		if err != nil {
 			return err
 		}
-		// Digits only: 1e4 and 10000.0 are whole numbers too, but whoever writes them counts
-		// in floating point, and is wrong by a rupiah some day.
+		// 1e4 and 10000.0 are whole numbers too, but a program that writes them computes in
+		// floating point, and will be wrong by a rupiah one day.
 		n, err := strconv.ParseInt(string(raw), 10, 64)
 		if err != nil || strconv.FormatInt(n, 10) != string(raw) {
-			r.add(path, notWhole)
+			p.add(path, notWhole)
 		}
 		v.SetInt(n)
 		return nil
-	default: // a text
+	default: // a string
 		if kind == 'n' {
-			return dec.SkipValue() // as if it had been left out
+			return dec.SkipValue() // null: as if the field were left out
 		}
 		if kind != '"' {
-			return r.refuse(dec, path, "is not a text")
+			return p.reject(dec, path, "must be a string")
 		}
 		token, err := dec.ReadToken()
 		if err == nil {
@@ -242,17 +240,17 @@ func (r *reading) read(dec *jsontext.Decoder, path string, v reflect.Value) erro
 	}
 }
 
-const notWhole = "is not a whole number in plain digits, such as 13000"
+const notWhole = "must be a whole number in plain digits, such as 13000"
 
-// refuse notes a fault and goes on behind the value.
-func (r *reading) refuse(dec *jsontext.Decoder, path, detail string) error {
-	r.add(path, detail)
+// reject adds an error for the next value and skips it.
+func (p *parser) reject(dec *jsontext.Decoder, path, detail string) error {
+	p.add(path, detail)
 	return dec.SkipValue()
 }
 
-// object reads an object into a struct. Unlike encoding/json's, its names have one
-// spelling, and stand there once.
-func (r *reading) object(dec *jsontext.Decoder, path string, v reflect.Value) error {
+// object parses an object into a struct. Unlike encoding/json it rejects names in another
+// case and duplicate names.
+func (p *parser) object(dec *jsontext.Decoder, path string, v reflect.Value) error {
 	if _, err := dec.ReadToken(); err != nil {
 		return err
 	}
@@ -271,12 +269,12 @@ func (r *reading) object(dec *jsontext.Decoder, path string, v reflect.Value) er
 		field, known := fields[name]
 		switch {
 		case !known:
-			err = r.refuse(dec, at, "unknown field")
+			err = p.reject(dec, at, "unknown field")
 		case seen[name]:
-			err = r.refuse(dec, at, "given twice")
+			err = p.reject(dec, at, "given twice")
 		default:
 			seen[name] = true
-			err = r.read(dec, at, v.Field(field))
+			err = p.value(dec, at, v.Field(field))
 		}
 		if err != nil {
 			return err
@@ -286,13 +284,13 @@ func (r *reading) object(dec *jsontext.Decoder, path string, v reflect.Value) er
 	return err
 }
 
-func (r *reading) list(dec *jsontext.Decoder, path string, v reflect.Value) error {
+func (p *parser) list(dec *jsontext.Decoder, path string, v reflect.Value) error {
 	if _, err := dec.ReadToken(); err != nil {
 		return err
 	}
 	for i := 0; dec.PeekKind() != ']' && dec.PeekKind() != 0; i++ {
 		entry := reflect.New(v.Type().Elem()).Elem()
-		if err := r.read(dec, fmt.Sprintf("%s[%d]", path, i), entry); err != nil {
+		if err := p.value(dec, fmt.Sprintf("%s[%d]", path, i), entry); err != nil {
 			return err
 		}
 		v.Set(reflect.Append(v, entry))
@@ -301,14 +299,14 @@ func (r *reading) list(dec *jsontext.Decoder, path string, v reflect.Value) erro
 	return err
 }
 
-// jsonName is what a field is called in JSON.
+// jsonName returns a field's name in JSON.
 func jsonName(f reflect.StructField) string {
 	name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 	return name
 }
 
-// join is the path of a member. A name that no field of ours could have is cut and
-// quoted: it may hold anything.
+// join returns the path of an object's member. A name that is long or has unusual characters
+// is truncated and quoted: the client chose it.
 func join(path, name string) string {
 	const longest = 64
 	plain := func(r rune) bool {
@@ -326,19 +324,19 @@ func join(path, name string) string {
 	return path + "." + name
 }
 
-// notAnObject says what there is instead of a payment.
+// notAnObject returns the error for a document that is not an object.
 func notAnObject(doc []byte) FieldError {
 	dec := jsontext.NewDecoder(bytes.NewReader(doc), jsontext.AllowDuplicateNames(true))
 	if err := dec.SkipValue(); err != nil {
 		return brokenJSON(doc, err)
 	}
 	if dec.PeekKind() == 0 && bytes.HasPrefix(bytes.TrimSpace(doc), []byte("[")) {
-		return FieldError{"", "a JSON array and not a JSON object: write one payment a line (NDJSON), for example with jq -c '.[]'"}
+		return FieldError{"", "must be a JSON object, not an array: write one payment per line (NDJSON), for example with jq -c '.[]'"}
 	}
-	return FieldError{"", "not a JSON object: write one payment a line, each an object"}
+	return FieldError{"", "must be a JSON object: write one payment per line"}
 }
 
-// brokenJSON says where the JSON breaks, and in which field.
+// brokenJSON returns the error for a syntax error: the field and the byte.
 func brokenJSON(doc []byte, err error) FieldError {
 	var broken *jsontext.SyntacticError
 	if !errors.As(err, &broken) {
@@ -355,146 +353,147 @@ func brokenJSON(doc []byte, err error) FieldError {
 	what := "broken JSON"
 	switch {
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		what = "broken JSON: it ends too early,"
+		what = "broken JSON: unexpected end"
 	case jsontext.Value(doc).IsValid(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)):
-		what = "a text is not valid UTF-8"
+		what = "a string is not valid UTF-8"
 	}
 	return FieldError{path, fmt.Sprintf("%s at byte %d", what, broken.ByteOffset+1)}
 }
 
-// maxItems is as in AMDigiPay's tags. Entries of a longer list are not looked at.
+// maxItems is the maximum in the tag of AMDigiPay.ItemDetails.
 const maxItems = 1000
 
 var checks = newChecks()
 
 func newChecks() *validator.Validate {
 	v := validator.New(validator.WithRequiredStructEnabled())
-	v.RegisterTagNameFunc(jsonName) // errors speak of the fields by their JSON names
-	for tag, fault := range faults {
-		err := v.RegisterValidation(tag, func(fl validator.FieldLevel) bool { return fault(fl.Field().String()) == "" })
+	v.RegisterTagNameFunc(jsonName) // errors name the fields as in JSON
+	for tag, problem := range ownChecks {
+		err := v.RegisterValidation(tag, func(fl validator.FieldLevel) bool { return problem(fl.Field().String()) == "" })
 		if err != nil {
-			panic(err) // a name clash in this very map: found by the first test
+			panic(err) // a reserved tag name in ownChecks
 		}
 	}
 	return v
 }
 
-// faults are the checks of our own, by their names in the tags.
-var faults = map[string]func(string) string{
-	"id":     idFault,
-	"text":   textFault,
-	"date":   dateFault,
-	"rupiah": valueFault,
+// ownChecks are this package's own checks, by their names in the validate tags. Each returns
+// what is wrong with a value, or "".
+var ownChecks = map[string]func(string) string{
+	"id":     idProblem,
+	"text":   textProblem,
+	"date":   dateProblem,
+	"rupiah": amountProblem,
 }
 
-// words turns a failed check of the validator's into a sentence.
-var words = map[string]string{
+// messages are the error texts of the validator's own checks; %s is the tag's parameter.
+var messages = map[string]string{
 	"required": "is missing or empty",
-	"max":      "is longer than %s",
-	"min":      "has fewer entries than %s",
-	"gt":       "must be given, and be more than %s",
-	"gte":      "must not be less than %s",
-	"lte":      "must not be more than %s",
-	"email":    "is not an e-mail address",
+	"max":      "is longer than %s characters",
+	"min":      "must not be empty",
+	"gt":       "is required and must be greater than %s",
+	"gte":      "must be at least %s",
+	"lte":      "must be at most %s",
+	"email":    "must be an e-mail address",
 	"eq":       "must be %s",
 }
 
-// dateFault holds a date to the form of AM's example, "2026-05-21 18:23:10". Go reads
-// more than that (fractions of a second, one digit for the hour), so it has to come out
-// again as it went in.
-func dateFault(s string) string {
+// dateProblem requires the form of AM's example, "2026-05-21 18:23:10". Go's parser accepts
+// more (fractions of a second, a one-digit hour), so the date is formatted again and
+// compared.
+func dateProblem(s string) string {
 	if t, err := time.ParseInLocation(time.DateTime, s, payment.Jakarta); err != nil || t.Format(time.DateTime) != s {
-		return "is not a date of the form YYYY-MM-DD HH:mm:ss (Jakarta time)"
+		return "must be a date of the form YYYY-MM-DD HH:mm:ss (Jakarta time)"
 	}
 	return ""
 }
 
-// valueFault holds an amount to the form of SNAP's example, "10000.00".
-func valueFault(s string) string {
+// amountProblem requires the form of SNAP's example, "10000.00".
+func amountProblem(s string) string {
 	if amount, err := payment.ParseDecimal(s); err != nil || !amount.Valid() || amount.Decimal() != s {
-		return "is not a whole amount of rupiah with two decimals, such as 10000.00"
+		return "must be a whole amount of rupiah with two decimals, such as 10000.00"
 	}
 	return ""
 }
 
-// check looks at what was read without a fault.
-func (r *reading) check(o *Order, now time.Time) {
+// check checks the values of the fields that were parsed without an error.
+func (p *parser) check(o *Order, now time.Time) {
 	var body any = o.AMDigiPay
 	if o.Paydia != nil {
 		body = o.Paydia
 	}
 	var failed validator.ValidationErrors
 	if err := checks.Struct(body); errors.As(err, &failed) {
-		unread := reading{faults: r.faults} // one fault is enough for a field that could not be read
+		unparsed := parser{errs: p.errs} // a field that could not be parsed gets no second error
 		for _, f := range failed {
 			_, path, _ := strings.Cut(f.Namespace(), ".")
-			if path = "payment." + path; !unread.wrong(path) {
-				r.add(path, sentence(f))
+			if path = "payment." + path; !unparsed.hasError(path) {
+				p.add(path, message(f))
 			}
 		}
 	}
 	if o.AMDigiPay != nil {
-		r.checkSums(o.AMDigiPay)
-		if !r.wrong(late.Field) && !o.ExpiresAt().After(now) {
-			r.add(late.Field, late.Detail)
+		p.checkSums(o.AMDigiPay)
+		if !p.hasError(late.Field) && !o.ExpiresAt().After(now) {
+			p.add(late.Field, late.Detail)
 		}
 	}
 }
 
-func sentence(f validator.FieldError) string {
-	if fault, ours := faults[f.Tag()]; ours {
-		return fault(f.Value().(string)) // the tag stands on texts only
+// message returns the error text of a failed check.
+func message(f validator.FieldError) string {
+	if problem, own := ownChecks[f.Tag()]; own {
+		return problem(f.Value().(string)) // only strings have these tags
 	}
-	detail := words[f.Tag()]
+	detail := messages[f.Tag()]
 	switch {
 	case f.Tag() == "max" && f.Kind() == reflect.Slice:
-		return "has more entries than " + f.Param()
+		return "has more than " + f.Param() + " entries"
 	case strings.Contains(detail, "%s"):
 		return fmt.Sprintf(detail, f.Param())
 	}
 	return detail
 }
 
-// checkToken wants Paydia's customer token: Authorization-Customer is mandatory (Paydia
-// "Auth Payment", header 3). It has to fit into a header: it has no stated limit, and
-// what servers take for one header is 8 KiB.
-func (r *reading) checkToken(o *Order) {
+// checkToken requires a customer token for Paydia: the header Authorization-Customer is
+// mandatory (Paydia "Auth Payment", header 3). Paydia states no maximum; servers commonly
+// accept headers of up to 8 KiB.
+func (p *parser) checkToken(o *Order) {
 	const field, longest = "customer_token", 8192
 	token := o.CustomerToken.Reveal()
 	switch {
-	case r.wrong(field):
+	case p.hasError(field):
 	case token == "" && o.Paydia != nil:
-		r.add(field, "is missing or empty")
+		p.add(field, "is missing or empty")
 	case len(token) > longest:
-		r.add(field, fmt.Sprintf("is longer than %d", longest))
+		p.add(field, fmt.Sprintf("is longer than %d characters", longest))
 	case strings.IndexFunc(token, func(r rune) bool { return r < '!' || r > '~' }) >= 0:
-		r.add(field, "has white space or other characters that cannot stand in a header")
+		p.add(field, "contains white space or other characters that an HTTP header must not contain")
 	}
 }
 
-// checkSums holds AM's amounts together: total = nominal + fee = the items. Sums of
-// numbers of which one is wrong already are not looked at. None can overflow: the
-// numbers were held to their limits before.
-func (r *reading) checkSums(p *AMDigiPay) {
+// checkSums requires total = nominal + fee = sum of the items. A sum with a number that
+// already has an error is not compared, so no compared sum has overflowed.
+func (p *parser) checkSums(o *AMDigiPay) {
 	const total, items = "payment.transaction_total", "payment.item_details"
-	if !r.wrong(total, "payment.nominal", "payment.admin_fee") && p.TransactionTotal != p.Nominal+p.AdminFee {
-		r.add(total, "is not nominal + admin_fee")
+	if !p.hasError(total, "payment.nominal", "payment.admin_fee") && o.TransactionTotal != o.Nominal+o.AdminFee {
+		p.add(total, "must equal nominal + admin_fee")
 	}
-	if len(p.ItemDetails) == 0 || len(p.ItemDetails) > maxItems {
+	if len(o.ItemDetails) == 0 || len(o.ItemDetails) > maxItems {
 		return
 	}
 	var sum payment.Rupiah
-	known := !r.wrong(total)
-	for i, item := range p.ItemDetails {
+	known := !p.hasError(total)
+	for i, item := range o.ItemDetails {
 		of := func(name string) string { return fmt.Sprintf("%s[%d].%s", items, i, name) }
-		if !r.wrong(of("item_price"), of("item_quantity"), of("item_total_price")) &&
+		if !p.hasError(of("item_price"), of("item_quantity"), of("item_total_price")) &&
 			item.ItemTotalPrice != item.ItemPrice*payment.Rupiah(item.ItemQuantity) {
-			r.add(of("item_total_price"), "is not item_price x item_quantity")
+			p.add(of("item_total_price"), "must equal item_price x item_quantity")
 		}
-		known = known && !r.wrong(of("item_total_price"))
+		known = known && !p.hasError(of("item_total_price"))
 		sum += item.ItemTotalPrice
 	}
-	if known && sum != p.TransactionTotal {
-		r.add(items, "the item_total_price do not add up to transaction_total")
+	if known && sum != o.TransactionTotal {
+		p.add(items, "the sum of all item_total_price must equal transaction_total")
 	}
 }

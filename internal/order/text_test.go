@@ -9,7 +9,7 @@ import (
 	"terbayar/internal/order"
 )
 
-// TestIDs: what may stand in an id and what may not, at both ends of it and inside.
+// TestIDs checks which characters an id may contain.
 func TestIDs(t *testing.T) {
 	for _, c := range []struct {
 		name, text string
@@ -17,7 +17,7 @@ func TestIDs(t *testing.T) {
 	}{
 		{"letters and digits", "INV-9", true},
 		{"a UUID", "b57d8895-790b-4da3-a9e7-0387176de9bf", true},
-		{"signs, and a space inside", `kasir 3/#?%&+{x}:"y"'<z>\`, true},
+		{"symbols, and a space inside", `kasir 3/#?%&+{x}:"y"'<z>\`, true},
 		{"other alphabets, composed", "café-支付-заказ-จ่าย", true},
 		{"emoji", "INV-😀", true},
 
@@ -78,7 +78,7 @@ func TestIDs(t *testing.T) {
 		{"Ogham space", "INV\u16809", false},
 		{"space at the beginning", " INV-9", false},
 		{"space at the end", "INV-9 ", false},
-		{"nothing but a space", " ", false},
+		{"only a space", " ", false},
 		{"not composed", "cafe\u0301", false},
 		{"not composed: singleton", "\u212bngstrom", false},
 		{"not composed: Hangul", "\u1112\u1161\u11ab", false},
@@ -99,14 +99,14 @@ func TestIDs(t *testing.T) {
 	}
 }
 
-// TestTexts: what may stand in names, titles and descriptions.
+// TestTexts checks which characters names, titles and descriptions may contain.
 func TestTexts(t *testing.T) {
 	for _, c := range []struct {
 		name, text string
 		ok         bool
 	}{
 		{"letters", "Café é, not composed: e\u0301", true},
-		{"signs", `a/b & <c> "q" 'r' № 5`, true},
+		{"symbols", `a/b & <c> "q" 'r' № 5`, true},
 		{"no-break space", "Siti\u00a0Rahma", true},
 		{"ideographic space", "山田\u3000太郎", true},
 		{"spaces at the ends", " Siti ", true},
@@ -122,13 +122,13 @@ func TestTexts(t *testing.T) {
 		{"family", "👨\u200d👩\u200d👧", true},
 		{"rainbow flag", "🏳\ufe0f\u200d🌈", true},
 		{"skin colour", "👩🏽\u200d🚀", true},
-		{"an emoji that this Unicode does not know", "\U0001fae9", true},
+		{"an emoji newer than this Unicode version", "\U0001fae9", true},
 
 		{"joiner in a Latin word", "Si\u200dti", false},
 		{"non-joiner in a Latin word", "Si\u200cti", false},
 		{"joiner at the beginning", "\u200dSiti", false},
 		{"two joiners", "ශ්\u200d\u200dරී", false},
-		{"joiner behind the last emoji", "😀\u200d", false},
+		{"joiner after the last emoji", "😀\u200d", false},
 		{"selector on a letter", "S\ufe0fiti", false},
 		{"ideographic selector", "葛\U000e0100", false},
 		{"tag flag", "🏴\U000e0067\U000e007f", false},
@@ -175,8 +175,8 @@ func TestTexts(t *testing.T) {
 func checkField(t *testing.T, name, doc, path string, ok bool) {
 	t.Helper()
 	_, err := order.Parse([]byte(doc), before, order.Defaults{})
-	var faults order.FieldErrors
-	if ok && err != nil || !ok && (!errors.As(err, &faults) || len(faults) != 1 || faults[0].Field != path) {
+	var errs order.FieldErrors
+	if ok && err != nil || !ok && (!errors.As(err, &errs) || len(errs) != 1 || errs[0].Field != path) {
 		t.Errorf("%s in %s: ok %v, %v", name, path, ok, err)
 	}
 }

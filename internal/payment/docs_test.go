@@ -10,7 +10,7 @@ import (
 	"terbayar/internal/payment"
 )
 
-// TestStatesDocument holds the picture in docs/states.md to the table of moves.
+// TestStatesDocument compares the diagram in docs/states.md with the table of moves.
 func TestStatesDocument(t *testing.T) {
 	doc, err := os.ReadFile("../../docs/states.md")
 	if err != nil {

@@ -52,19 +52,19 @@ func TestParseDecimal(t *testing.T) {
 			t.Errorf("%q: %d, %v", c.text, got, err)
 		}
 		if c.ok && got.Decimal() != c.text {
-			t.Errorf("%q came back as %q", c.text, got.Decimal())
+			t.Errorf("%q is formatted as %q", c.text, got.Decimal())
 		}
 	}
 }
 
-// TestMoneyRules holds the table of moves to the rules it exists for.
+// TestMoneyRules checks the table of moves against the rules for money.
 func TestMoneyRules(t *testing.T) {
 	for _, s := range payment.Statuses() {
 		if payment.CanMove(s, payment.Submitting) && s != payment.Queued && s != payment.Submitting {
-			t.Errorf("%s may be sent without having been queued", s)
+			t.Errorf("%s may become submitting", s)
 		}
 		if payment.CanMove(s, payment.Queued) && !slices.Contains([]payment.Status{payment.Queued, payment.Submitting, payment.Verifying}, s) {
-			t.Errorf("%s may be queued again", s)
+			t.Errorf("%s may become queued", s)
 		}
 		if s.Final() {
 			for _, to := range payment.Statuses() {
@@ -76,12 +76,12 @@ func TestMoneyRules(t *testing.T) {
 	}
 	for _, s := range []payment.Status{payment.OnProcessing, payment.Expired, payment.Verifying, payment.NeedsReview} {
 		if !payment.CanMove(s, payment.Paid) {
-			t.Errorf("money that comes to a payment in %s is lost", s)
+			t.Errorf("%s cannot become paid", s)
 		}
 	}
 	for _, to := range []payment.Status{payment.Paid, payment.Failed, payment.Refunded, payment.OnProcessing, payment.Rejected} {
 		if payment.CanMove(payment.Queued, to) {
-			t.Errorf("a payment that was not sent may become %s", to)
+			t.Errorf("queued may become %s", to)
 		}
 	}
 	for _, s := range []payment.Status{payment.Paid, payment.Rejected, payment.Failed, payment.Cancelled, payment.Refunded} {
@@ -91,27 +91,28 @@ func TestMoneyRules(t *testing.T) {
 	}
 }
 
-// TestNext goes through every pair of a status that is looked up and one that a
-// gateway can name: each is a legal move, or stays on purpose.
-func TestNext(t *testing.T) {
-	stay := map[[2]payment.Status]payment.Status{
-		{payment.Expired, payment.OnProcessing}: payment.Expired, // only money brings it back
+// TestNextStatus checks all pairs of statuses. A payment that is looked up takes over what
+// the gateway reports, with one exception, and no illegal move ever results.
+func TestNextStatus(t *testing.T) {
+	exceptions := map[[2]payment.Status]payment.Status{
+		{payment.Expired, payment.OnProcessing}: payment.Expired, // only money or an end changes it
 	}
-	for _, from := range payment.LookedUp() {
-		for _, told := range append(payment.Meanings(), payment.NeedsReview) {
-			want, ok := stay[[2]payment.Status{from, told}]
+	for _, from := range payment.LookupStatuses() {
+		for _, reported := range append(payment.GatewayStatuses(), payment.NeedsReview) {
+			want, ok := exceptions[[2]payment.Status{from, reported}]
 			if !ok {
-				want = told
+				want = reported
 			}
-			if got := payment.Next(from, told); got != want || !payment.CanMove(from, got) {
-				t.Errorf("%s, told %s: %s, want %s (a legal move: %t)", from, told, got, want, payment.CanMove(from, got))
+			if got := payment.NextStatus(from, reported); got != want {
+				t.Errorf("%s, reported as %s: %s, want %s", from, reported, got, want)
 			}
 		}
 	}
 	for _, from := range payment.Statuses() {
-		for _, told := range payment.Statuses() {
-			if got := payment.Next(from, told); got != from && (from.Final() || !payment.CanMove(from, got)) {
-				t.Errorf("%s, told %s: %s", from, told, got)
+		for _, reported := range payment.Statuses() {
+			got := payment.NextStatus(from, reported)
+			if !payment.CanMove(from, got) || got != from && from.Final() {
+				t.Errorf("%s, reported as %s: illegal move to %s", from, reported, got)
 			}
 		}
 	}

@@ -2,31 +2,30 @@ package payment
 
 import "slices"
 
-// Status is where a payment stands.
+// Status is the status of a payment.
 type Status string
 
-// The statuses of interface.md, "Where a payment can stand".
+// The statuses of docs/interface.md, "Payment status".
 const (
-	Queued       Status = "queued"        // recorded; no outcome of a submit is open
-	Submitting   Status = "submitting"    // claimed: a request may be on its way
+	Queued       Status = "queued"        // recorded, waiting to be sent
+	Submitting   Status = "submitting"    // claimed by a worker: a request may be in flight
 	Verifying    Status = "verifying"     // the outcome of a submit is unknown and being looked up
-	OnProcessing Status = "on_processing" // at the gateway, not paid yet
-	Paid         Status = "paid"          // "Terbayar": the money is there
-	Rejected     Status = "rejected"      // the gateway refused it for good
-	Failed       Status = "failed"        // the gateway took it and it failed there
+	OnProcessing Status = "on_processing" // accepted by the gateway, not paid yet
+	Paid         Status = "paid"          // the gateway has the money ("Terbayar")
+	Rejected     Status = "rejected"      // the gateway permanently refused it
+	Failed       Status = "failed"        // the gateway accepted it, then it failed there
 	Expired      Status = "expired"       // not paid in time; a late "Terbayar" still makes it paid
 	Cancelled    Status = "cancelled"     // cancelled at the gateway
-	Refunded     Status = "refunded"      // paid and given back
-	NeedsReview  Status = "needs_review"  // a person must look; nothing is guessed
+	Refunded     Status = "refunded"      // paid, then refunded
+	NeedsReview  Status = "needs_review"  // manual review; nothing is guessed
 )
 
-// moves is the one table of legal moves. What is not listed is refused by the
-// ledger, whoever asks for it.
+// moves lists the legal changes of status. The ledger refuses every other one.
 //
-// The rows carry the money rules. Submitting returns to Queued only on an answer
-// that says "not processed"; a payment whose fate is unknown leaves Verifying
-// only on evidence; Expired and NeedsReview yield to what the gateway positively
-// says later; and a final status has no row: nothing overwrites it.
+//   - Submitting returns to Queued only on an answer that says "not processed".
+//   - Verifying (unknown outcome) ends only on what the gateway has answered.
+//   - Expired and NeedsReview change when the gateway later reports another status.
+//   - A final status has no row: it never changes.
 var moves = map[Status][]Status{
 	Queued:       {Submitting, Expired, Cancelled, NeedsReview},
 	Submitting:   {Queued, Verifying, OnProcessing, Paid, Rejected, Failed, Expired, Cancelled, Refunded, NeedsReview},
@@ -36,32 +35,32 @@ var moves = map[Status][]Status{
 	NeedsReview:  {OnProcessing, Paid, Failed, Expired, Cancelled, Refunded},
 }
 
-// stays lists what a gateway may say of a payment without moving it: an expired
-// payment that is still open at the gateway stays expired, since only money (or
-// an end) brings it back.
-var stays = map[Status][]Status{
+// unchanged lists, by status, what a gateway may report without changing that status. An
+// expired payment that is still open at the gateway remains expired until the gateway
+// reports it as paid, or as ended.
+var unchanged = map[Status][]Status{
 	Expired: {OnProcessing},
 }
 
-// Next is the status of a payment of which its gateway has positively said where
-// it stands: what the gateway says, unless the payment is at its end already or
-// the pair is one of those that stay.
-func Next(from, told Status) Status {
-	if slices.Contains(stays[from], told) || !CanMove(from, told) {
+// NextStatus returns the status of a payment after its gateway has reported one: the
+// reported status if that is a legal move and not listed in unchanged, else the present
+// one.
+func NextStatus(from, reported Status) Status {
+	if slices.Contains(unchanged[from], reported) || !CanMove(from, reported) {
 		return from
 	}
-	return told
+	return reported
 }
 
-// Meanings lists the statuses in which a gateway can have a payment. The others
-// are Terbayar's own.
-func Meanings() []Status {
+// GatewayStatuses lists the statuses that a gateway can report. The others are Terbayar's
+// own.
+func GatewayStatuses() []Status {
 	return []Status{OnProcessing, Paid, Failed, Expired, Cancelled, Refunded}
 }
 
-// LookedUp lists the statuses in which a payment is looked up at its gateway.
-// From each of them every one of Meanings must lead somewhere: see Next.
-func LookedUp() []Status {
+// LookupStatuses lists the statuses in which a payment is looked up at its gateway.
+// NextStatus has to accept every pair of one of these and one of GatewayStatuses.
+func LookupStatuses() []Status {
 	return []Status{Submitting, Verifying, OnProcessing, Expired, NeedsReview}
 }
 
@@ -73,15 +72,14 @@ func Statuses() []Status {
 	}
 }
 
-// CanMove reports whether a payment may go from one status to another. Staying
-// is always legal: it records an attempt that changed nothing.
+// CanMove reports whether a payment may change from one status to another. A status may
+// always remain the same: an attempt is then recorded that changed nothing.
 func CanMove(from, to Status) bool { return from == to || slices.Contains(moves[from], to) }
 
-// HasEvent reports whether reaching the status is told to the outside by an
-// event. The ways of the worker itself (queued, submitting, verifying) are not.
+// HasEvent reports whether reaching the status writes a result event. Queued, Submitting
+// and Verifying are internal to the worker and write none.
 func (s Status) HasEvent() bool { return s != Queued && s != Submitting && s != Verifying }
 
-// Final reports whether a payment in this status is at its end. Expired and
-// NeedsReview are ends for the order system, but Terbayar keeps an eye on them:
-// late money must be noticed.
+// Final reports whether the status never changes. Expired and NeedsReview look final to
+// the order system, but payments in them are still looked up, to notice late money.
 func (s Status) Final() bool { return len(moves[s]) == 0 }

@@ -1,16 +1,17 @@
-// Package refusals tells a refusal of ourselves from a refusal of an order. A
-// gateway that refuses one payment after the other in the same words does not
-// refuse the orders: a signature, a credential or a merchant setting of ours is
-// wrong. So refusals in a row are counted, in Redis, over all workers: from the
-// third on a payment goes to review instead of being rejected, and at a limit
-// the gateway is paused but for one probe payment a minute.
+// Package refusals detects that a gateway refuses us rather than an order. A gateway that
+// refuses payment after payment with the same message has no problem with the orders: a
+// signature, a credential or a merchant setting of ours is wrong. So consecutive refusals are
+// counted in Redis, over all workers. The first two payments are rejected, from the third on
+// a payment goes to needs_review instead, and at a limit the gateway is paused: then one
+// probe payment per minute is sent, and all others wait.
 //
-// A row is of different payments with the same gateway, code and words (digits
-// left out), with no payment accepted between them. Nobody has to report a
-// success: the ledger counts accepted payments, and a row belongs to one count.
+// A streak consists of refusals of different payments, with the same gateway, code and
+// message (digits are ignored), and no accepted payment between them. A success needs no
+// write here: the ledger counts accepted payments, and the count is part of the streak's
+// name.
 //
-// The counts are not waited for as the ledger's writes are: a failover that loses
-// them lets two more payments be rejected, no more.
+// The writes are not durable, unlike the ledger's: a failover that loses them lets two more
+// payments be rejected, no more.
 package refusals
 
 import (
@@ -36,48 +37,47 @@ import (
 )
 
 const (
-	// reviewFrom is the place in a row from which on a refused payment goes to
-	// review. Two customers in a row may well be declined in the same words.
+	// reviewFrom is the number in a streak from which a refused payment goes to review. Two
+	// customers in a row may well be declined with the same message.
 	reviewFrom = 3
-	// ProbeInterval is the time from one probe of a paused gateway to the next.
+	// ProbeInterval is the time between two probes of a paused gateway.
 	ProbeInterval = time.Minute
-	// keep is how long a row that does not grow is remembered: a shop with a few
-	// payments a day has rows, too.
-	keep = 24 * time.Hour
-	// refresh is how old what a worker knows about a pause may be.
-	refresh = time.Second
-	// askTimeout bounds one question to Redis.
-	askTimeout = 3 * time.Second
+	// streakTTL is how long a streak lives without a new refusal. It is long because an order
+	// system with a few payments per day has streaks too.
+	streakTTL = 24 * time.Hour
+	// refreshInterval is how often a worker reads the pause from Redis.
+	refreshInterval = time.Second
+	// redisTimeout bounds one request to Redis.
+	redisTimeout = 3 * time.Second
 )
 
 // Options are the settings of a Guard.
 type Options struct {
 	Gateway payment.Gateway
-	Limit   int           // so many payments refused in a row pause the gateway
-	Probe   time.Duration // the time from one probe to the next; 0: ProbeInterval
+	Limit   int           // the number of payments refused in a row that pauses the gateway
+	Probe   time.Duration // the time between two probes; 0: ProbeInterval
 	Redis   redis.UniversalClient
-	// Accepted says how many payments the gateway has accepted, ever. Any change is
-	// a success.
+	// Accepted returns how many payments the gateway has accepted so far. Any change is a
+	// success.
 	Accepted func(ctx context.Context, g payment.Gateway) (int64, error)
 
 	Now      func() time.Time
 	Log      *slog.Logger
-	OnPaused func(paused bool) // told when the gateway is paused, and when it no longer is; may be nil
+	OnPaused func(paused bool) // called when the pause begins and when it ends; may be nil
 }
 
-// Guard watches the refusals of one gateway in one worker. It is safe for
-// concurrent use.
+// Guard counts the refusals of one gateway in one worker. It is safe for concurrent use.
 type Guard struct {
 	options Options
 
-	mu     sync.Mutex
-	paused bool      // as far as this worker knows
-	ask    time.Time // while paused: when Redis is next asked for a probe
-	code   string    // of the refusal that paused it
-	turns  int       // how often paused has changed
+	mu        sync.Mutex
+	paused    bool      // as last read from Redis
+	code      string    // of the refusal that paused the gateway
+	nextProbe time.Time // while paused: before that Redis is not asked for a probe
+	changes   int       // how often paused has changed
 }
 
-// New makes a guard: the gateway is not paused as far as it knows.
+// New returns a Guard that assumes the gateway is not paused.
 func New(o Options) *Guard {
 	o.Probe = cmp.Or(o.Probe, ProbeInterval)
 	if o.OnPaused == nil {
@@ -88,16 +88,16 @@ func New(o Options) *Guard {
 
 // Admission says whether a payment may be sent.
 type Admission struct {
-	Wait   time.Duration // positive: not before that
-	Reason string        // of a wait, in words, safe to show anywhere
+	Wait   time.Duration // positive: not now; retry after this time
+	Reason string        // why it has to wait; contains no secrets
 	Probe  string        // not empty: the payment is the probe of a paused gateway
 }
 
-// Admit asks to send a payment. It costs no round trip while the gateway is not
-// paused. A probe must be weighed or released. The error is Redis'.
+// Admit decides whether a payment may be sent. While the gateway is not paused it makes no
+// round trip. After a probe the caller has to call Adjust or Release. The error is Redis'.
 func (g *Guard) Admit(ctx context.Context) (Admission, error) {
 	g.mu.Lock()
-	paused, wait, reason := g.paused, g.ask.Sub(g.options.Now()), g.reason()
+	paused, wait, reason := g.paused, g.nextProbe.Sub(g.options.Now()), g.reason()
 	g.mu.Unlock()
 	switch {
 	case !paused:
@@ -107,7 +107,7 @@ func (g *Guard) Admit(ctx context.Context) (Admission, error) {
 	}
 	answer, err := g.admit(ctx)
 	if err != nil {
-		return Admission{}, fmt.Errorf("refusals: is %s paused: %w", g.options.Gateway, err)
+		return Admission{}, fmt.Errorf("refusals: read the pause of %s: %w", g.options.Gateway, err)
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -118,19 +118,20 @@ func (g *Guard) Admit(ctx context.Context) (Admission, error) {
 			return Admission{}, fmt.Errorf("refusals: next probe of %s: %w", g.options.Gateway, err)
 		}
 		wait := time.Duration(ms) * time.Millisecond
-		g.ask = g.options.Now().Add(wait)
+		g.nextProbe = g.options.Now().Add(wait)
 		return Admission{Wait: wait, Reason: reason}, nil
 	case "probe":
-		g.ask = g.options.Now().Add(g.options.Probe)
+		g.nextProbe = g.options.Now().Add(g.options.Probe)
 		return Admission{Probe: answer[1]}, nil
 	default:
-		g.learn(pause{})
+		g.setPause(pause{})
 		return Admission{}, nil
 	}
 }
 
+// admit runs admitScript and returns its answer.
 func (g *Guard) admit(ctx context.Context) ([]string, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	ctx, cancel := context.WithTimeout(ctx, redisTimeout)
 	defer cancel()
 	accepted, err := g.options.Accepted(ctx, g.options.Gateway)
 	if err != nil {
@@ -147,106 +148,106 @@ func (g *Guard) admit(ctx context.Context) ([]string, error) {
 
 var errAnswer = errors.New("unexpected answer of a script")
 
-// Release gives back a probe that was not sent.
+// Release releases a probe that was not sent.
 func (g *Guard) Release(ctx context.Context, probe string) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), redisTimeout)
 	defer cancel()
-	// Where that fails the next probe is a minute away: nothing is lost but time.
+	// If this fails, the next probe is sent a minute later.
 	_ = releaseScript.Run(ctx, g.options.Redis, []string{pauseKey(g.options.Gateway)}, probe).Err()
-	g.askAgain()
+	g.allowProbe()
 }
 
-// askAgain lets the next payment ask Redis whether the gateway is still paused.
-func (g *Guard) askAgain() {
+// allowProbe makes the next Admit ask Redis whether the gateway is still paused.
+func (g *Guard) allowProbe() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.ask = time.Time{}
+	g.nextProbe = time.Time{}
 }
 
-// Adjust is told of every answer to a submit and what the policy makes of it, and
-// returns what follows: the same, or a review where the policy would reject and
-// others were refused alike. Probe is that of the payment's admission. Where
-// Redis cannot be asked nobody knows whether others were refused alike: a review.
+// Adjust has to be called with every answer to a submit and the policy's decision on it. It
+// returns the decision to follow: the policy's, or a review where the policy rejects and
+// other payments were refused in the same way. Probe is that of the payment's Admission. If
+// Redis is unavailable, it is unknown whether other payments were refused: a review.
 func (g *Guard) Adjust(ctx context.Context, probe string, key payment.Key, a clients.Answer, d retrypolicy.Decision) retrypolicy.Decision {
-	switch evidenceOf(g.options.Gateway, a, d) {
+	switch classify(g.options.Gateway, a, d) {
 	case success:
 		if d.Action != retrypolicy.Accept {
-			g.reset(ctx) // the ledger does not count it: an override wants it looked up or reviewed
+			g.reset(ctx) // an override makes it a lookup or a review, which the ledger does not count as accepted
 		}
 		if probe != "" {
-			g.askAgain()
+			g.allowProbe()
 		}
-	case refusedOrder:
-		// It was understood and judged as an order, so we are not refused. Only of a
-		// probe that is known to have been sent after what had been refused before.
+	case orderRefused:
+		// The gateway processed our request, so it does not refuse us. Only a probe's answer
+		// ends the pause: any other payment may have been sent before the pause began.
 		if probe != "" {
 			g.resume(ctx)
 		}
-	case refusedUs:
+	case maybeWeRefused:
 		count, err := g.count(ctx, probe, key, a)
 		if d.Action != retrypolicy.Reject {
 			break
 		}
-		words := a.Code
+		refusal := a.Code
 		if a.Message != "" {
-			words += ": " + a.Message
+			refusal += ": " + a.Message
 		}
 		switch {
 		case err != nil:
 			d.Action = retrypolicy.Review
-			d.Reason = fmt.Sprintf("refused (%s), and Redis could not be asked whether other payments were refused alike", words)
+			d.Reason = fmt.Sprintf("refused (%s), and Redis could not be asked whether other payments were refused alike", refusal)
 		case count >= int64(min(reviewFrom, g.options.Limit)):
 			d.Action = retrypolicy.Review
-			d.Reason = fmt.Sprintf("refused (%s) like %d other payments in a row: check signature, credentials and merchant settings before it is taken for a refusal of the order", words, count-1)
+			d.Reason = fmt.Sprintf("refused (%s) like %d other payments in a row: check signature, credentials and merchant settings "+
+				"before you treat it as a refusal of this order", refusal, count-1)
 		}
-	case silence:
+	case inconclusive:
 	}
 	return d
 }
 
-// evidence is what an answer says about us.
-type evidence int
+// meaning is what an answer to a submit means for a streak.
+type meaning int
 
 const (
-	silence      evidence = iota // nothing: a time-out, a server error, "too many requests"
-	success                      // the gateway took the payment
-	refusedOrder                 // it certainly refused this order or this customer
-	refusedUs                    // it may have refused us
+	inconclusive   meaning = iota // nothing: a timeout, a server error, "too many requests"
+	success                       // the gateway accepted the payment
+	orderRefused                  // it certainly refused this order or this customer
+	maybeWeRefused                // it may have refused us: it counts
 )
 
-// evidenceOf says what an answer to a submit says about us. What the policy
-// rejects may be about us, unless it is one of Paydia's customers' codes or the
-// operator has said, by a rule with match, that these words are about an order.
-// What it reviews, or sends again with a new token, is about us in any case, so
-// it pauses the gateway, too.
-func evidenceOf(g payment.Gateway, a clients.Answer, d retrypolicy.Decision) evidence {
+// classify returns the meaning of an answer to a submit. A rejection counts, unless it is one
+// of Paydia's codes about customers, or was decided by a rule with "match": with that the
+// operator says that the message is about an order. A review, and a refused access token,
+// are never about an order, so they count too.
+func classify(g payment.Gateway, a clients.Answer, d retrypolicy.Decision) meaning {
 	switch {
 	case a.Receipt != nil || d.Action == retrypolicy.Accept:
 		return success
 	case a.HTTPStatus == 0: // no answer
-		return silence
-	case g == payment.Paydia && customers(a.Code):
-		return refusedOrder
+		return inconclusive
+	case g == payment.Paydia && aboutCustomer(a.Code):
+		return orderRefused
 	}
 	switch d.Rule.Action {
 	case retrypolicy.Reject:
 		if d.Rule.Match != "" {
-			return refusedOrder
+			return orderRefused
 		}
-		return refusedUs
+		return maybeWeRefused
 	case retrypolicy.Review, retrypolicy.RefreshToken:
-		if a.HTTPStatus >= http.StatusInternalServerError { // a policy may review a server error
-			return silence
+		if a.HTTPStatus >= http.StatusInternalServerError { // an override may review server errors
+			return inconclusive
 		}
-		return refusedUs
+		return maybeWeRefused
 	default:
-		return silence
+		return inconclusive
 	}
 }
 
-// customers reports whether a code of Paydia's is about the customer: 403xx02 to
-// 403xx23 (gateways.md 3.1).
-func customers(code string) bool {
+// aboutCustomer reports whether a code of Paydia's is about the customer: 403xx02 to 403xx23
+// (docs/gateways.md 3.1).
+func aboutCustomer(code string) bool {
 	if len(code) != 7 || !strings.HasPrefix(code, "403") {
 		return false
 	}
@@ -254,9 +255,9 @@ func customers(code string) bool {
 	return err == nil && n >= 2 && n <= 23
 }
 
-// count counts a refusal and returns its place in the row.
+// count counts a refusal and returns the number of refused payments in its streak.
 func (g *Guard) count(ctx context.Context, probe string, key payment.Key, a clients.Answer) (int64, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	ctx, cancel := context.WithTimeout(ctx, redisTimeout)
 	defer cancel()
 	o := g.options
 	accepted, err := o.Accepted(ctx, o.Gateway)
@@ -264,8 +265,8 @@ func (g *Guard) count(ctx context.Context, probe string, key payment.Key, a clie
 		return 0, err
 	}
 	kind := kindOf(a.Code, a.Message, key.TransactionID)
-	answer, err := countScript.Run(ctx, o.Redis, []string{rowKey(o.Gateway, kind), pauseKey(o.Gateway)},
-		accepted, key.TransactionID, o.Limit, keep.Milliseconds(), o.Probe.Milliseconds(), kind, a.Code, a.Message, probe,
+	answer, err := countScript.Run(ctx, o.Redis, []string{streakKey(o.Gateway, kind), pauseKey(o.Gateway)},
+		accepted, key.TransactionID, o.Limit, streakTTL.Milliseconds(), o.Probe.Milliseconds(), kind, a.Code, a.Message, probe,
 	).Slice()
 	if err != nil {
 		return 0, err
@@ -281,27 +282,28 @@ func (g *Guard) count(ctx context.Context, probe string, key payment.Key, a clie
 	defer g.mu.Unlock()
 	switch paused := answer[1] == "paused"; {
 	case paused && !g.paused:
-		g.learn(pause{on: true, code: a.Code, message: a.Message})
-		g.ask = o.Now().Add(o.Probe)
-	case !paused && probe != "": // another answer may have been overtaken by the pause
-		g.learn(pause{})
+		g.setPause(pause{on: true, code: a.Code, message: a.Message})
+		g.nextProbe = o.Now().Add(o.Probe)
+	case !paused && probe != "": // without a probe the answer may be older than a pause
+		g.setPause(pause{})
 	}
 	return count, nil
 }
 
-// kindOf is the kind of a refusal: code and words. Digits are left out, and so is
-// what tells one payment from another in the gateway's words: the transaction id
-// and longer words with digits in them, such as ids and hashes.
+// kindOf returns the kind of a refusal: a hash of its code and message. Two refusals with the
+// same cause have the same kind: the message is stripped of what differs between payments,
+// see normalize.
 func kindOf(code, message, transactionID string) string {
-	hash := sha256.Sum256([]byte(code + "\x00" + wordsOf(message, transactionID)))
+	hash := sha256.Sum256([]byte(code + "\x00" + normalize(message, transactionID)))
 	return hex.EncodeToString(hash[:16])
 }
 
-// idLength is the length from which on a word of letters and digits is taken for
-// an id or a hash.
+// idLength is the length from which a word with digits is assumed to be an id or a hash.
 const idLength = 8
 
-func wordsOf(message, transactionID string) string {
+// normalize returns the words of a message in lower case, without the transaction id, ids,
+// hashes, digits and punctuation.
+func normalize(message, transactionID string) string {
 	message = strings.ToLower(message)
 	if transactionID != "" {
 		message = strings.ReplaceAll(message, strings.ToLower(transactionID), " ")
@@ -316,32 +318,31 @@ func wordsOf(message, transactionID string) string {
 	return strings.Join(words, " ")
 }
 
-// resume ends the pause, for all workers, and no row: the next refusal of the kind
-// that began it begins it again.
+// resume ends the pause for all workers. It does not end the streak: the next refusal of the
+// same kind pauses the gateway again.
 func (g *Guard) resume(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	ctx, cancel := context.WithTimeout(ctx, redisTimeout)
 	defer cancel()
-	// Where that fails the next probe is a minute away: nothing is lost but time.
+	// If this fails, the next probe is sent a minute later.
 	_ = g.options.Redis.HDel(ctx, pauseKey(g.options.Gateway), "paused").Err()
-	g.askAgain()
+	g.allowProbe()
 }
 
-// reset ends every row and the pause, for all workers.
+// reset ends all streaks and the pause, for all workers.
 func (g *Guard) reset(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	ctx, cancel := context.WithTimeout(ctx, redisTimeout)
 	defer cancel()
-	if err := resetScript.Run(ctx, g.options.Redis, []string{pauseKey(g.options.Gateway)}, keep.Milliseconds()).Err(); err != nil {
-		g.options.Log.Warn("refusals in a row cannot be reset: the gateway may stay paused for another minute", "gateway", g.options.Gateway, "error", err)
+	if err := resetScript.Run(ctx, g.options.Redis, []string{pauseKey(g.options.Gateway)}, streakTTL.Milliseconds()).Err(); err != nil {
+		g.options.Log.Warn("reset of refusal count failed: the gateway may stay paused for another minute", "gateway", g.options.Gateway, "error", err)
 	}
 }
 
-// Watch keeps what this worker knows about the pause up to date until the context
-// ends: one round trip a second.
+// Watch calls Refresh every second until the context ends.
 func (g *Guard) Watch(ctx context.Context) {
-	tick := time.NewTicker(refresh)
+	tick := time.NewTicker(refreshInterval)
 	defer tick.Stop()
 	for {
-		_ = g.Refresh(ctx) // without Redis nothing is sent, and it is told elsewhere
+		_ = g.Refresh(ctx) // when Redis is down nothing is sent, and package redishealth logs it
 		select {
 		case <-ctx.Done():
 			return
@@ -350,12 +351,12 @@ func (g *Guard) Watch(ctx context.Context) {
 	}
 }
 
-// Refresh looks once whether the gateway is paused.
+// Refresh reads from Redis whether the gateway is paused.
 func (g *Guard) Refresh(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	ctx, cancel := context.WithTimeout(ctx, redisTimeout)
 	defer cancel()
 	g.mu.Lock()
-	turns := g.turns
+	changes := g.changes
 	g.mu.Unlock()
 	accepted, err := g.options.Accepted(ctx, g.options.Gateway)
 	if err != nil {
@@ -369,46 +370,46 @@ func (g *Guard) Refresh(ctx context.Context) error {
 		s, _ := fields[i].(string)
 		return s
 	}
-	row := fmt.Sprintf("%d.%s", accepted, cmp.Or(text(1), "0"))
+	streak := fmt.Sprintf("%d.%s", accepted, cmp.Or(text(1), "0"))
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if turns == g.turns { // else somebody knows better
-		g.learn(pause{on: text(0) == row, code: text(2), message: text(3)})
+	if changes == g.changes { // else an answer of the gateway is newer than what was read
+		g.setPause(pause{on: text(0) == streak, code: text(2), message: text(3)})
 	}
 	return nil
 }
 
-// Paused reports whether the gateway is paused, as far as this worker knows.
+// Paused reports whether the gateway is paused, as last read from Redis.
 func (g *Guard) Paused() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.paused
 }
 
-// pause is what is known about a pause.
+// pause is the state of the pause, with the refusal that began it.
 type pause struct {
 	on            bool
 	code, message string
 }
 
-// learn takes note of a pause, or of its end, and says so. The caller holds mu.
-func (g *Guard) learn(p pause) {
+// setPause records and logs that the pause has begun or ended. The caller holds mu.
+func (g *Guard) setPause(p pause) {
 	if p.on == g.paused {
 		return
 	}
-	g.paused, g.code, g.ask = p.on, p.code, time.Time{}
-	g.turns++
+	g.paused, g.code, g.nextProbe = p.on, p.code, time.Time{}
+	g.changes++
 	if p.on {
-		g.options.Log.Error("the gateway is paused: it refuses one payment after the other in the same words; "+
-			"its payments wait, and one a minute probes whether it still does", "gateway", g.options.Gateway,
+		g.options.Log.Error("gateway paused: it refuses every payment with the same message; "+
+			"one payment per minute is sent as a probe, all others wait", "gateway", g.options.Gateway,
 			"payments", g.options.Limit, "code", p.code, "message", p.message)
 	} else {
-		g.options.Log.Info("the gateway is no longer paused", "gateway", g.options.Gateway)
+		g.options.Log.Info("gateway no longer paused", "gateway", g.options.Gateway)
 	}
 	g.options.OnPaused(p.on)
 }
 
-// reason is that of a wait, in words. The caller holds mu.
+// reason returns the Reason of a wait. The caller holds mu.
 func (g *Guard) reason() string {
-	return fmt.Sprintf("paused: %d payments in a row were refused alike (%s)", g.options.Limit, g.code)
+	return fmt.Sprintf("paused: %d payments in a row were refused with the same message (%s)", g.options.Limit, g.code)
 }

@@ -21,16 +21,16 @@ import (
 	"terbayar/internal/retrypolicy"
 )
 
-// worker is one worker's guard, with its log.
+// worker is one worker's Guard, with its log.
 type worker struct {
 	*Guard
 	t   *testing.T
 	log bytes.Buffer
-	on  []bool // what OnPaused was told
+	on  []bool // the arguments of OnPaused
 }
 
-// shop is what the workers of a test share.
-type shop struct {
+// fixture is what the workers of a test share.
+type fixture struct {
 	t        *testing.T
 	gateway  payment.Gateway
 	redis    redis.UniversalClient
@@ -38,16 +38,16 @@ type shop struct {
 	now      time.Time
 }
 
-func newShop(t *testing.T, client redis.UniversalClient, g payment.Gateway) *shop {
-	return &shop{t: t, gateway: g, redis: client, now: time.Now()}
+func newFixture(t *testing.T, client redis.UniversalClient, g payment.Gateway) *fixture {
+	return &fixture{t: t, gateway: g, redis: client, now: time.Now()}
 }
 
-func (s *shop) worker(edits ...func(*Options)) *worker {
-	w := &worker{t: s.t}
+func (f *fixture) worker(edits ...func(*Options)) *worker {
+	w := &worker{t: f.t}
 	o := Options{
-		Gateway: s.gateway, Limit: 10, Redis: s.redis,
-		Accepted: func(context.Context, payment.Gateway) (int64, error) { return s.accepted.Load(), nil },
-		Now:      func() time.Time { return s.now },
+		Gateway: f.gateway, Limit: 10, Redis: f.redis,
+		Accepted: func(context.Context, payment.Gateway) (int64, error) { return f.accepted.Load(), nil },
+		Now:      func() time.Time { return f.now },
 		Log:      slog.New(slog.NewTextHandler(&w.log, nil)),
 		OnPaused: func(on bool) { w.on = append(w.on, on) },
 	}
@@ -58,30 +58,30 @@ func (s *shop) worker(edits ...func(*Options)) *worker {
 	return w
 }
 
-// answered is what follows an answer by the built-in policy.
+// answered returns the decision on an answer, with the built-in policy.
 func (w *worker) answered(probe, id, code string, status int, message string) retrypolicy.Decision {
 	w.t.Helper()
 	d := retrypolicy.Builtin().Decide(w.options.Gateway, code, message, 1, 0)
-	return w.weigh(probe, id, clients.Answer{Code: code, HTTPStatus: status, Message: message, At: time.Now()}, d)
+	return w.adjust(probe, id, clients.Answer{Code: code, HTTPStatus: status, Message: message, At: time.Now()}, d)
 }
 
-func (w *worker) weigh(probe, id string, a clients.Answer, d retrypolicy.Decision) retrypolicy.Decision {
+func (w *worker) adjust(probe, id string, a clients.Answer, d retrypolicy.Decision) retrypolicy.Decision {
 	w.t.Helper()
 	got := w.Adjust(w.t.Context(), probe, payment.Key{Gateway: w.options.Gateway, TransactionID: id}, a, d)
 	if got.Action == retrypolicy.Review && got.Reason == "" {
-		w.t.Error("a review without a reason")
+		w.t.Error("review without a reason")
 	}
 	return got
 }
 
-// refused is what follows when AM refuses a payment in these words.
+// refused returns the action when AM refuses a payment with this message.
 func (w *worker) refused(id, message string) retrypolicy.Action {
 	w.t.Helper()
 	return w.answered("", id, "error:true", 200, message).Action
 }
 
-// admit asks for admission, and says in a word what was answered.
-func (w *worker) admit() (word, probe string) {
+// admit calls Admit and returns "open", "wait" or "probe", and the probe's token.
+func (w *worker) admit() (result, probe string) {
 	w.t.Helper()
 	a, err := w.Admit(w.t.Context())
 	switch {
@@ -97,7 +97,7 @@ func (w *worker) admit() (word, probe string) {
 	return "open", ""
 }
 
-// admits fails the test where the admission is another.
+// admits fails the test if admit returns another result.
 func (w *worker) admits(want string) (probe string) {
 	w.t.Helper()
 	got, probe := w.admit()
@@ -107,32 +107,33 @@ func (w *worker) admits(want string) (probe string) {
 	return probe
 }
 
-// probeIsDue lets the next probe be due, by Redis' clock and by ours.
-func (s *shop) probeIsDue() {
-	s.t.Helper()
-	s.now = s.now.Add(ProbeInterval + time.Second)
-	if err := s.redis.HSet(s.t.Context(), pauseKey(s.gateway), "probe", "1").Err(); err != nil {
-		s.t.Fatal(err)
+// probeIsDue makes the next probe due, by Redis' clock and by the workers'.
+func (f *fixture) probeIsDue() {
+	f.t.Helper()
+	f.now = f.now.Add(ProbeInterval + time.Second)
+	if err := f.redis.HSet(f.t.Context(), pauseKey(f.gateway), "probe", "1").Err(); err != nil {
+		f.t.Fatal(err)
 	}
 }
 
-// pause pauses the gateway, by refusals of AM or Paydia that are about us.
-func (s *shop) pause(w *worker) {
-	s.t.Helper()
+// pause makes the gateway refuse payments until it is paused.
+func (f *fixture) pause(w *worker) {
+	f.t.Helper()
 	for i := range w.options.Limit {
 		w.refused(fmt.Sprint("PAUSE-", i), "Order declined")
 	}
 	if !w.Paused() {
-		s.t.Fatal("not paused")
+		f.t.Fatal("not paused")
 	}
 }
 
-// TestRow: two in a row are rejected, the third and all after it go to review, and
-// the tenth pauses the gateway, whichever workers they came to.
-func TestRow(t *testing.T) {
+// TestStreak checks that over two workers the first two refused payments are rejected, all
+// others go to review, and the tenth pauses the gateway.
+func TestStreak(t *testing.T) {
+	t.Parallel()
 	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
-		s := newShop(t, client, payment.AMDigiPay)
-		one, two := s.worker(), s.worker()
+		f := newFixture(t, client, payment.AMDigiPay)
+		one, two := f.worker(), f.worker()
 		var got []string
 		for i := range 5 {
 			got = append(got, string(one.refused(fmt.Sprint("INV-", i), fmt.Sprintf("Order  declined for INV-%d (12%d)", i, i))))
@@ -142,7 +143,7 @@ func TestRow(t *testing.T) {
 			t.Error(diff)
 		}
 		if one.Paused() {
-			t.Error("it was the other worker that saw the tenth")
+			t.Error("paused before Refresh, although the other worker counted the tenth")
 		}
 		if err := one.Refresh(t.Context()); err != nil {
 			t.Fatal(err)
@@ -156,55 +157,57 @@ func TestRow(t *testing.T) {
 				t.Errorf("log:\n%s", w.log.String())
 			}
 		}
-		// Every key is in the ledger's slot, and ends by itself.
+		// Every key is in the ledger's slot and has a time to live.
 		keys, err := client.Keys(t.Context(), "*").Result()
 		if err != nil || len(keys) != 2 {
 			t.Errorf("%v %v", keys, err)
 		}
 		for _, key := range keys {
-			if ttl := client.PTTL(t.Context(), key).Val(); !ledger.SharesSlot(key) || ttl <= 0 || ttl > keep {
-				t.Errorf("%s lives for %s", key, ttl)
+			if ttl := client.PTTL(t.Context(), key).Val(); !ledger.SharesSlot(key) || ttl <= 0 || ttl > streakTTL {
+				t.Errorf("%s: time to live %s", key, ttl)
 			}
 		}
 	})
 }
 
-// TestWhatEndsARow and what does not.
-func TestWhatEndsARow(t *testing.T) {
+// TestWhatEndsAStreak checks what may happen between the second and the third refusal of a
+// streak without ending it.
+func TestWhatEndsAStreak(t *testing.T) {
+	t.Parallel()
 	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
 		for _, row := range []struct {
 			name    string
-			between func(s *shop, w *worker)
+			between func(f *fixture, w *worker)
 			next    retrypolicy.Action // of the third refusal
 		}{
-			{"nothing", func(*shop, *worker) {}, retrypolicy.Review},
-			{"a success, whoever had it", func(s *shop, _ *worker) { s.accepted.Add(1) }, retrypolicy.Reject},
-			{"a success that the policy wants looked up", func(_ *shop, w *worker) {
-				w.weigh("", "P", clients.Answer{Code: "http:200", HTTPStatus: 200, Receipt: &clients.Receipt{}},
+			{"nothing", func(*fixture, *worker) {}, retrypolicy.Review},
+			{"a success, of any worker", func(f *fixture, _ *worker) { f.accepted.Add(1) }, retrypolicy.Reject},
+			{"a success that the policy wants looked up", func(_ *fixture, w *worker) {
+				w.adjust("", "P", clients.Answer{Code: "http:200", HTTPStatus: 200, Receipt: &clients.Receipt{}},
 					retrypolicy.Decision{Action: retrypolicy.Verify, Rule: retrypolicy.Rule{Action: retrypolicy.Verify}})
 			}, retrypolicy.Reject},
-			{"a server error", func(_ *shop, w *worker) { w.answered("", "P", "http:500", 500, "") }, retrypolicy.Review},
-			{"no answer", func(_ *shop, w *worker) { w.answered("", "P", "net:unknown", 0, "") }, retrypolicy.Review},
-			{"a refusal in other words", func(_ *shop, w *worker) { w.refused("P", "Nominal too low") }, retrypolicy.Review},
-			{"one that an operator knows to be about an order", func(_ *shop, w *worker) {
+			{"a server error", func(_ *fixture, w *worker) { w.answered("", "P", "http:500", 500, "") }, retrypolicy.Review},
+			{"no answer", func(_ *fixture, w *worker) { w.answered("", "P", "net:unknown", 0, "") }, retrypolicy.Review},
+			{"a refusal with another message", func(_ *fixture, w *worker) { w.refused("P", "Nominal too low") }, retrypolicy.Review},
+			{"a refusal that a rule with match rejects", func(_ *fixture, w *worker) {
 				if d := w.matched("", "P"); d.Action != retrypolicy.Reject {
 					w.t.Error(d)
 				}
 			}, retrypolicy.Review},
-			{"the same payment", func(_ *shop, w *worker) { w.refused("INV-1", "Order declined") }, retrypolicy.Review},
+			{"the same payment", func(_ *fixture, w *worker) { w.refused("INV-1", "Order declined") }, retrypolicy.Review},
 		} {
 			t.Run(row.name, func(t *testing.T) {
 				if err := client.FlushAll(t.Context()).Err(); err != nil {
 					t.Fatal(err)
 				}
-				s := newShop(t, client, payment.AMDigiPay)
-				w := s.worker()
+				f := newFixture(t, client, payment.AMDigiPay)
+				w := f.worker()
 				for i := range 2 {
 					if got := w.refused(fmt.Sprint("INV-", i), "Order declined"); got != retrypolicy.Reject {
 						t.Errorf("refusal %d: %s", i, got)
 					}
 				}
-				row.between(s, w)
+				row.between(f, w)
 				if got := w.refused("INV-9", "Order declined"); got != row.next {
 					t.Errorf("%s, want %s", got, row.next)
 				}
@@ -213,17 +216,18 @@ func TestWhatEndsARow(t *testing.T) {
 	})
 }
 
-// matched is what follows a refusal that a rule with match rejects.
+// matched returns the decision on a refusal that a rule with match rejects.
 func (w *worker) matched(probe, id string) retrypolicy.Decision {
 	w.t.Helper()
 	rule := retrypolicy.Rule{Code: "error:true", Match: "(?i)limit", Action: retrypolicy.Reject}
-	return w.weigh(probe, id, clients.Answer{Code: "error:true", HTTPStatus: 200, Message: "limit"}, retrypolicy.Decision{Action: retrypolicy.Reject, Rule: rule})
+	return w.adjust(probe, id, clients.Answer{Code: "error:true", HTTPStatus: 200, Message: "limit"}, retrypolicy.Decision{Action: retrypolicy.Reject, Rule: rule})
 }
 
-// TestTheSamePaymentCountsOnce however often it is refused.
+// TestTheSamePaymentCountsOnce refuses one payment 20 times.
 func TestTheSamePaymentCountsOnce(t *testing.T) {
+	t.Parallel()
 	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
-		w := newShop(t, client, payment.AMDigiPay).worker()
+		w := newFixture(t, client, payment.AMDigiPay).worker()
 		for range 20 {
 			if got := w.refused("INV-1", "Order declined"); got != retrypolicy.Reject {
 				t.Fatal(got)
@@ -232,8 +236,9 @@ func TestTheSamePaymentCountsOnce(t *testing.T) {
 	})
 }
 
-// TestWhatCounts: which of Paydia's refusals make a row.
+// TestWhatCounts checks which of Paydia's codes count as refusals of us.
 func TestWhatCounts(t *testing.T) {
+	t.Parallel()
 	client := redistest.Mini(t)
 	for _, row := range []struct {
 		code   string
@@ -263,7 +268,7 @@ func TestWhatCounts(t *testing.T) {
 		if err := client.FlushAll(t.Context()).Err(); err != nil {
 			t.Fatal(err)
 		}
-		w := newShop(t, client, payment.Paydia).worker()
+		w := newFixture(t, client, payment.Paydia).worker()
 		before := retrypolicy.Builtin().Decide(payment.Paydia, row.code, "", 1, 0).Action
 		for i := range 10 {
 			d := w.answered("", fmt.Sprint("ORD-", i), row.code, row.status, "Words")
@@ -272,7 +277,7 @@ func TestWhatCounts(t *testing.T) {
 				want = retrypolicy.Review
 			}
 			if d.Action != want {
-				t.Errorf("%s, number %d: %s, want %s", row.code, i+1, d.Action, want)
+				t.Errorf("%s, refusal %d: %s, want %s", row.code, i+1, d.Action, want)
 			}
 		}
 		if w.Paused() != row.counts {
@@ -281,37 +286,38 @@ func TestWhatCounts(t *testing.T) {
 	}
 }
 
-// TestProbe: what the probe of a paused gateway comes to, and what that means.
+// TestProbe checks what each result of a probe does to the pause and to the streak.
 func TestProbe(t *testing.T) {
+	t.Parallel()
 	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
 		for _, row := range []struct {
 			name   string
-			probe  func(s *shop, w *worker, probe string) retrypolicy.Action
+			probe  func(f *fixture, w *worker, probe string) retrypolicy.Action
 			action retrypolicy.Action
-			next   string // admission, afterwards
-			again  bool   // the next refusal as before pauses it at once
+			next   string // admission after the probe
+			goesOn bool   // the streak goes on: the next refusal of its kind pauses the gateway
 		}{
-			{"the same refusal", func(_ *shop, w *worker, p string) retrypolicy.Action {
+			{"the same refusal", func(_ *fixture, w *worker, p string) retrypolicy.Action {
 				return w.answered(p, "P", "error:true", 200, "order declined").Action
 			}, retrypolicy.Review, "wait", true},
-			{"accepted", func(s *shop, w *worker, p string) retrypolicy.Action {
-				d := w.weigh(p, "P", clients.Answer{Code: "http:200", HTTPStatus: 200, Receipt: &clients.Receipt{}}, retrypolicy.Decision{Action: retrypolicy.Accept})
-				s.accepted.Add(1) // as the ledger does when it is saved
+			{"accepted", func(f *fixture, w *worker, p string) retrypolicy.Action {
+				d := w.adjust(p, "P", clients.Answer{Code: "http:200", HTTPStatus: 200, Receipt: &clients.Receipt{}}, retrypolicy.Decision{Action: retrypolicy.Accept})
+				f.accepted.Add(1) // as the ledger does when the payment is saved
 				return d.Action
 			}, retrypolicy.Accept, "open", false},
-			{"another refusal", func(_ *shop, w *worker, p string) retrypolicy.Action {
+			{"another refusal", func(_ *fixture, w *worker, p string) retrypolicy.Action {
 				return w.answered(p, "P", "error:true", 200, "Nominal too low").Action
 			}, retrypolicy.Reject, "open", true},
-			{"a refusal that is known to be about an order", func(_ *shop, w *worker, p string) retrypolicy.Action {
+			{"a refusal that a rule with match rejects", func(_ *fixture, w *worker, p string) retrypolicy.Action {
 				return w.matched(p, "P").Action
 			}, retrypolicy.Reject, "open", true},
-			{"no answer", func(_ *shop, w *worker, p string) retrypolicy.Action {
+			{"no answer", func(_ *fixture, w *worker, p string) retrypolicy.Action {
 				return w.answered(p, "P", "net:unknown", 0, "").Action
 			}, retrypolicy.Verify, "wait", true},
-			{"a server error", func(_ *shop, w *worker, p string) retrypolicy.Action {
+			{"a server error", func(_ *fixture, w *worker, p string) retrypolicy.Action {
 				return w.answered(p, "P", "http:500", 500, "").Action
 			}, retrypolicy.Verify, "wait", true},
-			{"not sent", func(_ *shop, w *worker, p string) retrypolicy.Action {
+			{"not sent", func(_ *fixture, w *worker, p string) retrypolicy.Action {
 				w.Release(w.t.Context(), p)
 				return ""
 			}, "", "probe", true},
@@ -320,19 +326,19 @@ func TestProbe(t *testing.T) {
 				if err := client.FlushAll(t.Context()).Err(); err != nil {
 					t.Fatal(err)
 				}
-				s := newShop(t, client, payment.AMDigiPay)
-				one, two := s.worker(), s.worker()
-				s.pause(one)
+				f := newFixture(t, client, payment.AMDigiPay)
+				one, two := f.worker(), f.worker()
+				f.pause(one)
 				if err := two.Refresh(t.Context()); err != nil {
 					t.Fatal(err)
 				}
 				one.admits("wait")
 				two.admits("wait")
-				s.probeIsDue()
+				f.probeIsDue()
 				probe := one.admits("probe")
 				one.admits("wait")
-				two.admits("wait") // one probe, over all workers
-				if got := row.probe(s, one, probe); got != row.action {
+				two.admits("wait") // one probe over all workers
+				if got := row.probe(f, one, probe); got != row.action {
 					t.Errorf("%s, want %s", got, row.action)
 				}
 				one.admits(row.next)
@@ -346,10 +352,10 @@ func TestProbe(t *testing.T) {
 					}
 				}
 				want := retrypolicy.Reject
-				if row.again {
+				if row.goesOn {
 					want = retrypolicy.Review
 				}
-				if got := one.refused("INV-99", "Order declined"); got != want || one.Paused() != row.again {
+				if got := one.refused("INV-99", "Order declined"); got != want || one.Paused() != row.goesOn {
 					t.Errorf("the next refusal: %s, paused %v", got, one.Paused())
 				}
 			})
@@ -357,24 +363,27 @@ func TestProbe(t *testing.T) {
 	})
 }
 
-// TestLateAnswersDoNotResume: what was sent before the pause says nothing about now.
+// TestLateAnswersDoNotResume checks that answers to requests sent before the pause do not end
+// it.
 func TestLateAnswersDoNotResume(t *testing.T) {
-	s := newShop(t, redistest.Mini(t), payment.AMDigiPay)
-	w := s.worker()
-	s.pause(w)
+	t.Parallel()
+	f := newFixture(t, redistest.Mini(t), payment.AMDigiPay)
+	w := f.worker()
+	f.pause(w)
 	w.refused("LATE-1", "Nominal too low")
 	w.matched("", "LATE-2")
 	if !w.Paused() {
-		t.Error("resumed")
+		t.Error("no longer paused")
 	}
 	w.admits("wait")
 }
 
-// TestManyUnderWay: fifty are refused at once. Nothing is rejected beyond two.
-func TestManyUnderWay(t *testing.T) {
+// TestManyInFlight refuses fifty payments at once: no more than two are rejected.
+func TestManyInFlight(t *testing.T) {
+	t.Parallel()
 	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
-		s := newShop(t, client, payment.AMDigiPay)
-		workers := []*worker{s.worker(), s.worker()}
+		f := newFixture(t, client, payment.AMDigiPay)
+		workers := []*worker{f.worker(), f.worker()}
 		var mu sync.Mutex
 		got := map[retrypolicy.Action]int{}
 		var group sync.WaitGroup
@@ -393,9 +402,10 @@ func TestManyUnderWay(t *testing.T) {
 	})
 }
 
-// TestRefusedInOtherWays: what the policy does not reject either, and what it sends
-// again with a new token, pauses the gateway, too, and stays what it is.
-func TestRefusedInOtherWays(t *testing.T) {
+// TestReviewsAndTokensCount checks that reviews and refused access tokens pause the gateway
+// too, and that their decisions are not adjusted.
+func TestReviewsAndTokensCount(t *testing.T) {
+	t.Parallel()
 	client := redistest.Mini(t)
 	for _, row := range []struct {
 		code    string
@@ -411,7 +421,7 @@ func TestRefusedInOtherWays(t *testing.T) {
 		if err := client.FlushAll(t.Context()).Err(); err != nil {
 			t.Fatal(err)
 		}
-		w := newShop(t, client, payment.AMDigiPay).worker()
+		w := newFixture(t, client, payment.AMDigiPay).worker()
 		for i := range 10 {
 			if w.Paused() {
 				t.Errorf("%s: paused after %d", row.code, i)
@@ -426,18 +436,20 @@ func TestRefusedInOtherWays(t *testing.T) {
 	}
 }
 
-// TestSmallLimit: who is at the limit goes to review, however low that is.
+// TestSmallLimit checks that the payment that reaches a limit of 1 goes to review.
 func TestSmallLimit(t *testing.T) {
-	w := newShop(t, redistest.Mini(t), payment.AMDigiPay).worker(func(o *Options) { o.Limit = 1 })
+	t.Parallel()
+	w := newFixture(t, redistest.Mini(t), payment.AMDigiPay).worker(func(o *Options) { o.Limit = 1 })
 	if got := w.refused("INV-1", "Order declined"); got != retrypolicy.Review || !w.Paused() {
 		t.Error(got, w.Paused())
 	}
 }
 
-// TestWithoutRedis: nobody knows whether others were refused alike.
+// TestWithoutRedis checks that a refused payment goes to review while Redis is down.
 func TestWithoutRedis(t *testing.T) {
+	t.Parallel()
 	client := redistest.Mini(t)
-	w := newShop(t, client, payment.AMDigiPay).worker()
+	w := newFixture(t, client, payment.AMDigiPay).worker()
 	if err := client.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -445,16 +457,17 @@ func TestWithoutRedis(t *testing.T) {
 	if d.Action != retrypolicy.Review || !strings.Contains(d.Reason, "Redis") {
 		t.Errorf("%+v", d)
 	}
-	w.admits("open") // the claim will tell
+	w.admits("open") // the claim will fail
 	if w.Refresh(t.Context()) == nil {
 		t.Error("no error")
 	}
 }
 
-// TestCustomersWithoutRedis: what does not count needs no Redis.
+// TestCustomersWithoutRedis checks that a refusal of a customer needs no Redis.
 func TestCustomersWithoutRedis(t *testing.T) {
+	t.Parallel()
 	client := redistest.Mini(t)
-	w := newShop(t, client, payment.Paydia).worker()
+	w := newFixture(t, client, payment.Paydia).worker()
 	if err := client.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -463,7 +476,8 @@ func TestCustomersWithoutRedis(t *testing.T) {
 	}
 }
 
-func TestWords(t *testing.T) {
+func TestNormalize(t *testing.T) {
+	t.Parallel()
 	for _, row := range []struct{ message, id, want string }{
 		{"Invalid signature", "", "invalid signature"},
 		{"  INVALID\tSignature. ", "", "invalid signature"},
@@ -476,11 +490,11 @@ func TestWords(t *testing.T) {
 		{"", "", ""},
 		{"***", "", ""},
 	} {
-		if got := wordsOf(row.message, row.id); got != row.want {
+		if got := normalize(row.message, row.id); got != row.want {
 			t.Errorf("%q: %q, want %q", row.message, got, row.want)
 		}
 	}
 	if kindOf("a", "b", "") == kindOf("ab", "", "") {
-		t.Error("code and words run into each other")
+		t.Error("kindOf does not separate code and message")
 	}
 }

@@ -2,28 +2,28 @@ package refusals
 
 import "github.com/redis/go-redis/v9"
 
-// A row of refusals is named "<accepted>.<resets>": how many payments the ledger
-// had seen accepted when it began, and how often a success was reported beside
-// it. Any success makes another name, which ends the row, and a pause with it,
-// without a write.
+// A streak of refusals is named "<accepted>.<resets>": the number of payments of the gateway
+// that the ledger had counted as accepted when the streak began, and the number of other
+// successes that were reported by resetScript. Any success changes one of the numbers. So it
+// ends the streak, and a pause that began with it, without a write.
 //
-// A script that is run twice, because its reply was lost, does what it did the
-// first time.
+// The scripts are idempotent: one whose reply was lost may be run again.
 
-// countScript counts a refused payment, once, and pauses the gateway at the limit.
+// countScript counts a refused payment, and pauses the gateway at the limit. A payment that
+// is refused several times counts once.
 //
-//	KEYS 1 row
+//	KEYS 1 streak
 //	     2 pause
-//	ARGV 1 accepted payments of the ledger
+//	ARGV 1 accepted payments, as counted by the ledger
 //	     2 transaction id
-//	     3 limit: as many refused payments pause the gateway
+//	     3 limit: the number of refused payments that pauses the gateway
 //	     4 time to live of both keys (ms)
-//	     5 time from the pause, or a probe, to the next probe (ms)
+//	     5 probe interval (ms)
 //	     6 kind of refusal
 //	     7 code
 //	     8 message
-//	     9 the token of the probe, or "" when the payment was none
-//	returns {refused payments in this row, "paused" or ""}
+//	     9 the probe's token, or "" if the payment was not a probe
+//	returns {refused payments in this streak, "paused" or ""}
 var countScript = redis.NewScript(`
 local p = redis.call('HMGET', KEYS[2], 'resets', 'paused', 'kind')
 local row = ARGV[1] .. '.' .. (p[1] or '0')
@@ -38,6 +38,7 @@ end
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
 local count = redis.call('HLEN', KEYS[1]) - 1
 local paused = p[2] == row
+-- A probe that is refused in another way ends the pause, but not the streak.
 if paused and ARGV[9] ~= '' and p[3] ~= ARGV[6] and count < limit then
   redis.call('HDEL', KEYS[2], 'paused')
   paused = false
@@ -53,45 +54,44 @@ if paused then redis.call('PEXPIRE', KEYS[2], ARGV[4]) end
 return {count, paused and 'paused' or ''}
 `)
 
-// admitScript says whether a payment may be sent to a gateway that was paused
-// when this worker last looked, and gives away the next probe.
+// admitScript decides whether a payment may be sent to a gateway that this worker believes to
+// be paused. If the next probe is due, this payment becomes the probe.
 //
 //	KEYS 1 pause
-//	ARGV 1 accepted payments of the ledger
-//	     2 time from one probe to the next (ms)
-//	returns {"open"}
+//	ARGV 1 accepted payments, as counted by the ledger
+//	     2 probe interval (ms)
+//	returns {"open"}: the gateway is not paused
 //	     or {"wait", time until the next probe (ms)}
-//	     or {"probe", its token: the time of the probe after it (Unix ms)}
+//	     or {"probe", its token: the time from which the probe after it may be sent (Unix ms)}
 var admitScript = redis.NewScript(`
 local p = redis.call('HMGET', KEYS[1], 'paused', 'resets', 'probe')
 if not p[1] or p[1] ~= ARGV[1] .. '.' .. (p[2] or '0') then return {'open'} end
 local t = redis.call('TIME')
 local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
 local wait = tonumber(p[3]) - now
--- A clock that was set back must not stop the probes.
+-- If Redis' clock was set back, a longer wait than the interval would stop the probes.
 if wait > 0 and wait <= tonumber(ARGV[2]) then return {'wait', string.format('%.0f', wait)} end
 local token = string.format('%.0f', now + tonumber(ARGV[2]))
 redis.call('HSET', KEYS[1], 'probe', token)
 return {'probe', token}
 `)
 
-// releaseScript gives a probe back that was not sent, so that another payment may
-// be the probe at once.
+// releaseScript releases a probe that was not sent: the next payment becomes the probe.
 //
 //	KEYS 1 pause
-//	ARGV 1 the token of the probe
-//	returns 1, or 0 where another probe was given away meanwhile
+//	ARGV 1 the probe's token
+//	returns 1, or 0 if another payment has become the probe since
 var releaseScript = redis.NewScript(`
 if redis.call('HGET', KEYS[1], 'probe') ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], 'probe', '0')
 return 1
 `)
 
-// resetScript ends every row of refusals of a gateway, and its pause.
+// resetScript ends all streaks of a gateway, and its pause.
 //
 //	KEYS 1 pause
 //	ARGV 1 time to live (ms)
-//	returns how often that was done
+//	returns the number of resets
 var resetScript = redis.NewScript(`
 redis.call('HDEL', KEYS[1], 'paused')
 local resets = redis.call('HINCRBY', KEYS[1], 'resets', 1)

@@ -13,29 +13,28 @@ import (
 	"strings"
 )
 
-// ErrNoKey says that no key of PAYLOAD_KEYS decrypts a text (or that there are no
-// keys at all).
+// ErrNoKey says that no key of PAYLOAD_KEYS decrypts a ciphertext, or that there are no
+// keys.
 var ErrNoKey = errors.New("no key of PAYLOAD_KEYS decrypts it")
 
-// Every encrypted text begins with a version. The present one names its key, so
-// that it can be said which key is missing: "v2.<id of the key>.<base64>". The
-// former one did not: "v1.<base64>".
+// A ciphertext begins with its format version. v2 contains the key id, so that errors can
+// name the missing key: "v2.<key id>.<base64>". v1 does not: "v1.<base64>"; it is still
+// decrypted, but no longer written.
 const (
-	sealVersion  = "v2."
-	sealNameless = "v1."
+	prefixV2 = "v2."
+	prefixV1 = "v1."
 )
 
-// keyID names a key without giving anything of it away: the beginning of its
-// SHA-256, of a key that is 256 random bits.
+// keyID returns the first 8 bytes of the key's SHA-256, in hex. The key is 256 random bits,
+// so its hash does not help to guess it.
 func keyID(raw []byte) string {
 	hash := sha256.Sum256(raw)
 	return hex.EncodeToString(hash[:8])
 }
 
-// KeyID is the id of the key that encrypted a text; "" where the text does not
-// name it.
-func KeyID(sealed string) string {
-	rest, ok := strings.CutPrefix(sealed, sealVersion)
+// KeyID returns the id of the key that made a ciphertext; "" for a v1 ciphertext.
+func KeyID(ciphertext string) string {
+	rest, ok := strings.CutPrefix(ciphertext, prefixV2)
 	if !ok {
 		return ""
 	}
@@ -43,27 +42,27 @@ func KeyID(sealed string) string {
 	return id
 }
 
-// Cipher seals secrets at rest with AES-256-GCM and a random nonce. The first
-// key seals, any key opens, so keys are rotated by putting the new one in front.
+// Cipher encrypts secrets at rest with AES-256-GCM and a random nonce. It encrypts with
+// the first key and decrypts with any, so a key is rotated by putting the new one first.
 type Cipher struct {
 	keys []cipher.AEAD
 	ids  []string // of the keys
 }
 
-// KeyIDs are the ids of the keys, the one that encrypts first.
-func (s *Cipher) KeyIDs() []string { return slices.Clone(s.ids) }
+// KeyIDs returns the ids of the keys, in the order of PAYLOAD_KEYS.
+func (c *Cipher) KeyIDs() []string { return slices.Clone(c.ids) }
 
-// NewCipher takes PAYLOAD_KEYS: base64 of 32 random bytes, several separated by
-// commas. An empty text makes a sealer without keys: it refuses to seal and open.
+// NewCipher parses PAYLOAD_KEYS: base64 of 32 random bytes, several separated by commas.
+// From an empty string it makes a Cipher without keys, which only returns ErrNoKey.
 func NewCipher(keys Text) (*Cipher, error) {
-	s := &Cipher{}
+	c := &Cipher{}
 	if strings.TrimSpace(keys.Reveal()) == "" {
-		return s, nil
+		return c, nil
 	}
 	for i, field := range strings.Split(keys.Reveal(), ",") {
 		raw, err := base64.StdEncoding.DecodeString(strings.TrimSpace(field))
 		if err != nil || len(raw) != 32 {
-			// The key itself stays out of the message.
+			// The message must not contain the key.
 			return nil, fmt.Errorf("key %d is not base64 of 32 bytes (openssl rand -base64 32)", i+1)
 		}
 		block, err := aes.NewCipher(raw)
@@ -74,55 +73,55 @@ func NewCipher(keys Text) (*Cipher, error) {
 		if err != nil {
 			return nil, fmt.Errorf("key %d: %w", i+1, err)
 		}
-		s.keys, s.ids = append(s.keys, aead), append(s.ids, keyID(raw))
+		c.keys, c.ids = append(c.keys, aead), append(c.ids, keyID(raw))
 	}
-	return s, nil
+	return c, nil
 }
 
-// NewKey makes a key fit for PAYLOAD_KEYS.
+// NewKey returns a random key in the form of PAYLOAD_KEYS.
 func NewKey() Text {
 	key := make([]byte, 32)
 	_, _ = rand.Read(key) // never fails: crypto/rand ends the program instead
 	return NewText(base64.StdEncoding.EncodeToString(key))
 }
 
-// CanEncrypt reports whether there is a key to seal with.
-func (s *Cipher) CanEncrypt() bool { return len(s.keys) > 0 }
+// CanEncrypt reports whether there is a key.
+func (c *Cipher) CanEncrypt() bool { return len(c.keys) > 0 }
 
-// Encrypt encrypts the secret for one owner (e.g. the payment's key). The owner is
-// authenticated with it: a sealed text copied to another record does not open.
-func (s *Cipher) Encrypt(t Text, owner string) (string, error) {
-	if !s.CanEncrypt() {
-		return "", fmt.Errorf("seal for %s: %w", owner, ErrNoKey)
+// Encrypt encrypts a secret for one owner, e.g. the payment's key. The owner is
+// authenticated: a ciphertext that is copied to another owner's record does not decrypt.
+func (c *Cipher) Encrypt(t Text, owner string) (string, error) {
+	if !c.CanEncrypt() {
+		return "", fmt.Errorf("encrypt for %s: %w", owner, ErrNoKey)
 	}
-	sealed := s.keys[0].Seal(nil, nil, []byte(t.Reveal()), []byte(owner)) //nolint:gosec // G407: the AEAD draws the nonce itself
-	return sealVersion + s.ids[0] + "." + base64.RawStdEncoding.EncodeToString(sealed), nil
+	ciphertext := c.keys[0].Seal(nil, nil, []byte(t.Reveal()), []byte(owner)) //nolint:gosec // G407: the AEAD makes the nonce itself
+	return prefixV2 + c.ids[0] + "." + base64.RawStdEncoding.EncodeToString(ciphertext), nil
 }
 
-// Decrypt decrypts what Seal made for the same owner, with whichever key fits.
-func (s *Cipher) Decrypt(sealed, owner string) (Text, error) {
-	body, ok := strings.CutPrefix(sealed, sealNameless)
-	id := KeyID(sealed)
+// Decrypt decrypts what Encrypt returned for the same owner, with whichever key made it.
+func (c *Cipher) Decrypt(ciphertext, owner string) (Text, error) {
+	body, ok := strings.CutPrefix(ciphertext, prefixV1)
+	id := KeyID(ciphertext)
 	if id != "" {
-		body, ok = strings.CutPrefix(sealed, sealVersion+id+".")
+		body, ok = strings.CutPrefix(ciphertext, prefixV2+id+".")
 	}
 	if !ok {
-		return Text{}, fmt.Errorf("open for %s: sealed in a way this version does not know", owner)
+		return Text{}, fmt.Errorf("decrypt for %s: unknown format of the ciphertext", owner)
 	}
 	raw, err := base64.RawStdEncoding.DecodeString(body)
 	if err != nil {
-		return Text{}, fmt.Errorf("open for %s: sealed text is damaged", owner)
+		return Text{}, fmt.Errorf("decrypt for %s: malformed ciphertext", owner)
 	}
-	for i, key := range s.keys {
-		if id != "" && id != s.ids[i] {
+	for i, key := range c.keys {
+		if id != "" && id != c.ids[i] {
 			continue
 		}
 		if plain, err := key.Open(nil, nil, raw, []byte(owner)); err == nil {
 			return NewText(string(plain)), nil
 		}
 	}
-	if id != "" && !slices.Contains(s.ids, id) {
-		return Text{}, fmt.Errorf("open for %s: %w: key %s is not among them", owner, ErrNoKey, id)
+	if id != "" && !slices.Contains(c.ids, id) {
+		return Text{}, fmt.Errorf("decrypt for %s: %w: key %s is missing", owner, ErrNoKey, id)
 	}
-	return Text{}, fmt.Errorf("open for %s: %w", owner, ErrNoKey)
+	return Text{}, fmt.Errorf("decrypt for %s: %w", owner, ErrNoKey)
 }

@@ -16,13 +16,13 @@ func key(b byte) string {
 	return base64.StdEncoding.EncodeToString([]byte(strings.Repeat(string(b), 32)))
 }
 
-func sealer(t *testing.T, keys string) *secret.Cipher {
+func newCipher(t *testing.T, keys string) *secret.Cipher {
 	t.Helper()
-	s, err := secret.NewCipher(secret.NewText(keys))
+	c, err := secret.NewCipher(secret.NewText(keys))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s
+	return c
 }
 
 func TestTextNeverPrints(t *testing.T) {
@@ -41,23 +41,23 @@ func TestTextNeverPrints(t *testing.T) {
 		t.Error(printed)
 	}
 	if s.Reveal() != "hunter2" {
-		t.Error("Reveal does not reveal")
+		t.Error("Reveal does not return the secret")
 	}
 }
 
-func TestSealRotation(t *testing.T) {
-	old, rotated, other := sealer(t, key('a')), sealer(t, key('b')+", "+key('a')), sealer(t, key('c'))
-	sealed, err := old.Encrypt(secret.NewText("eyJ..."), "paydia:1")
-	if err != nil || strings.Contains(sealed, "eyJ") {
-		t.Fatal(sealed, err)
+func TestKeyRotation(t *testing.T) {
+	old, rotated, other := newCipher(t, key('a')), newCipher(t, key('b')+", "+key('a')), newCipher(t, key('c'))
+	ciphertext, err := old.Encrypt(secret.NewText("eyJ..."), "paydia:1")
+	if err != nil || strings.Contains(ciphertext, "eyJ") {
+		t.Fatal(ciphertext, err)
 	}
-	if got, err := rotated.Decrypt(sealed, "paydia:1"); err != nil || got.Reveal() != "eyJ..." {
+	if got, err := rotated.Decrypt(ciphertext, "paydia:1"); err != nil || got.Reveal() != "eyJ..." {
 		t.Errorf("after rotation: %v", err)
 	}
-	if _, err := other.Decrypt(sealed, "paydia:1"); !errors.Is(err, secret.ErrNoKey) {
+	if _, err := other.Decrypt(ciphertext, "paydia:1"); !errors.Is(err, secret.ErrNoKey) {
 		t.Errorf("another key: %v", err)
 	}
-	if _, err := old.Decrypt(sealed, "paydia:2"); !errors.Is(err, secret.ErrNoKey) {
+	if _, err := old.Decrypt(ciphertext, "paydia:2"); !errors.Is(err, secret.ErrNoKey) {
 		t.Errorf("another payment: %v", err)
 	}
 	fresh, err := rotated.Encrypt(secret.NewText("eyJ..."), "paydia:1")
@@ -65,25 +65,25 @@ func TestSealRotation(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := old.Decrypt(fresh, "paydia:1"); err == nil {
-		t.Error("the first key does not seal")
+		t.Error("does not encrypt with the first key")
 	}
-	if again, _ := old.Encrypt(secret.NewText("eyJ..."), "paydia:1"); again == sealed {
-		t.Error("sealing twice gives the same text")
+	if second, _ := old.Encrypt(secret.NewText("eyJ..."), "paydia:1"); second == ciphertext {
+		t.Error("encrypting twice gives the same ciphertext")
 	}
-	id := secret.KeyID(sealed)
+	id := secret.KeyID(ciphertext)
 	if ids := old.KeyIDs(); len(ids) != 1 || ids[0] != id || len(id) != 16 || strings.Contains(key('a'), id) {
-		t.Errorf("sealed by %q, keys %q", id, ids)
+		t.Errorf("encrypted with key %q, keys %q", id, ids)
 	}
-	if _, err := other.Decrypt(sealed, "paydia:1"); !strings.Contains(err.Error(), id) {
+	if _, err := other.Decrypt(ciphertext, "paydia:1"); !strings.Contains(err.Error(), id) {
 		t.Errorf("%v does not name the key", err)
 	}
-	nameless := "v1." + strings.TrimPrefix(sealed, "v2."+id+".") // as it was sealed before
-	if got, err := rotated.Decrypt(nameless, "paydia:1"); err != nil || got.Reveal() != "eyJ..." || secret.KeyID(nameless) != "" {
-		t.Errorf("sealed before keys had ids: %v", err)
+	v1 := "v1." + strings.TrimPrefix(ciphertext, "v2."+id+".")
+	if got, err := rotated.Decrypt(v1, "paydia:1"); err != nil || got.Reveal() != "eyJ..." || secret.KeyID(v1) != "" {
+		t.Errorf("v1: %v", err)
 	}
-	for _, damaged := range []string{"", "v1.", "v1.!", "v2.", "v2." + id, "v2." + id + ".", "v2.." + nameless[3:], "v2.0123456789abcdef." + nameless[3:], "v3." + sealed[3:], sealed[:len(sealed)-2]} {
+	for _, damaged := range []string{"", "v1.", "v1.!", "v2.", "v2." + id, "v2." + id + ".", "v2.." + v1[3:], "v2.0123456789abcdef." + v1[3:], "v3." + ciphertext[3:], ciphertext[:len(ciphertext)-2]} {
 		if _, err := old.Decrypt(damaged, "paydia:1"); err == nil {
-			t.Errorf("%q opened", damaged)
+			t.Errorf("%q was decrypted", damaged)
 		}
 	}
 }
@@ -95,7 +95,7 @@ func TestBadKeys(t *testing.T) {
 			t.Errorf("%q: %v", keys, err)
 		}
 	}
-	if _, err := sealer(t, "").Encrypt(secret.NewText("x"), "y"); !errors.Is(err, secret.ErrNoKey) {
+	if _, err := newCipher(t, "").Encrypt(secret.NewText("x"), "y"); !errors.Is(err, secret.ErrNoKey) {
 		t.Error(err)
 	}
 }

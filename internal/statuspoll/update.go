@@ -67,7 +67,7 @@ func (p *Poller) found(r *ledger.Record, f Finding) retrypolicy.Action {
 	why := f.Answer.Receipt.Apply(&r.Payment)
 	if f.Duplicate != "" {
 		why = f.Duplicate
-		r.Status, r.Reason = payment.Next(before, payment.NeedsReview), why
+		r.Status, r.Reason = payment.NextStatus(before, payment.NeedsReview), why
 	}
 	r.Contradicted = why != ""
 	if before == payment.OnProcessing && r.Status == payment.OnProcessing && p.expired(r, f.Answer.At) {

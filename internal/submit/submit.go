@@ -1,7 +1,13 @@
-// Package submit is the moment a payment leaves: claim, send once, decide,
-// record. Whatever happens between the claim and the record - a timeout, a
-// crash, an answer nobody can read - leaves a payment of unknown outcome, and
-// those are looked up, never sent again.
+// Package submit sends a payment to its gateway, in four steps:
+//
+//  1. Claim: the ledger records, durably, that this worker is about to send the payment.
+//  2. Send: the worker makes one request. It never repeats it by itself.
+//  3. Decide: the retry policy says what follows from the answer.
+//  4. Record: the ledger saves the attempt and the payment's new status.
+//
+// If there is no clear answer, or the worker crashes before the last step, the outcome of the
+// request is unknown: the gateway may or may not have the payment. It then becomes verifying
+// and is looked up at the gateway (package statuspoll) instead of being sent again.
 package submit
 
 import (
@@ -19,104 +25,108 @@ import (
 	"terbayar/internal/secret"
 )
 
-// Submitter submits payments. Its fields are set once, before its first use.
+// Submitter submits payments. Set its fields before the first use and do not change them later.
 type Submitter struct {
 	Ledger    *ledger.Ledger
 	Gateways  map[payment.Gateway]clients.Gateway
-	Admission map[payment.Gateway]*admission.Controller // a gateway without one may always be asked
+	Admission map[payment.Gateway]*admission.Controller // a gateway without one is always allowed
 	Policy    *retrypolicy.Policy
 	Cipher    *secret.Cipher
 
 	Times Times
-	// PollInterval is the grid on which open payments are polled.
+	// PollInterval is the time between two polls of the payments in on_processing.
 	PollInterval time.Duration
-	// QueueTTL is how long a payment of a gateway without an expiry date of its own may
-	// wait to be sent; a gateway without one: for ever.
+	// QueueTTL is how long a payment may wait to be sent if its gateway has no expiry date.
+	// Without an entry for the gateway there is no limit.
 	QueueTTL map[payment.Gateway]time.Duration
 	Now      func() time.Time
-	// OnLogin is told, before every submit that the gate lets through, whether the
-	// gateway can be logged in to.
+	// OnLogin is called with the result of the login, nil or an error, before a submit that
+	// admission control allows.
 	OnLogin func(g payment.Gateway, err error)
-	// OnExpired is told of every payment that was not sent in time.
+	// OnExpired is called for every payment that was not sent in time.
 	OnExpired func(r *ledger.Record)
-	// OnAttempt is told of every attempt, with what its client had to add.
+	// OnAttempt is called for every recorded attempt; detail is the client's error, if any.
 	OnAttempt func(r *ledger.Record, a payment.Attempt, detail error)
 }
 
-// Times is the chain of timeouts around one submit. The request leaves within Send of
-// the claim's leaving or not at all; it is over a gateway timeout later; and the claim
-// holds for a margin beyond that:
+// Times are the timeouts of one submit. They count from the moment when the claim is sent to
+// Redis:
 //
-//	claim leaves |-- Send: acknowledged, first byte --|-- gateway timeout --|-- margin --| claim expires
+//	|-- Send --|-- gateway timeout --|-- margin --|
+//	|------------------- Lease -------------------|
 //
-// So a claim that has expired means that its request has long ended, or never leaves: a
-// worker that was frozen meanwhile finds its right to send used up.
+// Within Send the claim has to be acknowledged and the first byte of the request has to
+// leave; otherwise the request is not made. It then ends within the gateway timeout. So when
+// a claim has expired, its request has ended or will never be made, even if the worker was
+// frozen meanwhile.
 type Times struct {
 	Send  time.Duration
-	Lease time.Duration // how long a claim is held: Send, gateway timeout and margin
+	Lease time.Duration // how long a claim is valid: Send + gateway timeout + margin
 }
 
-// Next says when to come back for a payment. The zero value: no need to.
+// Next says when the payment's task has to run again. The zero value: not again.
 type Next struct {
 	In     time.Duration
-	Reason string // a code or a few words of our own; safe to show anywhere
+	Reason string // a code, or a few words; contains no secrets
 }
 
 const (
-	// soon is "at once" for what has to go through the queue all the same.
-	soon = time.Millisecond
-	// versionWait is when a worker looks again at a record of another version.
+	// atOnce is the shortest Next.In that is not zero.
+	atOnce = time.Millisecond
+	// versionWait is when a task runs again whose record has an unknown version.
 	versionWait = 30 * time.Second
 )
 
-// LoginPause is how long a payment waits when its gateway cannot be logged in to. Nothing
-// has been claimed, sent or asked then, and no attempt is spent. It is short, however
-// long this worker's next login is away: another worker may be able to log in.
+// LoginPause is how long a payment waits after a failed login. Nothing has been claimed or
+// sent then, and no attempt is spent. It does not depend on when this worker's client will
+// try the next login: another worker may be able to log in.
 const LoginPause = 5 * time.Second
 
-// Submit takes one payment as far as it goes right now. The error is
-// ledger.ErrNotFound, or that of a Redis that cannot be used; the payment is then to be
-// tried again.
+// Submit sends one queued payment if it may be sent now, and expires it if it is too late to
+// send it. A payment whose claim has expired becomes verifying, see ExpireClaim. It changes no
+// other payment. The error is ledger.ErrNotFound, or that of Redis; after the latter the task
+// has to run again.
 func (s *Submitter) Submit(ctx context.Context, key payment.Key) (Next, error) {
 	gateway, ok := s.Gateways[key.Gateway]
 	if !ok {
 		return Next{}, fmt.Errorf("submit: %s: gateway is off", key)
 	}
-	pass, err := s.Admission[key.Gateway].Allow(ctx, gateway)
+	permit, err := s.Admission[key.Gateway].Allow(ctx, gateway)
 	if err != nil {
 		return s.denied(key.Gateway, err)
 	}
-	defer pass.Release()
+	defer permit.Release()
 	s.OnLogin(key.Gateway, nil)
-	r, verdict, err := s.Ledger.Claim(ctx, key, ledger.Claim{
+	r, result, err := s.Ledger.Claim(ctx, key, ledger.Claim{
 		Attempt: payment.Attempt{
 			At: s.Now().UTC().Truncate(time.Millisecond), Kind: payment.KindSubmit, ExternalID: gateway.NewExternalID(),
 		},
 		Lease: s.Times.Lease, QueueTTL: s.QueueTTL[key.Gateway], Timeout: s.Times.Send,
 	})
 	if later, ok := errors.AsType[*ledger.LaterError](err); ok {
-		return Next{In: max(later.Wait, soon), Reason: later.Error()}, nil
+		return Next{In: max(later.Wait, atOnce), Reason: later.Error()}, nil
 	}
 	if err != nil {
 		return Next{}, fmt.Errorf("submit: %w", err)
 	}
-	switch verdict {
+	switch result {
 	case ledger.Claimed:
-		return s.send(ctx, gateway, pass, r)
+		return s.send(ctx, gateway, permit, r)
 	case ledger.ClaimExpired:
 		return Next{}, s.ExpireClaim(ctx, key)
 	case ledger.TooLate:
 		return s.ExpirePayment(ctx, r)
 	case ledger.Missing:
 		return Next{}, fmt.Errorf("submit: %s: %w", key, ledger.ErrNotFound)
-	case ledger.OtherVersion: // for a worker that can read it
+	case ledger.OtherVersion: // only a worker of that version can process it
 		return Next{In: versionWait, Reason: ledger.ErrOtherVersion.Error()}, nil
-	default: // on its way elsewhere, or past being sent: the ledger watches it
+	default: // another worker is sending it, or it is no longer queued
 		return Next{}, nil
 	}
 }
 
-// TooLate reports whether a queued payment can no longer be sent, by Redis' clock.
+// TooLate reports whether a queued payment can no longer be sent, by Redis' clock: its expiry
+// date or QueueTTL has passed.
 func (s *Submitter) TooLate(r *ledger.Record) bool {
 	end := r.ExpiresAt
 	if ttl := s.QueueTTL[r.Gateway]; end.IsZero() && ttl > 0 {
@@ -125,19 +135,19 @@ func (s *Submitter) TooLate(r *ledger.Record) bool {
 	return !end.IsZero() && !r.Now(s.Now()).Before(end)
 }
 
-// ExpirePayment ends a payment that was not sent in time. An earlier send of unknown outcome
-// is still looked for. Redis' clock says that it is too late; where this worker's says
-// otherwise nobody knows, and it is neither sent nor ended.
+// ExpirePayment sets a payment that was not sent in time to expired. If an earlier submit has
+// an unknown outcome, the payment is still looked up. By Redis' clock it is too late; if this
+// worker's clock disagrees, the payment is neither sent nor expired, but tried again later.
 func (s *Submitter) ExpirePayment(ctx context.Context, r *ledger.Record) (Next, error) {
 	if !r.ExpiresAt.IsZero() && s.Now().Before(r.ExpiresAt) {
-		return Next{In: LoginPause, Reason: "this worker's clock and Redis' do not agree whether it has expired"}, nil
+		return Next{In: LoginPause, Reason: "the clocks of this worker and Redis disagree on whether the payment has expired"}, nil
 	}
 	r.Status, r.Reason = payment.Expired, "not sent in time"
 	if r.Unknowns > 0 {
 		r.Due = ledger.In(0)
 	}
 	err := s.Ledger.Save(ctx, r)
-	if errors.Is(err, ledger.ErrFenced) { // somebody else was first
+	if errors.Is(err, ledger.ErrFenced) { // another worker has changed it
 		return Next{}, nil
 	}
 	if err != nil {
@@ -147,11 +157,11 @@ func (s *Submitter) ExpirePayment(ctx context.Context, r *ledger.Record) (Next, 
 	return Next{}, nil
 }
 
-// notNow is what follows when the gate does not open. Only a Redis that cannot be
-// asked is an error.
+// denied handles an error of admission control: the task runs again later. Only an error of
+// Redis is returned.
 func (s *Submitter) denied(g payment.Gateway, err error) (Next, error) {
-	if closed, ok := errors.AsType[*admission.DeniedError](err); ok {
-		return Next{In: closed.Wait, Reason: err.Error()}, nil
+	if denied, ok := errors.AsType[*admission.DeniedError](err); ok {
+		return Next{In: denied.Wait, Reason: err.Error()}, nil
 	}
 	if errors.As(err, new(*clients.Error)) {
 		s.OnLogin(g, err)
@@ -160,17 +170,17 @@ func (s *Submitter) denied(g payment.Gateway, err error) (Next, error) {
 	return Next{}, fmt.Errorf("submit: %w", err)
 }
 
-// send sends a claimed payment once and records what came of it. From here on
-// the caller's context no longer counts: breaking off a request that may move
-// money would only make its outcome unknown. (Model steps [send] and [record].)
-func (s *Submitter) send(ctx context.Context, gateway clients.Gateway, pass *admission.Permit, r *ledger.Record) (Next, error) {
+// send sends a claimed payment once, decides, and records the result. It ignores a
+// cancellation of ctx: cancelling a request that moves money would only make its outcome
+// unknown. (Steps [send] and [record] of the model in docs/model.)
+func (s *Submitter) send(ctx context.Context, gateway clients.Gateway, permit *admission.Permit, r *ledger.Record) (Next, error) {
 	attempt := r.Attempts[len(r.Attempts)-1]
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.Times.Lease-r.SinceClaim(s.Now()))
 	defer cancel()
 
 	answer := s.attempt(ctx, gateway, r, attempt.ExternalID)
-	pass.Report(answer)
-	decision := pass.Adjust(ctx, r.Key(), answer, s.decide(r, answer))
+	permit.Report(answer)
+	decision := permit.Adjust(ctx, r.Key(), answer, s.decide(r, answer))
 	if answer.Receipt != nil && decision.Action == retrypolicy.Accept && answer.Receipt.Contradiction(&r.Payment) != "" {
 		decision.Action = retrypolicy.Review
 	}
@@ -182,17 +192,16 @@ func (s *Submitter) send(ctx context.Context, gateway clients.Gateway, pass *adm
 	r.FinishAttempt(attempt)
 	err := s.Ledger.Save(ctx, r)
 	if errors.Is(err, ledger.ErrFenced) {
-		err = s.adopt(ctx, r, attempt, answer, decision)
+		err = s.recordLateAnswer(ctx, r, attempt, answer, decision)
 	}
-	if err != nil { // it will be looked up when the claim expires
-		return Next{}, fmt.Errorf("submit: the answer %s is not recorded: %w", answer.Code, err)
+	if err != nil { // the claim will expire, and the payment will be looked up
+		return Next{}, fmt.Errorf("submit: record answer %s: %w", answer.Code, err)
 	}
 	s.OnAttempt(r, attempt, answer.Err)
 	return next, nil
 }
 
-// attempt makes the one request. What fails before it is ready to leave is an
-// unsent request like any other.
+// attempt makes the request. An error before that is an answer too: "not sent".
 func (s *Submitter) attempt(ctx context.Context, gateway clients.Gateway, r *ledger.Record, externalID string) clients.Answer {
 	o, err := order.Restore(r.Gateway, r.Order)
 	if err != nil {
@@ -209,17 +218,17 @@ func (s *Submitter) attempt(ctx context.Context, gateway clients.Gateway, r *led
 	})
 }
 
-// mayLeave says whether a claimed payment may still be sent: the right to send is a
-// budget of time since the claim left.
+// checkSendBudget returns an error if Times.Send has passed since the claim was made: the
+// request must then not be sent.
 func (s *Submitter) checkSendBudget(r *ledger.Record) error {
 	if since := r.SinceClaim(s.Now()); since > s.Times.Send {
-		return fmt.Errorf("the claim was made %s ago, and had to be used within %s", since.Round(time.Millisecond), s.Times.Send)
+		return fmt.Errorf("the claim was made %s ago, but the request has to be sent within %s", since.Round(time.Millisecond), s.Times.Send)
 	}
 	return nil
 }
 
-// decide asks the policy what follows. A rule's attempts are those that fell
-// under its action: a refused token is no sign that the gateway is busy.
+// decide returns the policy's decision on an answer. Retries and token refreshes are counted
+// separately: a refused token does not mean that the gateway is busy.
 func (s *Submitter) decide(r *ledger.Record, answer clients.Answer) retrypolicy.Decision {
 	d := s.Policy.Decide(r.Gateway, answer.Code, answer.Message, 1, 0)
 	age := r.Now(s.Now()).Sub(r.FirstClaim)
@@ -231,14 +240,14 @@ func (s *Submitter) decide(r *ledger.Record, answer clients.Answer) retrypolicy.
 		r.Refreshes++
 		d = s.Policy.Decide(r.Gateway, answer.Code, answer.Message, r.Refreshes, age)
 	case d.Action == retrypolicy.Reject && r.Unknowns > 0:
-		// A refusal of this send says nothing about the earlier one whose outcome is
-		// unknown (gateways.md 3.1).
+		// This submit was refused, but an earlier one with an unknown outcome may have been
+		// accepted (docs/gateways.md 3.1).
 		d.Action = retrypolicy.Verify
 	}
 	return d
 }
 
-// apply brings the record to where the decision puts it.
+// apply applies the decision to the record, and returns when the task has to run again.
 func (s *Submitter) apply(gateway clients.Gateway, r *ledger.Record, answer clients.Answer, d retrypolicy.Decision) Next {
 	if d.NewLogin {
 		gateway.DropToken(answer.Token)
@@ -246,20 +255,20 @@ func (s *Submitter) apply(gateway clients.Gateway, r *ledger.Record, answer clie
 	switch d.Action {
 	case retrypolicy.Accept:
 		if answer.Receipt != nil {
-			s.adoptReceipt(r, answer.Receipt)
+			s.applyReceipt(r, answer.Receipt)
 			return Next{}
 		}
-		// An override says so; its status is for the poll to find out.
+		// An override accepts a code that comes without a receipt: the poll finds its status.
 		r.Status, r.GatewayStatus, r.Due = payment.OnProcessing, answer.Code, ledger.OnGrid(s.PollInterval)
 		return Next{}
 	case retrypolicy.Retry, retrypolicy.RefreshToken:
-		// The policy's own wait comes after what the gateway asked for: its jitter
-		// keeps all that were sent away from coming back in the same instant.
-		next := Next{In: max(answer.RetryAfter+d.Delay, soon), Reason: answer.Code}
-		// Whichever task comes first has to wait: there may be two of them.
+		// The policy's delay is added to the gateway's Retry-After: its jitter spreads the
+		// payments that wait for the same moment.
+		next := Next{In: max(answer.RetryAfter+d.Delay, atOnce), Reason: answer.Code}
+		// NotBefore makes every task of the payment wait: there may be two.
 		r.Status, r.NotBefore = payment.Queued, next.In
 		r.BadToken, r.Reason = false, ""
-		if answer.Code == retrypolicy.CodeUndecryptable { // the same order, submitted again, brings another token
+		if answer.Code == retrypolicy.CodeUndecryptable { // submitting the order again replaces the token
 			r.BadToken, r.Reason = true, d.Rule.Meaning
 		}
 		return next
@@ -267,19 +276,19 @@ func (s *Submitter) apply(gateway clients.Gateway, r *ledger.Record, answer clie
 		r.Status, r.GatewayStatus, r.Due = payment.Rejected, answer.Code, ledger.Due{}
 		return Next{}
 	case retrypolicy.Review:
-		if answer.Receipt != nil { // it contradicts the order, or the policy wants a person to look
-			s.adoptReceipt(r, answer.Receipt)
+		if answer.Receipt != nil { // it contradicts the order, or an override asks for a review
+			s.applyReceipt(r, answer.Receipt)
 			if r.Contradicted {
 				return Next{}
 			}
 		}
 		r.Status, r.GatewayStatus, r.Due = payment.NeedsReview, answer.Code, ledger.Due{}
 		r.Reason, r.BadToken = d.Reason, answer.Code == retrypolicy.CodeUndecryptable
-		if r.Unknowns > 0 { // the outcome of an earlier send is still unknown: it is looked for
+		if r.Unknowns > 0 { // the outcome of an earlier submit is still unknown: look it up
 			r.Due = ledger.In(0)
 		}
 		return Next{}
-	default:
+	default: // Verify: the outcome is unknown
 		first, _ := s.Policy.LookupSchedule(r.Gateway, answer.Code, 0, 0)
 		r.MarkUnknown(answer.Code)
 		r.Due = ledger.In(first)
@@ -287,9 +296,9 @@ func (s *Submitter) apply(gateway clients.Gateway, r *ledger.Record, answer clie
 	}
 }
 
-// adoptReceipt takes over what the gateway says of a payment. What contradicts the order
-// is for a person, and is looked up again: it may change.
-func (s *Submitter) adoptReceipt(r *ledger.Record, receipt *clients.Receipt) {
+// applyReceipt copies the gateway's receipt into the record. A payment whose receipt
+// contradicts the order goes to review and is looked up again: the gateway may correct it.
+func (s *Submitter) applyReceipt(r *ledger.Record, receipt *clients.Receipt) {
 	r.Contradicted = receipt.Apply(&r.Payment) != ""
 	r.Due = DueAfter(r.Status, s.PollInterval)
 	if r.Contradicted {
@@ -297,13 +306,14 @@ func (s *Submitter) adoptReceipt(r *ledger.Record, receipt *clients.Receipt) {
 	}
 }
 
-// ExpireClaim records that whoever claimed a payment is gone: whether its request left,
-// nobody knows. It does nothing when the claim has not expired, by Redis' clock, or has
-// ended meanwhile. (Model step [expire].)
+// ExpireClaim handles a claim that has expired, by Redis' clock, because its worker was lost:
+// the outcome of its request is unknown, so the payment becomes verifying. It does nothing if
+// the claim is still valid or its result was recorded. (Step [expire] of the model in
+// docs/model.)
 func (s *Submitter) ExpireClaim(ctx context.Context, key payment.Key) error {
 	r, err := s.Ledger.Read(ctx, key)
 	if err != nil {
-		return fmt.Errorf("abandon: %w", err)
+		return fmt.Errorf("expire claim: %w", err)
 	}
 	if r.Status != payment.Submitting {
 		return nil
@@ -312,35 +322,35 @@ func (s *Submitter) ExpireClaim(ctx context.Context, key payment.Key) error {
 	attempt.Code, attempt.Action = retrypolicy.CodeUnknown, string(retrypolicy.Verify)
 	attempt.DurationMS = s.Times.Lease.Milliseconds()
 	r.MarkUnknown(attempt.Code)
-	r.Due = ledger.In(0) // its request has ended long before the claim: there is nothing to wait for
+	r.Due = ledger.In(0) // the request ended before the claim did, see Times: look it up now
 	r.FinishAttempt(attempt)
 	switch err := s.Ledger.SaveIfExpired(ctx, r); {
-	case errors.Is(err, ledger.ErrFenced): // it has not expired, or the holder came back
+	case errors.Is(err, ledger.ErrFenced): // the claim is still valid, or its result was recorded
 		return nil
 	case err != nil:
-		return fmt.Errorf("abandon: %w", err)
+		return fmt.Errorf("expire claim: %w", err)
 	}
 	s.OnAttempt(r, attempt, errClaimExpired)
 	return nil
 }
 
-var errClaimExpired = errors.New("the claim expired: its worker is gone")
+var errClaimExpired = errors.New("claim expired (worker lost)")
 
-// adopt is for an answer that came after the claim had expired and the payment was put
-// up for looking up. What the gateway positively said is as good as a lookup that finds
-// it, and a refusal of the only request that may have reached it ends the payment;
-// anything else is left to the lookups.
-func (s *Submitter) adopt(ctx context.Context, claimed *ledger.Record, attempt payment.Attempt, answer clients.Answer, d retrypolicy.Decision) error {
+// recordLateAnswer records an answer that arrived after the claim had expired and the payment
+// had become verifying. A receipt is as good as one found by a lookup. A refusal ends the
+// payment if this was its only request that may have reached the gateway. Any other answer
+// is dropped: the lookups decide.
+func (s *Submitter) recordLateAnswer(ctx context.Context, claimed *ledger.Record, attempt payment.Attempt, answer clients.Answer, d retrypolicy.Decision) error {
 	r, err := s.Ledger.Read(ctx, claimed.Key())
 	if err != nil || r.Status != payment.Verifying {
 		return err
 	}
 	number := len(claimed.Attempts)
-	onlyOne := r.Unknowns == 1 && number <= len(r.Attempts) && r.Attempts[number-1].Code == retrypolicy.CodeUnknown
+	onlyRequest := r.Unknowns == 1 && number <= len(r.Attempts) && r.Attempts[number-1].Code == retrypolicy.CodeUnknown
 	switch {
 	case answer.Receipt != nil:
-		s.adoptReceipt(r, answer.Receipt)
-	case onlyOne && (d.Action == retrypolicy.Reject || d.Action == retrypolicy.Review):
+		s.applyReceipt(r, answer.Receipt)
+	case onlyRequest && (d.Action == retrypolicy.Reject || d.Action == retrypolicy.Review):
 		r.Status, r.GatewayStatus, r.Reason, r.Due = payment.Rejected, answer.Code, "", ledger.Due{}
 		if d.Action == retrypolicy.Review {
 			r.Status, r.Reason = payment.NeedsReview, d.Reason
@@ -351,13 +361,14 @@ func (s *Submitter) adopt(ctx context.Context, claimed *ledger.Record, attempt p
 	r.AddAttempt(attempt)
 	err = s.Ledger.Save(ctx, r)
 	if errors.Is(err, ledger.ErrFenced) {
-		return nil // the lookups will find it, too
+		return nil // a lookup was faster
 	}
 	return err
 }
 
-// DueAfter is when a payment that has just reached a status is next looked up: an open
-// one on the grid of the poll, so that one poll serves all of them.
+// DueAfter returns when a payment that has just reached a status is next looked up: in
+// on_processing at the next multiple of interval, so that one poll serves many payments; in
+// any other status never.
 func DueAfter(status payment.Status, interval time.Duration) ledger.Due {
 	if status != payment.OnProcessing {
 		return ledger.Due{}

@@ -18,6 +18,7 @@ import (
 	"terbayar/internal/payment"
 	"terbayar/internal/redistest"
 	"terbayar/internal/secret"
+	"terbayar/internal/submit"
 	"terbayar/internal/testenv"
 )
 
@@ -26,15 +27,16 @@ var (
 	ord = payment.Key{Gateway: payment.Paydia, TransactionID: "ORD-1"}
 )
 
-// TestEveryAnswer: what each way a gateway can behave makes of one submit, and
-// how often the payment exists there afterwards.
+// TestEveryAnswer checks, for each way a gateway can behave, the attempts and status after one
+// submit, when the payment is next processed, and how often the gateway has it.
 func TestEveryAnswer(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
-		name   string
-		key    payment.Key
-		fault  gatewaysim.FaultRule
-		story  []string
-		exists int
+		name    string
+		key     payment.Key
+		fault   gatewaysim.FaultRule
+		history []string
+		rows    int
 	}{
 		{"AM", inv, gatewaysim.FaultRule{}, []string{"submit http:200 > accept", "on_processing"}, 1},
 		{"AM", inv, gatewaysim.FaultRule{Fault: gatewaysim.FaultLostBefore}, []string{"submit net:unknown > verify", "verifying"}, 0},
@@ -72,27 +74,28 @@ func TestEveryAnswer(t *testing.T) {
 			}
 			r.Create(testenv.AMOrder(inv.TransactionID), testenv.PaydiaOrder(ord.TransactionID))
 			next := r.Submit(c.key)
-			if diff := cmp.Diff(c.story, r.History(c.key)); diff != "" {
+			if diff := cmp.Diff(c.history, r.History(c.key)); diff != "" {
 				t.Error(diff)
 			}
-			if rows := r.Sim.RowsOf(gatewaysim.Gateway(c.key.Gateway), c.key.TransactionID); len(rows) != c.exists {
-				t.Errorf("the gateway has it %d times, want %d", len(rows), c.exists)
+			if rows := r.Sim.RowsOf(gatewaysim.Gateway(c.key.Gateway), c.key.TransactionID); len(rows) != c.rows {
+				t.Errorf("the gateway has it %d times, want %d", len(rows), c.rows)
 			}
 			record := r.Read(c.key)
 			if (next.In > 0) != (record.Status == payment.Queued) {
-				t.Errorf("in %s, to come again in %s", record.Status, next.In)
+				t.Errorf("%s: next try in %s", record.Status, next.In)
 			}
+			checkNextAt(t, r, record, next)
 			if record.Status.Final() && record.EncryptedToken != "" {
-				t.Error("a final payment keeps its customer token")
+				t.Error("a final payment still has its customer token")
 			}
 			if record.Status == payment.NeedsReview && record.Reason == "" {
-				t.Error("in needs_review without a reason")
+				t.Error("needs_review without a reason")
 			}
 			if v := r.Sim.Violations(); len(v) > 0 {
 				t.Errorf("violations: %+v", v)
 			}
-			// A task that comes again sends nothing, unless it was asked to.
-			sent := func() int { return r.Sim.Requests(gatewaysim.AMCreate) + r.Sim.Requests(gatewaysim.PaydiaPayment) } // it may log in
+			// A repeated task sends nothing, unless the payment is queued again.
+			sent := func() int { return r.Sim.Requests(gatewaysim.AMCreate) + r.Sim.Requests(gatewaysim.PaydiaPayment) } // without logins
 			before := sent()
 			if record.Status != payment.Queued {
 				r.Submit(c.key)
@@ -104,7 +107,31 @@ func TestEveryAnswer(t *testing.T) {
 	}
 }
 
-func TestFreshTokenIsTakenAndTheSameReferenceSent(t *testing.T) {
+// checkNextAt checks when the ledger has scheduled a payment after a submit by the built-in
+// policy.
+func checkNextAt(t *testing.T, r *testenv.Env, record *ledger.Record, next submit.Next) {
+	t.Helper()
+	wait := record.NextAt.Sub(r.Now())
+	var ok bool
+	switch record.Status {
+	case payment.Queued:
+		ok = (wait - next.In).Abs() <= time.Millisecond // Redis has milliseconds
+	case payment.Verifying: // the first step of the backoff, with jitter
+		ok = wait > 0 && wait <= time.Minute
+	case payment.OnProcessing: // the next multiple of PollInterval
+		ok = wait > 0 && wait <= r.Submitter.PollInterval && record.NextAt.Truncate(r.Submitter.PollInterval).Equal(record.NextAt)
+	default:
+		ok = record.NextAt.IsZero()
+	}
+	if !ok {
+		t.Errorf("%s: scheduled for %s, that is in %s", record.Status, record.NextAt, wait)
+	}
+}
+
+// TestRefreshToken checks that after a refused access token the payment is sent again with
+// the same reference and a new X-EXTERNAL-ID.
+func TestRefreshToken(t *testing.T) {
+	t.Parallel()
 	r := testenv.New(t, redistest.Mini(t))
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultTokenLost, Operation: gatewaysim.PaydiaPayment, Count: 1})
 	r.Create(testenv.PaydiaOrder("ORD-1"))
@@ -119,7 +146,9 @@ func TestFreshTokenIsTakenAndTheSameReferenceSent(t *testing.T) {
 	}
 }
 
-func TestAttemptsRunOut(t *testing.T) {
+// TestMaxAttempts checks that a payment goes to review after max_attempts.
+func TestMaxAttempts(t *testing.T) {
+	t.Parallel()
 	r := testenv.New(t, redistest.Mini(t))
 	r.SetPolicy(`gateways: {amdigipay: {rules: [{code: "http:429", action: retry, max_attempts: 3}]}}`)
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultBusy, Operation: gatewaysim.AMCreate})
@@ -136,18 +165,19 @@ func TestAttemptsRunOut(t *testing.T) {
 	}
 }
 
-// TestBackOffBindsEverybody: a payment that is to be sent again has its time. Whoever
-// comes before, by whatever task, is told how long to wait, and spends nothing.
-func TestBackOffBindsEverybody(t *testing.T) {
+// TestBackoff checks that a task that runs before the end of the backoff sends nothing, spends
+// no attempt, and gets the remaining time.
+func TestBackoff(t *testing.T) {
+	t.Parallel()
 	r := testenv.New(t, redistest.Mini(t))
 	r.SetPolicy(`gateways: {amdigipay: {rules: [{code: "http:429", action: retry, backoff: {type: constant, base: 8s, jitter: 0%}}]}}`)
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultBusy, Operation: gatewaysim.AMCreate, Count: 1})
 	r.Create(testenv.AMOrder("INV/1"))
-	whole := r.Submit(inv).In
-	r.Advance(whole / 4)
+	backoff := r.Submit(inv).In
+	r.Advance(backoff / 4)
 	rest := r.Submit(inv).In
-	if n := r.Sim.Requests(gatewaysim.AMCreate); n != 1 || (rest-whole*3/4).Abs() > time.Millisecond {
-		t.Errorf("%d requests, %s of %s left", n, rest, whole)
+	if n := r.Sim.Requests(gatewaysim.AMCreate); n != 1 || (rest-backoff*3/4).Abs() > time.Millisecond {
+		t.Errorf("%d requests, %s of %s left", n, rest, backoff)
 	}
 	r.Advance(rest)
 	r.Submit(inv)
@@ -156,15 +186,15 @@ func TestBackOffBindsEverybody(t *testing.T) {
 	}
 }
 
-// TestExpiredClaim: whoever meets a claim whose holder is gone puts the payment up for
-// looking up.
+// TestExpiredClaim checks that a payment whose claim has expired becomes verifying.
 func TestExpiredClaim(t *testing.T) {
+	t.Parallel()
 	r := testenv.New(t, redistest.Mini(t))
 	r.Create(testenv.AMOrder("INV/1"))
-	if _, verdict, err := r.Ledger.Claim(t.Context(), inv, ledger.Claim{
+	if _, result, err := r.Ledger.Claim(t.Context(), inv, ledger.Claim{
 		Attempt: payment.Attempt{At: r.Now(), Kind: payment.KindSubmit}, Lease: testenv.Times.Lease, Timeout: time.Second,
-	}); verdict != ledger.Claimed {
-		t.Fatal(verdict, err)
+	}); result != ledger.Claimed {
+		t.Fatal(result, err)
 	}
 	r.Advance(testenv.Times.Lease - time.Second)
 	if next := r.Submit(inv); next.In != 0 || r.Read(inv).Status != payment.Submitting {
@@ -176,7 +206,7 @@ func TestExpiredClaim(t *testing.T) {
 	}
 }
 
-// frozen is a gateway whose worker is frozen between the claim and the first byte.
+// frozen is a gateway whose worker is frozen between the claim and the request.
 type frozen struct {
 	clients.Gateway
 
@@ -188,13 +218,14 @@ func (f frozen) Submit(ctx context.Context, s clients.Submission) clients.Answer
 	return f.Gateway.Submit(ctx, s)
 }
 
-// TestRightToSendIsABudget: a worker that was frozen after its claim sends nothing any
-// more, however its clock stood meanwhile; the payment is sent again.
-func TestRightToSendIsABudget(t *testing.T) {
+// TestSendBudget checks that a worker that was frozen for longer than Times.Send after its
+// claim does not send the request, and that the payment is queued again.
+func TestSendBudget(t *testing.T) {
+	t.Parallel()
 	for _, row := range []struct {
-		frozen time.Duration
-		sent   int
-		story  []string
+		frozen  time.Duration
+		sent    int
+		history []string
 	}{
 		{testenv.Times.Send - time.Second, 1, []string{"submit http:200 > accept", "on_processing"}},
 		{testenv.Times.Send + time.Second, 0, []string{"submit net:unsent > retry", "queued"}},
@@ -207,16 +238,17 @@ func TestRightToSendIsABudget(t *testing.T) {
 			if n := r.Sim.Requests(gatewaysim.AMCreate); n != row.sent {
 				t.Errorf("%d requests, want %d", n, row.sent)
 			}
-			if diff := cmp.Diff(row.story, r.History(inv)); diff != "" {
+			if diff := cmp.Diff(row.history, r.History(inv)); diff != "" {
 				t.Error(diff)
 			}
 		})
 	}
 }
 
-// TestNotSentInTime: what has expired in the queue is not sent, and the order system
-// hears of it.
+// TestNotSentInTime checks that a payment that has expired in the queue is not sent, and that
+// an event reports it.
 func TestNotSentInTime(t *testing.T) {
+	t.Parallel()
 	r := testenv.New(t, redistest.Mini(t))
 	r.Create(testenv.AMOrder("INV/1"))
 	r.Advance(24 * time.Hour)
@@ -232,8 +264,9 @@ func TestNotSentInTime(t *testing.T) {
 	}
 }
 
-// TestTimeRunsOut: a rule may also say for how long.
-func TestTimeRunsOut(t *testing.T) {
+// TestMaxElapsed checks that a payment goes to review after max_elapsed.
+func TestMaxElapsed(t *testing.T) {
+	t.Parallel()
 	r := testenv.New(t, redistest.Mini(t))
 	r.SetPolicy(`gateways: {amdigipay: {rules: [{code: "http:429", action: retry, max_elapsed: 90s}]}}`)
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultBusy, Operation: gatewaysim.AMCreate})
@@ -251,13 +284,14 @@ func TestTimeRunsOut(t *testing.T) {
 	}
 }
 
-// TestNoLoginNoAttempt: a gateway that cannot be logged in to costs nothing.
+// TestNoLoginNoAttempt checks that a failed login spends no attempt.
 func TestNoLoginNoAttempt(t *testing.T) {
+	t.Parallel()
 	r := testenv.New(t, redistest.Mini(t))
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.Fault500Before, Operation: gatewaysim.AMLogin, Count: 1})
 	r.Create(testenv.AMOrder("INV/1"))
 	if next := r.Submit(inv); next.In <= 0 {
-		t.Error("does not ask to come again")
+		t.Error("no next try")
 	}
 	if diff := cmp.Diff([]string{"queued"}, r.History(inv)); diff != "" {
 		t.Error(diff)
@@ -269,12 +303,14 @@ func TestNoLoginNoAttempt(t *testing.T) {
 	}
 }
 
-// TestContradictionGoesToAPerson: the gateway has the id, with another amount.
-func TestContradictionGoesToAPerson(t *testing.T) {
+// TestContradiction checks that a payment goes to review if the gateway has its id with
+// another amount.
+func TestContradiction(t *testing.T) {
+	t.Parallel()
 	r := testenv.New(t, redistest.Mini(t), func(c *gatewaysim.Config) { c.AM.Duplicates = gatewaysim.DuplicateSame })
 	r.Create(testenv.AMOrder("INV/1"))
 	r.Submit(inv)
-	// The same id again, in a ledger that knows nothing of the first.
+	// The same id again, from another ledger.
 	other := testenv.New(t, redistest.Mini(t))
 	other.Submitter.Gateways[payment.AMDigiPay] = r.AM
 	cheaper := testenv.AMOrder("INV/1")
@@ -289,33 +325,58 @@ func TestContradictionGoesToAPerson(t *testing.T) {
 	}
 }
 
-// TestLateAnswerIsAdopted: the claim lapsed while the request was under way, and
-// a poll has put the payment up for looking up; then the answer comes.
-func TestLateAnswerIsAdopted(t *testing.T) {
+// delayed is a gateway whose answers are held back until release is closed.
+type delayed struct {
+	clients.Gateway
+
+	answered chan struct{} // closed when the gateway has answered
+	release  chan struct{}
+}
+
+func (d delayed) Submit(ctx context.Context, s clients.Submission) clients.Answer {
+	answer := d.Gateway.Submit(ctx, s)
+	close(d.answered)
+	<-d.release
+	return answer
+}
+
+// TestLateAnswer checks that an answer is recorded that arrives after the claim has expired
+// and the payment has become verifying.
+func TestLateAnswer(t *testing.T) {
+	t.Parallel()
 	r := testenv.New(t, redistest.Mini(t))
-	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultSlow, Operation: gatewaysim.AMCreate, Delay: testenv.Timeout / 2})
+	gateway := delayed{r.AM, make(chan struct{}), make(chan struct{})}
+	r.Submitter.Gateways[payment.AMDigiPay] = gateway
 	r.Create(testenv.AMOrder("INV/1"))
 	var sending sync.WaitGroup
-	sending.Go(func() { r.Submit(inv) })
-	for r.Sim.Requests(gatewaysim.AMCreate) == 0 {
-		time.Sleep(time.Millisecond) // until the request has arrived
+	sending.Go(func() {
+		if _, err := r.Submitter.Submit(t.Context(), inv); err != nil {
+			t.Error(err)
+		}
+	})
+	select {
+	case <-gateway.answered:
+	case <-time.After(time.Minute):
+		t.Fatal("the gateway was not asked")
 	}
 	r.Advance(testenv.Times.Lease + time.Second)
 	if err := r.Submitter.ExpireClaim(t.Context(), inv); err != nil {
-		t.Fatal(err)
+		t.Error(err)
 	}
 	if s := r.Read(inv).Status; s != payment.Verifying {
-		t.Errorf("abandoned: %s", s)
+		t.Errorf("after the claim has expired: %s", s)
 	}
+	close(gateway.release)
 	sending.Wait()
 	if s := r.Read(inv).Status; s != payment.OnProcessing {
-		t.Errorf("the late answer was thrown away: %s", s)
+		t.Errorf("after the late answer: %s", s)
 	}
 }
 
-// TestManyWorkersOneRequest: however many deliver the same task at once, one
-// request leaves.
+// TestManyWorkersOneRequest checks that one request is made when the same task runs 30 times
+// at once.
 func TestManyWorkersOneRequest(t *testing.T) {
+	t.Parallel()
 	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
 		r := testenv.New(t, client, func(c *gatewaysim.Config) { c.AM.Duplicates = gatewaysim.DuplicateSecond })
 		r.Create(testenv.AMOrder("INV/1"))
@@ -335,6 +396,7 @@ func TestManyWorkersOneRequest(t *testing.T) {
 }
 
 func TestTaskWithoutAPayment(t *testing.T) {
+	t.Parallel()
 	r := testenv.New(t, redistest.Mini(t))
 	if _, err := r.Submitter.Submit(t.Context(), inv); !errors.Is(err, ledger.ErrNotFound) {
 		t.Error(err)
@@ -344,14 +406,15 @@ func TestTaskWithoutAPayment(t *testing.T) {
 func replace(t *testing.T, s, old, replacement string) string {
 	t.Helper()
 	if !strings.Contains(s, old) {
-		t.Fatalf("%s is not there", old)
+		t.Fatalf("the text does not contain %s", old)
 	}
 	return strings.ReplaceAll(s, old, replacement)
 }
 
-// TestUndecryptable: a customer token that no key decrypts is no network fault. Nothing
-// is sent; another worker may have the key, for hours; then a person must look.
+// TestUndecryptable checks that a payment whose customer token cannot be decrypted is not
+// sent but retried, because another worker may have the key, and finally goes to review.
 func TestUndecryptable(t *testing.T) {
+	t.Parallel()
 	r := testenv.New(t, redistest.Mini(t))
 	r.Create(testenv.PaydiaOrder("ORD-1"))
 	other, err := secret.NewCipher(secret.NewKey())

@@ -27,7 +27,7 @@ var defaultStatusMap = func() StatusMap {
 }()
 
 // Meanings returns the statuses that a status map may contain.
-func Meanings() []payment.Status { return payment.Meanings() }
+func Meanings() []payment.Status { return payment.GatewayStatuses() }
 
 // ParseStatusMap parses pairs of a status id and a status, such as "2=on_processing,3=paid".
 func ParseStatusMap(s string) (StatusMap, error) {

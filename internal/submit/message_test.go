@@ -12,14 +12,16 @@ import (
 	"terbayar/internal/testenv"
 )
 
-// What a refusal says in words decides what follows, and stands in the attempt.
-func TestRefusalInWords(t *testing.T) {
+// TestMessageDecides checks that the message of a refusal decides what follows, and that the
+// attempt contains it.
+func TestMessageDecides(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
-		key           payment.Key
-		status        int
-		code, body    string
-		story, became string
-		message       string
+		key             payment.Key
+		status          int
+		code, body      string
+		attempt, became string
+		message         string
 	}{
 		{inv, 400, "", `{"error":"token_expired"}`, "submit http:400 > refresh_token", "queued", "token_expired"},
 		{inv, 403, "", `{"message":"Token is Expired"}`, "submit http:403 > refresh_token", "queued", "Token is Expired"},
@@ -48,7 +50,7 @@ func TestRefusalInWords(t *testing.T) {
 			r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultRefuse, Operation: operation, Status: c.status, Body: c.body, Count: 1})
 			r.Create(testenv.AMOrder(inv.TransactionID), testenv.PaydiaOrder(ord.TransactionID))
 			next := r.Submit(c.key)
-			if diff := cmp.Diff([]string{c.story, c.became}, r.History(c.key)); diff != "" {
+			if diff := cmp.Diff([]string{c.attempt, c.became}, r.History(c.key)); diff != "" {
 				t.Error(diff)
 			}
 			if got := r.Read(c.key).Attempts[0].Message; got != c.message {
@@ -67,8 +69,10 @@ func TestRefusalInWords(t *testing.T) {
 	}
 }
 
-// A new login does not help: a bounded number of times, then a person.
-func TestVoidTokenForEver(t *testing.T) {
+// TestTokenAlwaysExpired checks that a payment goes to review when logging in again does not
+// help.
+func TestTokenAlwaysExpired(t *testing.T) {
+	t.Parallel()
 	r := testenv.New(t, redistest.Mini(t))
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultRefuse, Operation: gatewaysim.AMCreate, Status: 400, Body: `{"error":"token_expired"}`})
 	r.Create(testenv.AMOrder(inv.TransactionID))
