@@ -32,8 +32,8 @@ func key(i int) payment.Key {
 	return payment.Key{Gateway: payment.AMDigiPay, TransactionID: reference(i)}
 }
 
-// entries are n payments, the first of them the given one.
-func entries(first, n int) []ledger.NewPayment {
+// newPayments returns n payments with numbers from first on.
+func newPayments(first, n int) []ledger.NewPayment {
 	all := make([]ledger.NewPayment, n)
 	for i := range all {
 		content := body(first + i)
@@ -44,28 +44,28 @@ func entries(first, n int) []ledger.NewPayment {
 
 func onServer(b *testing.B) *ledger.Ledger {
 	b.Helper()
-	return newLedger(redistest.Server(b).Client(b), time.Now)
+	return testenv.NewLedger(redistest.Server(b).Client(b), time.Now)
 }
 
-func create(b *testing.B, book *ledger.Ledger, first, n int) {
+func create(b *testing.B, l *ledger.Ledger, first, n int) {
 	b.Helper()
-	for _, r := range book.Create(b.Context(), entries(first, n)) {
+	for _, r := range l.Create(b.Context(), newPayments(first, n)) {
 		if r.Creation != ledger.Created {
 			b.Fatalf("%+v", r)
 		}
 	}
 }
 
-// BenchmarkCreate writes payments down, one or a batch in a round trip; their
-// making is in the figures.
+// BenchmarkCreate creates records, one or a batch in a round trip. It includes generating the
+// payments.
 func BenchmarkCreate(b *testing.B) {
 	for _, n := range []int{1, intake.Batch} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			book := onServer(b)
+			l := onServer(b)
 			b.ReportAllocs()
 			first := 0
 			for b.Loop() {
-				create(b, book, first, n)
+				create(b, l, first, n)
 				first += n
 			}
 			b.ReportMetric(float64(first)/b.Elapsed().Seconds(), "payments/s")
@@ -73,40 +73,39 @@ func BenchmarkCreate(b *testing.B) {
 	}
 }
 
-// BenchmarkClaimSave is what the ledger takes of a payment's submit: two round
-// trips to a real Redis, one after the other.
+// BenchmarkClaimSave is the ledger's part of a submit: two round trips to a real Redis, one
+// after the other.
 func BenchmarkClaimSave(b *testing.B) {
-	book := onServer(b)
+	l := onServer(b)
 	for first := 0; first < b.N; first += 1000 {
-		create(b, book, first, min(1000, b.N-first))
+		create(b, l, first, min(1000, b.N-first))
 	}
 	b.ReportAllocs()
 	b.ResetTimer()
-	for i := range b.N { // not b.Loop: as many payments must be there before
-		r, verdict, err := book.Claim(b.Context(), key(i), ledger.Claim{
+	for i := range b.N { // not b.Loop: the payments must exist before
+		r, result, err := l.Claim(b.Context(), key(i), ledger.Claim{
 			Attempt: payment.Attempt{At: time.Now(), Kind: payment.KindSubmit}, Lease: time.Minute, Timeout: 5 * time.Second,
 		})
-		if err != nil || verdict != ledger.Claimed {
-			b.Fatal(verdict, err)
+		if err != nil || result != ledger.Claimed {
+			b.Fatal(result, err)
 		}
 		attempt := r.Attempts[0]
 		attempt.Code, attempt.Action = "http:200", "accept"
 		r.Status, r.Due = payment.OnProcessing, ledger.In(time.Minute)
 		r.FinishAttempt(attempt)
-		if err := book.Save(b.Context(), r); err != nil {
+		if err := l.Save(b.Context(), r); err != nil {
 			b.Fatal(err)
 		}
 	}
 }
 
-// BenchmarkSubmit is a whole submit, from the task to the recorded outcome: real
-// Redis, real sockets. The simulated gateway is in the same process, so its
-// examining of every request is in the figures too.
+// BenchmarkSubmit is a whole submit, from the task to the recorded outcome, with a real Redis
+// and real sockets. It includes the simulated gateway, which is in the same process.
 func BenchmarkSubmit(b *testing.B) {
 	for name, write := range map[string]func(id string) []byte{"amdigipay": testenv.AMOrder, "paydia": testenv.PaydiaOrder} {
 		b.Run(name, func(b *testing.B) {
 			r := testenv.New(b, redistest.Server(b).Client(b), func(c *gatewaysim.Config) {
-				c.AM.Duplicates = gatewaysim.DuplicateSecond // looks for no duplicate among all rows
+				c.AM.Duplicates = gatewaysim.DuplicateSecond // it does not search all rows for a duplicate
 			})
 			keys := make([]payment.Key, b.N)
 			for i := range keys {

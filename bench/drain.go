@@ -9,8 +9,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"sync/atomic"
 	"time"
@@ -19,15 +19,17 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"terbayar/internal/config"
+	"terbayar/internal/durable"
 	"terbayar/internal/intake"
 	"terbayar/internal/ledger"
 	"terbayar/internal/payment"
 	"terbayar/internal/secret"
 	"terbayar/internal/tasks"
+	"terbayar/internal/testenv"
 	"terbayar/internal/worker"
 )
 
-// round is what one drain measured, per payment or per second.
+// round is the figures of one drain, per payment or per second.
 type round struct {
 	roundTrips   float64
 	idle         float64
@@ -42,11 +44,11 @@ type round struct {
 const (
 	username    = "BENCH"
 	concurrency = 50
-	enqueuers   = 16 // tasks put into the queue side by side, as intake does
+	enqueuers   = 16 // tasks enqueued in parallel, as intake does
 	idleTime    = 3 * time.Second
 )
 
-// line is a payment as an order system writes it; body is AM's part of it.
+// line returns the input of enqueue; body is its member "payment".
 func line(i int) []byte { return fmt.Appendf(nil, `{"gateway":"amdigipay","payment":%s}`, body(i)) }
 
 func body(i int) []byte {
@@ -59,56 +61,53 @@ func body(i int) []byte {
 
 func reference(i int) string { return fmt.Sprintf("0030c97b-5ccc-4482-b4af-%012d", i) }
 
-// target is the least that a gateway can be: it echoes what create-transaction
-// was given, at once.
-type target struct {
-	url   string
-	first atomic.Int64 // when the first payment came, Unix nanoseconds
-	came  atomic.Int64
+// gateway is the cheapest possible AM: it accepts every payment at once and checks nothing.
+type gateway struct {
+	url      string
+	first    atomic.Int64 // when it received the first payment, Unix nanoseconds
+	received atomic.Int64
 }
 
-func startTarget() (*target, func(), error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, nil, err
-	}
-	t := &target{url: "http://" + listener.Addr().String()}
+func startGateway(t testenv.TB) *gateway {
+	t.Helper()
+	g := &gateway{}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /login", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, `{"error":false,"message":"Login success","data":{"access_token":"t","token_type":"bearer","expires_in":3600}}`)
 	})
-	mux.HandleFunc("POST /payment/transaction", t.create)
-	site := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
-	go func() { _ = site.Serve(listener) }() // ends with Close
-	return t, func() { _ = site.Close() }, nil
+	mux.HandleFunc("POST /payment/transaction", g.create)
+	site := httptest.NewServer(mux)
+	t.Cleanup(site.Close)
+	g.url = site.URL
+	return g
 }
 
-func (t *target) create(w http.ResponseWriter, r *http.Request) {
-	var asked struct {
+func (g *gateway) create(w http.ResponseWriter, r *http.Request) {
+	var order struct {
 		TransactionID string `json:"transaction_id"`
 	}
-	if err := json.NewDecoder(r.Body).Decode(&asked); err != nil {
+	if err := json.NewDecoder(r.Body).Decode(&order); err != nil {
 		http.Error(w, err.Error(), http.StatusUnprocessableEntity)
 		return
 	}
-	t.first.CompareAndSwap(0, time.Now().UnixNano())
+	g.first.CompareAndSwap(0, time.Now().UnixNano())
 	_, _ = fmt.Fprintf(w, `{"error":false,"message":"success","data":{"id":%d,"payment_id":33,"payment_name":"QRIS","status_id":2,`+
 		`"status":"On processing","transaction_id":%q,"transaction_total":"13000","payment_links":null,"payment_code":null,`+
 		`"qr_code":"00020101021226670016COM.NOBUBANK.WWW01189360050300000842770214080500006791870303UKE51440014ID.CO.QRIS.WWW0215ID2021084466451"}}`,
-		t.came.Add(1), asked.TransactionID)
+		g.received.Add(1), order.TransactionID)
 }
 
-// side is one of the two that are measured.
+// side is one of the two sides of the comparison.
 type side struct {
 	server  *server
-	target  *target
+	gateway *gateway
 	n       int
 	enqueue func(context.Context) error
 	start   func(context.Context) (stop func(), err error) // starts the workers
-	done    func(context.Context) (bool, error)            // everything is recorded, by Redis' account
+	done    func(context.Context) (bool, error)            // whether everything is recorded in Redis
 }
 
-// measure enqueues, drains and idles.
+// measure enqueues the payments, drains the queue, and then idles.
 func (s side) measure(ctx context.Context) (r round, err error) {
 	per := func(x float64) float64 { return x / float64(s.n) }
 	empty, err := s.server.memory(ctx)
@@ -144,7 +143,7 @@ func (s side) measure(ctx context.Context) (r round, err error) {
 	if err != nil {
 		return r, err
 	}
-	r.drained = float64(s.n) / ended.Sub(time.Unix(0, s.target.first.Load())).Seconds()
+	r.drained = float64(s.n) / ended.Sub(time.Unix(0, s.gateway.first.Load())).Seconds()
 
 	select {
 	case <-time.After(idleTime):
@@ -172,23 +171,23 @@ func (s side) measure(ctx context.Context) (r round, err error) {
 	return r, err
 }
 
-// await waits until everything is done. Redis is asked only once all payments
-// have come, so that the asking does not count.
+// await waits until everything is done. It asks Redis only when the gateway has received all
+// payments, so that its own round trips are few.
 func (s side) await(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	look := time.NewTicker(5 * time.Millisecond)
-	defer look.Stop()
+	poll := time.NewTicker(5 * time.Millisecond)
+	defer poll.Stop()
 	for {
-		if s.target.came.Load() >= int64(s.n) {
+		if s.gateway.received.Load() >= int64(s.n) {
 			if ok, err := s.done(ctx); ok || err != nil {
 				return err
 			}
 		}
 		select {
-		case <-look.C:
+		case <-poll.C:
 		case <-ctx.Done():
-			return fmt.Errorf("drain: %d of %d payments came: %w", s.target.came.Load(), s.n, ctx.Err())
+			return fmt.Errorf("drain: the gateway has received %d of %d payments: %w", s.gateway.received.Load(), s.n, ctx.Err())
 		}
 	}
 }
@@ -204,43 +203,22 @@ func (s side) drained(ctx context.Context) (bool, error) {
 	return pending+active == 0, err
 }
 
-func newSide(ctx context.Context, n int) (s side, stop func(), err error) {
-	redisServer, err := startRedis(ctx)
-	if err != nil {
-		return s, nil, err
-	}
-	gateway, stopTarget, err := startTarget()
-	if err != nil {
-		redisServer.stop()
-		return s, nil, err
-	}
-	return side{server: redisServer, target: gateway, n: n}, func() {
-		stopTarget()
-		redisServer.stop()
-	}, nil
-}
-
-// measureTerbayar takes payments in as "enqueue create" does, and runs the whole
-// worker.
-func measureTerbayar(ctx context.Context, n int) (round, error) {
-	s, stop, err := newSide(ctx, n)
-	if err != nil {
-		return round{}, err
-	}
-	defer stop()
-	book := newLedger(s.server.Client, time.Now)
+// measureTerbayar creates payments as "enqueue create" does, and runs the whole worker.
+func measureTerbayar(t testenv.TB, n int) (round, error) {
+	s := side{server: startRedis(t), gateway: startGateway(t), n: n}
+	records := testenv.NewLedger(s.server.Client, time.Now)
 	s.enqueue = func(ctx context.Context) error {
-		sealer, err := secret.NewCipher(secret.Text{})
+		cipher, err := secret.NewCipher(secret.Text{})
 		if err != nil {
 			return err
 		}
-		taker := &intake.Intake{Ledger: book, Cipher: sealer, Enqueue: tasks.NewEnqueuer(s.server, time.Now).Submit}
+		in := &intake.Intake{Ledger: records, Cipher: cipher, Enqueue: tasks.NewEnqueuer(s.server, time.Now).Submit}
 		for first := 0; first < n; first += intake.Batch {
 			var lines []intake.Line
 			for i := first; i < min(first+intake.Batch, n); i++ {
 				lines = append(lines, intake.Line{Number: i + 1, Text: line(i)})
 			}
-			for _, a := range taker.Create(ctx, lines) {
+			for _, a := range in.Create(ctx, lines) {
 				if a.Result != intake.Enqueued {
 					return fmt.Errorf("enqueue: %+v", a)
 				}
@@ -251,42 +229,40 @@ func measureTerbayar(ctx context.Context, n int) (round, error) {
 	s.start = func(context.Context) (func(), error) {
 		var cfg struct{ worker.Config }
 		if _, err := config.Parse("bench", "", &cfg, []string{
-			"--amdigipay-base-url", s.target.url, "--amdigipay-username", username, "--amdigipay-password", "x",
+			"--amdigipay-base-url", s.gateway.url, "--amdigipay-username", username, "--amdigipay-password", "x",
 			"--worker-http-addr", "127.0.0.1:0", "--redis-durability", "none", "--worker-concurrency", fmt.Sprint(concurrency),
 			"--status-poll-interval", "24h", // nothing is polled meanwhile
 		}, io.Discard); err != nil {
 			return nil, err
 		}
-		house, err := worker.New(cfg.Config, s.server, newWriter(s.server.Client, time.Now), slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})))
+		log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
+		writes := durable.New(durable.Options{Client: s.server.Client, Mode: durable.None, Key: ledger.DurabilityKey, Now: time.Now, Log: log})
+		w, err := worker.New(cfg.Config, s.server, writes, log)
 		if err != nil {
 			return nil, err
 		}
-		working, cancel := context.WithCancel(ctx)
+		working, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
-		go func() { ended <- house.Run(working) }()
+		go func() { ended <- w.Run(working) }()
 		return func() {
 			cancel()
-			_ = <-ended // it has drained what it was there for
+			_ = <-ended // the figures are complete
 		}, nil
 	}
 	s.done = func(ctx context.Context) (bool, error) {
-		census, err := book.Stats(ctx, payment.AMDigiPay)
-		if err != nil || census.Counts[payment.OnProcessing] < int64(n) {
+		stats, err := records.Stats(ctx, payment.AMDigiPay)
+		if err != nil || stats.Counts[payment.OnProcessing] < int64(n) {
 			return false, err
 		}
 		return s.drained(ctx)
 	}
-	return s.measure(ctx)
+	return s.measure(t.Context())
 }
 
-// measureBare is asynq with the same settings and a handler that does nothing but
-// the same signed POST.
-func measureBare(ctx context.Context, n int) (round, error) {
-	s, stop, err := newSide(ctx, n)
-	if err != nil {
-		return round{}, err
-	}
-	defer stop()
+// measureBare runs asynq with the same settings and a handler that does only the same signed
+// POST.
+func measureBare(t testenv.TB, n int) (round, error) {
+	s := side{server: startRedis(t), gateway: startGateway(t), n: n}
 	queue := tasks.SubmitQueue(payment.AMDigiPay)
 	s.enqueue = func(ctx context.Context) error {
 		client := asynq.NewClientFromRedisClient(s.server)
@@ -308,16 +284,16 @@ func measureBare(ctx context.Context, n int) (round, error) {
 			TaskCheckInterval: 200 * time.Millisecond, DelayedTaskCheckInterval: time.Second,
 		})
 		err := workers.Start(asynq.HandlerFunc(func(ctx context.Context, task *asynq.Task) error {
-			return s.target.post(ctx, sender, task.Payload())
+			return s.gateway.post(ctx, sender, task.Payload())
 		}))
 		return workers.Shutdown, err
 	}
 	s.done = s.drained
-	return s.measure(ctx)
+	return s.measure(t.Context())
 }
 
-// post is a create-transaction as it would be written in an afternoon.
-func (t *target) post(ctx context.Context, sender *http.Client, payload []byte) error {
+// post sends a create-transaction with the least code.
+func (g *gateway) post(ctx context.Context, sender *http.Client, payload []byte) error {
 	var order struct {
 		Payment map[string]any `json:"payment"`
 	}
@@ -330,7 +306,7 @@ func (t *target) post(ctx context.Context, sender *http.Client, payload []byte) 
 	if err != nil {
 		return err
 	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, t.url+"/payment/transaction", bytes.NewReader(text))
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, g.url+"/payment/transaction", bytes.NewReader(text))
 	if err != nil {
 		return err
 	}

@@ -3,156 +3,86 @@ package main
 import (
 	"context"
 	"fmt"
-	"net/http/httptest"
-	"sync"
 	"time"
 
-	"github.com/alicebob/miniredis/v2"
-	"github.com/redis/go-redis/v9"
 	"golang.org/x/sync/errgroup"
 
-	"terbayar/internal/clients"
-	"terbayar/internal/clients/amdigipay"
 	"terbayar/internal/gatewaysim"
 	"terbayar/internal/intake"
-	"terbayar/internal/ledger"
 	"terbayar/internal/payment"
-	"terbayar/internal/retrypolicy"
-	"terbayar/internal/secret"
-	"terbayar/internal/statuspoll"
-	"terbayar/internal/submit"
+	"terbayar/internal/redistest"
+	"terbayar/internal/testenv"
 )
 
 const (
-	strangers = 20_000 // paid rows of others, older than all of ours
-	limit     = 100    // rows a page
-	interval  = 30 * time.Second
-	sweep     = 15 * time.Minute // between two polls that take no short cut
+	others   = 20_000 // paid transactions of other systems, older than all of ours
+	limit    = 100    // rows a page
+	interval = 30 * time.Second
+	fullScan = 15 * time.Minute // between two full scans
 )
 
-// pollCost is how many requests something took, of lists and of single rows.
+// pollCost is the number of requests, for lists and for single rows, that something took.
 type pollCost struct {
 	name     string
 	requests int
 }
 
-// desk is everything that a poll needs, on a clock of its own.
-type desk struct {
-	sim       *gatewaysim.Sim
-	book      *ledger.Ledger
-	taker     *intake.Intake
-	submitter *submit.Submitter
-	poller    *statuspoll.Poller
+// pollEnv is a test environment with many transactions of other systems at AM. It counts
+// requests and measures no time, so it uses an embedded Redis, whose clock can be moved.
+type pollEnv struct{ *testenv.Env }
 
-	mu    sync.Mutex
-	now   time.Time
-	redis *miniredis.Miniredis
+func newPollEnv(t testenv.TB) pollEnv {
+	t.Helper()
+	e := testenv.New(t, redistest.Mini(t))
+	e.Poller.FullScan = fullScan
+	e.Sim.AddOtherTransactions(others, 24*time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
+	return pollEnv{e}
 }
 
-func (d *desk) clock() time.Time {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.now
-}
-
-func (d *desk) forward(by time.Duration) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.now = d.now.Add(by)
-	d.redis.SetTime(d.now)
-}
-
-func newDesk() (*desk, func(), error) {
-	// Requests are counted here and no time is taken; an embedded Redis has a clock that
-	// can be moved.
-	embedded := miniredis.NewMiniRedis()
-	if err := embedded.Start(); err != nil {
-		return nil, nil, err
-	}
-	server := redis.NewClient(&redis.Options{Addr: embedded.Addr(), PoolSize: 128})
-	d := &desk{now: time.Now(), redis: embedded}
-	embedded.SetTime(d.now)
-	cfg := gatewaysim.DefaultConfig()
-	cfg.Customers = []gatewaysim.CustomerRule{{Customer: gatewaysim.Customer{Behaviour: gatewaysim.NeverPays}}}
-	d.sim = gatewaysim.New(cfg, d.clock)
-	d.sim.AddOtherTransactions(strangers, 24*time.Hour, gatewaysim.Customer{Behaviour: gatewaysim.Pays})
-	site := httptest.NewServer(d.sim.Handler())
-	stop := func() {
-		site.Close()
-		_ = server.Close() // nothing is under way any more
-		embedded.Close()
-	}
-	client, err := amdigipay.New(amdigipay.Options{
-		BaseURL: site.URL + "/api", Username: cfg.AM.Username, Password: secret.NewText(cfg.AM.Password), Now: d.clock,
-	})
-	if err != nil {
-		stop()
-		return nil, nil, err
-	}
-	policy := retrypolicy.Builtin()
-	d.book = newLedger(server, d.clock)
-	enqueue := func(context.Context, payment.Key, payment.Rupiah) error { return nil }
-	requeue := func(context.Context, []*payment.Payment) error { return nil }
-	unheard := func(*ledger.Record, payment.Attempt, error) {}
-	d.taker = &intake.Intake{Ledger: d.book, Enqueue: enqueue}
-	d.submitter = &submit.Submitter{
-		Ledger: d.book, Gateways: map[payment.Gateway]clients.Gateway{payment.AMDigiPay: client}, Policy: policy,
-		Times: submit.Times{Send: 10 * time.Second, Lease: 20 * time.Second}, PollInterval: interval, Now: d.clock,
-		OnLogin: func(payment.Gateway, error) {}, OnAttempt: unheard, OnExpired: func(*ledger.Record) {},
-	}
-	d.poller = &statuspoll.Poller{
-		Ledger: d.book, Submitter: d.submitter, Policy: policy, Requeue: requeue,
-		Askers:   map[payment.Gateway]statuspoll.Asker{payment.AMDigiPay: &statuspoll.ListAsker{Client: client, Policy: policy, Limit: limit}},
-		Interval: interval, FullScan: sweep, ExpiryGrace: time.Minute, LateWindow: 7 * 24 * time.Hour,
-		Now: d.clock, OnAttempt: unheard, OnUnreadable: func(payment.Gateway, []string, error) {},
-	}
-	return d, stop, nil
-}
-
-// submit makes the payments from one number to another and sends each once.
-func (d *desk) submit(ctx context.Context, from, to int) error {
+// submit creates the payments with these numbers and sends each once.
+func (e pollEnv) submit(ctx context.Context, from, to int) error {
 	lines := make([]intake.Line, to-from)
 	for i := range lines {
 		lines[i] = intake.Line{Number: i + 1, Text: line(from + i)}
 	}
 	var group errgroup.Group
 	group.SetLimit(concurrency)
-	for _, a := range d.taker.Create(ctx, lines) {
+	for _, a := range e.Intake.Create(ctx, lines) {
 		if a.Result != intake.Enqueued {
 			return fmt.Errorf("submit: %+v", a)
 		}
 		group.Go(func() error {
-			_, err := d.submitter.Submit(ctx, payment.Key{Gateway: a.Gateway, TransactionID: a.TransactionID})
+			_, err := e.Submitter.Submit(ctx, payment.Key{Gateway: a.Gateway, TransactionID: a.TransactionID})
 			return err
 		})
 	}
 	return group.Wait()
 }
 
-// asked is how many requests about where payments stand the gateway has had.
-func (d *desk) asked() int {
-	return d.sim.Requests(gatewaysim.AMList) + d.sim.Requests(gatewaysim.AMDetail)
+// lookups returns the number of lookup requests so far.
+func (e pollEnv) lookups() int {
+	return e.Sim.Requests(gatewaysim.AMList) + e.Sim.Requests(gatewaysim.AMDetail)
 }
 
-// poll lets an interval pass, polls, and says how many requests that took.
-func (d *desk) poll(ctx context.Context) (int, error) {
-	d.forward(interval)
-	before := d.asked()
-	err := d.poller.Poll(ctx, payment.AMDigiPay)
-	return d.asked() - before, err
+// poll lets an interval pass, polls, and returns the number of requests.
+func (e pollEnv) poll(ctx context.Context) (int, error) {
+	e.Advance(interval)
+	before := e.lookups()
+	err := e.Poller.Poll(ctx, payment.AMDigiPay)
+	return e.lookups() - before, err
 }
 
-// pollUntil polls until so many payments stand in a status.
-func (d *desk) pollUntil(ctx context.Context, status payment.Status, n int64) (requests, polls int, err error) {
+// pollUntil polls until n payments have a status.
+func (e pollEnv) pollUntil(ctx context.Context, status payment.Status, n int64) (requests, polls int, err error) {
 	for {
-		census, err := d.book.Stats(ctx, payment.AMDigiPay)
-		if err != nil || census.Counts[status] >= n {
+		stats, err := e.Ledger.Stats(ctx, payment.AMDigiPay)
+		if err != nil || stats.Counts[status] >= n {
 			return requests, polls, err
 		}
 		if polls == 100 {
-			return 0, 0, fmt.Errorf("after %d polls: %v", polls, census.Counts)
+			return 0, 0, fmt.Errorf("after %d polls: %v", polls, stats.Counts)
 		}
-		more, err := d.poll(ctx)
+		more, err := e.poll(ctx)
 		if err != nil {
 			return 0, 0, err
 		}
@@ -160,10 +90,11 @@ func (d *desk) pollUntil(ctx context.Context, status payment.Status, n int64) (r
 	}
 }
 
-// measurePolls counts requests: what a poll costs with nothing open, with
-// 200 open payments, with five of them paid, and what an outage leaves behind.
-func measurePolls(ctx context.Context) ([]pollCost, error) {
-	costs, err := measureOpen(ctx)
+// measurePolls counts requests: of a poll without open payments, with 200 open payments, with
+// five of them paid, and after an outage of the gateway.
+func measurePolls(t testenv.TB) ([]pollCost, error) {
+	ctx := t.Context()
+	costs, err := measureOpen(t)
 	if err != nil {
 		return nil, err
 	}
@@ -174,24 +105,19 @@ func measurePolls(ctx context.Context) ([]pollCost, error) {
 		ends  payment.Status
 		rows  int
 	}{
-		{"1000 unknown outcomes, all of which exist, until all are found", gatewaysim.FaultLostAfter, payment.OnProcessing, strangers + outage},
-		{"1000 unknown outcomes, none of which exists, until all are held", gatewaysim.FaultLostBefore, payment.NeedsReview, strangers},
+		{"1000 unknown outcomes, all at the gateway, until all are found", gatewaysim.FaultLostAfter, payment.OnProcessing, others + outage},
+		{"1000 unknown outcomes, none at the gateway, until all need review", gatewaysim.FaultLostBefore, payment.NeedsReview, others},
 	} {
-		d, stop, err := newDesk()
-		if err != nil {
+		e := newPollEnv(t)
+		// After one answer of AM the ledger knows a lower bound of the ids of later payments.
+		if err := e.submit(ctx, outage, outage+1); err != nil {
 			return nil, err
 		}
-		defer stop()
-		// A ledger that has had an answer from AM before knows which rows are older
-		// than what it sends now.
-		if err := d.submit(ctx, outage, outage+1); err != nil {
+		e.Sim.Inject(gatewaysim.FaultRule{Fault: o.fault, Operation: gatewaysim.AMCreate})
+		if err := e.submit(ctx, 0, outage); err != nil {
 			return nil, err
 		}
-		d.sim.Inject(gatewaysim.FaultRule{Fault: o.fault, Operation: gatewaysim.AMCreate})
-		if err := d.submit(ctx, 0, outage); err != nil {
-			return nil, err
-		}
-		requests, polls, err := d.pollUntil(ctx, o.ends, outage)
+		requests, polls, err := e.pollUntil(ctx, o.ends, outage)
 		if err != nil {
 			return nil, err
 		}
@@ -200,33 +126,30 @@ func measurePolls(ctx context.Context) ([]pollCost, error) {
 	return costs, nil
 }
 
-func measureOpen(ctx context.Context) ([]pollCost, error) {
-	d, stop, err := newDesk()
+func measureOpen(t testenv.TB) ([]pollCost, error) {
+	ctx := t.Context()
+	e := newPollEnv(t)
+	nothing, err := e.poll(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer stop()
-	nothing, err := d.poll(ctx)
-	if err != nil {
+	if err := e.submit(ctx, 0, 200); err != nil {
 		return nil, err
 	}
-	if err := d.submit(ctx, 0, 200); err != nil {
-		return nil, err
-	}
-	still, err := d.poll(ctx)
+	unchanged, err := e.poll(ctx)
 	if err != nil {
 		return nil, err
 	}
 	for i := range 5 {
-		d.sim.SetCustomer(gatewaysim.AM, reference(i*40), gatewaysim.Customer{Behaviour: gatewaysim.Pays})
+		e.Sim.SetCustomer(gatewaysim.AM, reference(i*40), gatewaysim.Customer{Behaviour: gatewaysim.Pays})
 	}
-	moved, polls, err := d.pollUntil(ctx, payment.Paid, 5)
+	changed, polls, err := e.pollUntil(ctx, payment.Paid, 5)
 	if err != nil {
 		return nil, err
 	}
 	return []pollCost{
-		{"a poll with nothing open", nothing},
-		{"a poll with 200 open, nothing moved", still},
-		{fmt.Sprintf("200 open, 5 of them paid, until told (%d poll)", polls), moved},
+		{"a poll without open payments", nothing},
+		{"a poll with 200 open payments, none changed", unchanged},
+		{fmt.Sprintf("200 open payments, 5 of them paid, until recorded (%d poll)", polls), changed},
 	}, nil
 }

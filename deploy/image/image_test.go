@@ -27,13 +27,12 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 )
 
-// What is under test: the image in the OCI layout that IMAGE names, else one that
-// is built here.
+// The image under test: the OCI layout in $IMAGE, or one that run builds.
 var (
 	image    v1.Image
 	config   *v1.ConfigFile
-	root     string // its root file system, unpacked
-	isolated error  // why the programs do not run in it; nil: they do
+	root     string // directory of its unpacked root file system
+	isolated error  // why its programs cannot run isolated here; nil if they can
 )
 
 func TestMain(m *testing.M) {
@@ -84,18 +83,18 @@ func run(m *testing.M) (int, error) {
 	if err := unpack(root); err != nil {
 		return 1, err
 	}
-	// Its user must come in: what is above is a directory of root's alone.
+	// The user of the image needs access, and MkdirTemp gives it to root alone.
 	if err := errors.Join(os.Chmod(dir, 0o755), os.Chmod(root, 0o755)); err != nil {
 		return 1, err
 	}
 	if isolated = tryToEnter(); isolated != nil {
-		fmt.Fprintln(os.Stderr, "NOT ISOLATED: the programs run outside of their image, as the user of the test:", isolated)
+		fmt.Fprintln(os.Stderr, "NOT ISOLATED: the programs run outside the image, as the user of the test:", isolated)
 	}
 	return m.Run(), nil
 }
 
-// unpack writes the image's files to a directory. It refuses what others than root
-// could write to, and what would run as somebody else.
+// unpack writes the image's files to a directory. It fails on a file that is not owned by root, that
+// others than root can write to, or that has the setuid or setgid bit.
 func unpack(dir string) error {
 	packed := mutate.Extract(image)
 	defer packed.Close()
@@ -140,16 +139,16 @@ func write(path string, from io.Reader) error {
 	return errors.Join(err, f.Close())
 }
 
-// A program of the image is started in three steps: the test starts itself in a
-// mount namespace of its own, there makes the image's files its read-only root
-// and becomes the image's user, and then turns into the program.
+// A program of the image is started in three steps: the test starts itself in a new mount
+// namespace; the new process makes the image's files its read-only root and changes to the image's
+// user; then it executes the program.
 const (
-	inside         = "inside-the-image" // the name it is started under
+	inside         = "inside-the-image" // argv[0] of the new process
 	exitNotEntered = 125
 	uid            = 65532
 )
 
-// enter turns this process into a program of the image at dir.
+// enter executes a program of the image at dir in this process.
 func enter(dir string, args []string) error {
 	for _, step := range []struct {
 		name string
@@ -164,21 +163,21 @@ func enter(dir string, args []string) error {
 		{"chdir", func() error { return syscall.Chdir("/") }},
 		{"groups", func() error { return syscall.Setgroups(nil) }},
 		{"group", func() error { return syscall.Setgid(uid) }},
-		{"user", func() error { return syscall.Setuid(uid) }}, // with it go all capabilities
+		{"user", func() error { return syscall.Setuid(uid) }}, // drops all capabilities
 	} {
 		if err := step.do(); err != nil {
 			return fmt.Errorf("%s: %w", step.name, err)
 		}
 	}
-	program, err := lookUp("/", os.Getenv("PATH"), args[0])
+	program, err := lookPath("/", os.Getenv("PATH"), args[0])
 	if err != nil {
 		return err
 	}
 	return syscall.Exec(program, args, os.Environ())
 }
 
-// lookUp finds a program below a root as a container engine does: by a PATH.
-func lookUp(root, path, program string) (string, error) {
+// lookPath finds a program below a root by PATH, as a container engine does.
+func lookPath(root, path, program string) (string, error) {
 	if filepath.IsAbs(program) {
 		return filepath.Join(root, program), nil
 	}
@@ -191,13 +190,13 @@ func lookUp(root, path, program string) (string, error) {
 	return "", fmt.Errorf("%s is not on PATH", program)
 }
 
-// command is a program of the image, to be run in it.
+// command returns a command that runs a program of the image, isolated if possible.
 func command(ctx context.Context, env []string, args ...string) (*exec.Cmd, error) {
 	cmd := exec.CommandContext(ctx, "/proc/self/exe")
 	cmd.Args = append([]string{inside, root}, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC}
 	if isolated != nil {
-		program, err := lookUp(root, variable("PATH"), args[0])
+		program, err := lookPath(root, variable("PATH"), args[0])
 		if err != nil {
 			return nil, err
 		}
@@ -207,23 +206,23 @@ func command(ctx context.Context, env []string, args ...string) (*exec.Cmd, erro
 	return cmd, nil
 }
 
-// tryToEnter says why a program cannot be run in the image here.
+// tryToEnter returns why a program of the image cannot run isolated here, or nil.
 func tryToEnter() error {
 	if os.Geteuid() != 0 {
-		return errors.New("that takes root")
+		return errors.New("needs root")
 	}
-	cmd, err := command(context.Background(), nil, "/not-there")
+	cmd, err := command(context.Background(), nil, "/missing")
 	if err != nil {
 		return err
 	}
 	out, err := cmd.CombinedOutput()
 	if exit := new(exec.ExitError); errors.As(err, &exit) && strings.Contains(string(out), syscall.ENOENT.Error()) {
-		return nil // it came as far as to look for the program
+		return nil // it failed only to find the program
 	}
 	return fmt.Errorf("%w: %s", err, bytes.TrimSpace(out))
 }
 
-// variable is one of the image's own environment.
+// variable returns an environment variable of the image.
 func variable(name string) string {
 	for _, v := range config.Config.Env {
 		if value, ok := strings.CutPrefix(v, name+"="); ok {
@@ -233,12 +232,12 @@ func variable(name string) string {
 	return ""
 }
 
-// programs are the files that worker and enqueue are, unpacked.
+// programs returns the paths of enqueue and worker in the unpacked image.
 func programs(t *testing.T) []string {
 	t.Helper()
 	var files []string
 	for _, program := range []string{"enqueue", "worker"} {
-		file, err := lookUp(root, variable("PATH"), program)
+		file, err := lookPath(root, variable("PATH"), program)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -247,7 +246,7 @@ func programs(t *testing.T) []string {
 	return files
 }
 
-// TestFiles: nothing is in the image that does not have to be; no shell above all.
+// TestFiles checks that the image contains only the needed files, and no shell.
 func TestFiles(t *testing.T) {
 	want := append(programs(t),
 		filepath.Join(root, "etc/group"), filepath.Join(root, "etc/passwd"), filepath.Join(root, "etc/ssl/certs/ca-certificates.crt"))
@@ -283,20 +282,19 @@ func TestConfig(t *testing.T) {
 	if len(c.Env) != 1 || variable("PATH") == "" {
 		t.Errorf("environment %q, want PATH alone", c.Env)
 	}
-	told := tell(t, 0, nil, "worker", "--version")
+	version := runProgram(t, 0, nil, "worker", "--version")
 	for _, label := range []string{"title", "description", "version", "revision"} {
 		value := c.Labels["org.opencontainers.image."+label]
 		if value == "" {
 			t.Errorf("no label %s", label)
 		}
-		if (label == "version" || label == "revision") && !slices.Contains(strings.FieldsFunc(told, func(r rune) bool { return strings.ContainsRune(" (),\n", r) }), value) {
-			t.Errorf("label %s: %s, and the program says %s", label, value, told)
+		if (label == "version" || label == "revision") && !slices.Contains(strings.FieldsFunc(version, func(r rune) bool { return strings.ContainsRune(" (),\n", r) }), value) {
+			t.Errorf("label %s: %s, but the program prints %s", label, value, version)
 		}
 	}
 }
 
-// TestStatic: the programs need nothing of the image, and nothing of the machine
-// that built them is in them.
+// TestStatic checks that the programs are statically linked and built with the expected flags.
 func TestStatic(t *testing.T) {
 	for _, path := range programs(t) {
 		f, err := elf.Open(path)
@@ -327,7 +325,7 @@ func TestStatic(t *testing.T) {
 	}
 }
 
-// TestCertificates: they stand where Go's programs look first, and can be read.
+// TestCertificates checks the file of CA certificates that Go programs read first.
 func TestCertificates(t *testing.T) {
 	rest, err := os.ReadFile(filepath.Join(root, "etc/ssl/certs/ca-certificates.crt"))
 	if err != nil {
@@ -348,18 +346,18 @@ func TestCertificates(t *testing.T) {
 	}
 }
 
-// tell runs a program of the image and returns what it prints.
-func tell(t *testing.T, exit int, env []string, args ...string) string {
+// runProgram runs a program of the image and returns its standard output.
+func runProgram(t *testing.T, exit int, env []string, args ...string) string {
 	t.Helper()
 	cmd, err := command(t.Context(), env, args...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var said bytes.Buffer
-	cmd.Stderr = &said
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
 	printed, err := cmd.Output()
 	if code := cmd.ProcessState.ExitCode(); code != exit || (err != nil && code == -1) {
-		t.Fatalf("%v: exit code %d, %v, want %d\n%s%s", args, code, err, exit, printed, said.Bytes())
+		t.Fatalf("%v: exit code %d, %v, want %d\n%s%s", args, code, err, exit, printed, stderr.Bytes())
 	}
 	return string(printed)
 }
@@ -369,7 +367,7 @@ func TestPrograms(t *testing.T) {
 	for _, row := range []struct {
 		args []string
 		exit int
-		says string
+		want string
 	}{
 		{[]string{entrypoint, "--version"}, 0, "worker "},
 		{[]string{"worker", "--version"}, 0, runtime.Version()},
@@ -379,14 +377,14 @@ func TestPrograms(t *testing.T) {
 		{[]string{"enqueue", "--help"}, 0, "enqueue <command>"},
 		{[]string{"worker", "run", "--log-level=loud"}, 2, ""},
 	} {
-		if out := tell(t, row.exit, nil, row.args...); !strings.Contains(out, row.says) {
-			t.Errorf("%v: %q, want %q in it", row.args, out, row.says)
+		if out := runProgram(t, row.exit, nil, row.args...); !strings.Contains(out, row.want) {
+			t.Errorf("%v: %q, want %q in it", row.args, out, row.want)
 		}
 	}
 }
 
-// TestRun: the worker itself runs with a root that it cannot write to, and knows
-// the time zones.
+// TestRun checks that the worker runs with a read-only root, as the image's user, and has the time
+// zones.
 func TestRun(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -401,15 +399,15 @@ func TestRun(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	var said string
-	for part := make([]byte, 4096); err == nil && !strings.Contains(said, "waiting for redis"); {
+	var logged string
+	for part := make([]byte, 4096); err == nil && !strings.Contains(logged, "waiting for redis"); {
 		var n int
 		n, err = log.Read(part)
-		said += string(part[:n])
+		logged += string(part[:n])
 	}
 	for _, want := range []string{`"worker starts"`, `+07:00`, config.Config.Labels["org.opencontainers.image.revision"], "waiting for redis"} {
-		if !strings.Contains(said, want) {
-			t.Errorf("no %s in its log:\n%s", want, said)
+		if !strings.Contains(logged, want) {
+			t.Errorf("no %s in its log:\n%s", want, logged)
 		}
 	}
 	if isolated == nil {
@@ -422,12 +420,12 @@ func TestRun(t *testing.T) {
 				t.Errorf("no %q in\n%s", want, status)
 			}
 		}
-		mine := fmt.Sprintf("/proc/%d/root/etc/new", cmd.Process.Pid)
-		if err := os.WriteFile(mine, nil, 0o600); !errors.Is(err, syscall.EROFS) {
+		path := fmt.Sprintf("/proc/%d/root/etc/new", cmd.Process.Pid)
+		if err := os.WriteFile(path, nil, 0o600); !errors.Is(err, syscall.EROFS) {
 			t.Errorf("write into its root: %v, want %v", err, syscall.EROFS)
 		}
 	}
-	// As process 1 of its namespace it hears SIGTERM only because it listens for it.
+	// As process 1 of its namespace it receives SIGTERM only because it handles it.
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}

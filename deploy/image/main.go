@@ -1,6 +1,6 @@
-// Command image builds the image of worker and enqueue with ko, without a
-// container engine and without a base image from anywhere: an OCI layout. The
-// same commit gives the same digest.
+// Command image builds the image of worker and enqueue with ko and writes it as an OCI layout. It
+// needs neither a container engine nor a base image from a registry. The same commit gives the
+// same digest.
 package main
 
 import (
@@ -37,8 +37,8 @@ import (
 
 func main() {
 	source := flag.String("source", "../..", "the `checkout`")
-	out := flag.String("out", "../../bin/image", "the `directory` to write, an OCI layout; what is there is replaced")
-	arch := flag.String("arch", runtime.GOARCH, "the `architecture` that the image is for")
+	out := flag.String("out", "../../bin/image", "the `directory` of the OCI layout; it is replaced if it exists")
+	arch := flag.String("arch", runtime.GOARCH, "the `architecture` of the image")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -50,10 +50,10 @@ func main() {
 	fmt.Println(digest)
 }
 
-// build writes the image of a checkout to an OCI layout. A registry of its own, on
-// a loopback port, stands between the steps, since ko takes its base from there.
+// build writes the image of a checkout to an OCI layout. It starts a registry on a loopback port,
+// because ko can read its base image only from a registry.
 func build(ctx context.Context, source, out, arch string) (v1.Hash, error) {
-	made, err := commitTime(ctx, source)
+	created, err := commitTime(ctx, source)
 	if err != nil {
 		return v1.Hash{}, err
 	}
@@ -61,13 +61,13 @@ func build(ctx context.Context, source, out, arch string) (v1.Hash, error) {
 	if err != nil {
 		return v1.Hash{}, err
 	}
-	base, err := base(filepath.Join(source, "deploy/image/etc"), arch, made)
+	base, err := base(filepath.Join(source, "deploy/image/etc"), arch, created)
 	if err != nil {
 		return v1.Hash{}, err
 	}
-	shelf := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
-	defer shelf.Close()
-	repository := strings.TrimPrefix(shelf.URL, "http://") + "/terbayar"
+	local := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	defer local.Close()
+	repository := strings.TrimPrefix(local.URL, "http://") + "/terbayar"
 	ref, err := name.ParseReference(repository + ":base")
 	if err != nil {
 		return v1.Hash{}, err
@@ -93,7 +93,7 @@ func build(ctx context.Context, source, out, arch string) (v1.Hash, error) {
 		}
 		cmd.Dir = source
 		cmd.Env = append(os.Environ(), "KO_DOCKER_REPO="+repository, "KO_DEFAULTBASEIMAGE="+built,
-			fmt.Sprintf("SOURCE_DATE_EPOCH=%d", made.Unix()), fmt.Sprintf("KO_DATA_DATE_EPOCH=%d", made.Unix()))
+			fmt.Sprintf("SOURCE_DATE_EPOCH=%d", created.Unix()), fmt.Sprintf("KO_DATA_DATE_EPOCH=%d", created.Unix()))
 		if built, err = output(cmd); err != nil {
 			return v1.Hash{}, err
 		}
@@ -101,9 +101,8 @@ func build(ctx context.Context, source, out, arch string) (v1.Hash, error) {
 	return fetch(ctx, built, out)
 }
 
-// fetch takes the image from the registry to an OCI layout, less what ko wrote down
-// of the steps: the names of the bases, which were that registry's, and environment
-// variables once a step.
+// fetch copies the image from the registry to an OCI layout. It drops what ko added in each step:
+// base image annotations, which name the local registry, and repeated environment variables.
 func fetch(ctx context.Context, from, out string) (v1.Hash, error) {
 	ref, err := name.ParseReference(from)
 	if err != nil {
@@ -143,17 +142,16 @@ func fetch(ctx context.Context, from, out string) (v1.Hash, error) {
 	return image.Digest()
 }
 
-// scratch is the empty image in the OCI's format; that of go-containerregistry is
-// in Docker's.
+// scratch is the empty image in OCI format; that of go-containerregistry is in Docker format.
 var scratch = mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
 
-// base is the image under the programs: the user's name and the certificates of
-// those whom the world trusts. No shell, no package manager, no C library.
-func base(etc, arch string, made time.Time) (v1.Image, error) {
+// base returns the base image: the user's name and the public CA certificates. It has no shell, no
+// package manager and no C library.
+func base(etc, arch string, created time.Time) (v1.Image, error) {
 	var packed bytes.Buffer
 	w := tar.NewWriter(&packed)
 	for _, dir := range []string{"etc/", "etc/ssl/", "etc/ssl/certs/"} {
-		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: dir, Mode: 0o755, ModTime: made}); err != nil {
+		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: dir, Mode: 0o755, ModTime: created}); err != nil {
 			return nil, err
 		}
 	}
@@ -166,7 +164,7 @@ func base(etc, arch string, made time.Time) (v1.Image, error) {
 		name    string
 		content []byte
 	}{{"etc/group", group}, {"etc/passwd", passwd}, {"etc/ssl/certs/ca-certificates.crt", roots()}} {
-		err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: file.name, Mode: 0o644, Size: int64(len(file.content)), ModTime: made})
+		err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: file.name, Mode: 0o644, Size: int64(len(file.content)), ModTime: created})
 		if err == nil {
 			_, err = w.Write(file.content)
 		}
@@ -185,7 +183,7 @@ func base(etc, arch string, made time.Time) (v1.Image, error) {
 	}
 	image, err := mutate.Append(scratch, mutate.Addendum{
 		Layer: layer, MediaType: types.OCILayer,
-		History: v1.History{Created: v1.Time{Time: made}, CreatedBy: "deploy/image"},
+		History: v1.History{Created: v1.Time{Time: created}, CreatedBy: "deploy/image"},
 	})
 	if err != nil {
 		return nil, err
@@ -195,14 +193,14 @@ func base(etc, arch string, made time.Time) (v1.Image, error) {
 		return nil, err
 	}
 	config = config.DeepCopy()
-	config.OS, config.Architecture, config.Created = "linux", arch, v1.Time{Time: made}
+	config.OS, config.Architecture, config.Created = "linux", arch, v1.Time{Time: created}
 	config.Config.User = "65532:65532"
 	config.Config.ExposedPorts = map[string]struct{}{"8080/tcp": {}}
 	return mutate.ConfigFile(image, config)
 }
 
-// roots is Mozilla's list of certificate authorities as PEM, from the module that
-// go.mod names: not from the machine that builds, so that it is always the same.
+// roots returns Mozilla's list of certificate authorities as PEM. It comes from a module in go.mod
+// and not from the build machine, so that builds are reproducible.
 func roots() []byte {
 	var all []byte
 	for root := range bundle.Roots() {
@@ -211,20 +209,20 @@ func roots() []byte {
 	return all
 }
 
-// commitTime is when the image is said to have been made: building it again must
-// not change it.
+// commitTime returns the time of the last commit. It is the creation time of the image, so that
+// builds are reproducible.
 func commitTime(ctx context.Context, source string) (time.Time, error) {
 	text, err := output(exec.CommandContext(ctx, "git", "-C", source, "log", "-1", "--format=%cI"))
 	if err != nil {
 		return time.Time{}, err
 	}
-	made, err := time.Parse(time.RFC3339, text)
-	return made.UTC(), err
+	created, err := time.Parse(time.RFC3339, text)
+	return created.UTC(), err
 }
 
 var releaseLine = regexp.MustCompile(`(?m)^const Release = "(.+)"$`)
 
-// labels say what the image is, in the words of the OCI's image specification.
+// labels returns the labels of the image, with the names from the OCI image specification.
 func labels(ctx context.Context, source string) ([]string, error) {
 	commit, err := output(exec.CommandContext(ctx, "git", "-C", source, "rev-parse", "--short", "HEAD"))
 	if err != nil {
@@ -243,7 +241,7 @@ func labels(ctx context.Context, source string) ([]string, error) {
 	}
 	release := releaseLine.FindSubmatch(code)
 	if release == nil {
-		return nil, errors.New("internal/version names no Release")
+		return nil, errors.New("internal/version/version.go has no constant Release")
 	}
 	const prefix = "org.opencontainers.image."
 	return []string{
@@ -254,14 +252,14 @@ func labels(ctx context.Context, source string) ([]string, error) {
 	}, nil
 }
 
-// output is what a command prints, without the end of its line. What it says
-// beside that is only shown when it fails.
+// output runs a command and returns its trimmed standard output. The error contains its standard
+// error.
 func output(cmd *exec.Cmd) (string, error) {
-	var said bytes.Buffer
-	cmd.Stderr = &said
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
 	text, err := cmd.Output()
 	if err != nil {
-		return "", fmt.Errorf("%s: %w\n%s", cmd, err, said.Bytes())
+		return "", fmt.Errorf("%s: %w\n%s", cmd, err, stderr.Bytes())
 	}
 	return strings.TrimSpace(string(text)), nil
 }

@@ -8,26 +8,26 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"terbayar/internal/payment"
 	"terbayar/internal/redistest"
+	"terbayar/internal/testenv/programs"
 )
 
-// edited is a line with one thing changed.
+// edited returns a line with one thing changed.
 func edited(t *testing.T, line, old, replacement string) string {
 	t.Helper()
 	if strings.Count(line, old) != 1 {
-		t.Fatalf("%q is not once in %s", old, line)
+		t.Fatalf("%q is not contained once in %s", old, line)
 	}
 	return strings.Replace(line, old, replacement, 1)
 }
 
-// TestBadInputs: one bad line in ten. Nine are taken, the bad one is told with
-// its line and what is wrong.
+// TestBadInputs: one wrong line in ten. Nine are enqueued; the answer to the wrong one
+// contains its line and what is wrong.
 func TestBadInputs(t *testing.T) {
-	t.Parallel()
-	s := newStage(t)
+	slow(t)
+	e := newEnv(t)
 	am := func(id, old, replacement string) string {
 		line := `{"gateway":"amdigipay","payment":{"payment_id":33,"expired_date":"2099-05-21 18:23:10","nominal":10000,"admin_fee":3000,` +
 			`"transaction_id":"` + id + `","transaction_total":13000,"transaction_name":"t","transaction_desc":"t","customer_number":"0",` +
@@ -55,7 +55,7 @@ func TestBadInputs(t *testing.T) {
 		{"wrong sum of items", am("X", `"item_price":3000,"item_total_price":3000`, `"item_price":2000,"item_total_price":2000`), "invalid", "payment.item_details"},
 		{"wrong item", am("X", `"item_total_price":10000`, `"item_total_price":9999`), "invalid", "payment.item_details[0].item_total_price"},
 		{"float rupiah", am("X", `"nominal":10000`, `"nominal":10000.5`), "invalid", "payment.nominal: must be a whole number"},
-		{"rupiah as a text", am("X", `"nominal":10000`, `"nominal":"10000"`), "invalid", "payment.nominal"},
+		{"rupiah as a string", am("X", `"nominal":10000`, `"nominal":"10000"`), "invalid", "payment.nominal"},
 		{"negative rupiah", am("X", `"admin_fee":3000`, `"admin_fee":-3000`), "invalid", "payment.admin_fee"},
 		{"sen", paydia("X", `10000.00`, `10000.50`), "invalid", "payment.amount.value"},
 		{"no decimals", paydia("X", `10000.00`, `10000`), "invalid", "payment.amount.value"},
@@ -84,20 +84,20 @@ func TestBadInputs(t *testing.T) {
 				case n == 6:
 					in = append(in, c.line)
 				case n == 0:
-					in = append(in, paydia("same-0", `"t"`, `"t"`)) // taken by the first case, duplicate from then on
+					in = append(in, paydia("same-0", `"t"`, `"t"`)) // enqueued in the first case, duplicate later
 				case n%2 == 0:
 					in = append(in, paydia(id, `"t"`, `"t"`))
 				default:
 					in = append(in, am(id, `"n"`, `"n"`))
 				}
 			}
-			r := s.enqueue(strings.Join(in, "\n")+"\n", "create")
-			if r.code != 1 || strings.Count(r.stderr, "\n") != 1 {
-				t.Errorf("exit %d, stderr %q", r.code, r.stderr)
+			r := e.enqueue(strings.Join(in, "\n")+"\n", "create")
+			if r.Code != 1 || strings.Count(r.Stderr, "\n") != 1 {
+				t.Errorf("exit %d, stderr %q", r.Code, r.Stderr)
 			}
-			answers := lines[answer](s, r.stdout)
+			answers := lines[answer](e, r.Stdout)
 			if len(answers) != 10 {
-				t.Fatalf("%d answers: %s", len(answers), r.stdout)
+				t.Fatalf("%d answers: %s", len(answers), r.Stdout)
 			}
 			for n, a := range answers {
 				switch {
@@ -118,7 +118,7 @@ func TestBadInputs(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		in    string
-		lines []int // of the payments that are taken
+		lines []int // of the payments that are enqueued
 		wrong string
 	}{
 		"one object over many lines":   {strings.ReplaceAll(paydia("multi-1", `"t"`, `"t"`), ",", ",\n  "), []int{1}, ""},
@@ -130,39 +130,39 @@ func TestBadInputs(t *testing.T) {
 		"every wrong field of several": {am("X ", `"nominal":10000`, `"colour":"red","nominal":10001`), nil, "payment.colour: unknown field; payment.transaction_id"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := s.enqueue(c.in, "create")
-			var taken []int
+			r := e.enqueue(c.in, "create")
+			var enqueued []int
 			wrong := ""
-			for _, a := range lines[answer](s, r.stdout) {
+			for _, a := range lines[answer](e, r.Stdout) {
 				if a.Result == "enqueued" {
-					taken = append(taken, a.Line)
+					enqueued = append(enqueued, a.Line)
 				} else {
 					wrong += a.Error
 				}
 			}
-			if !slices.Equal(taken, c.lines) || !strings.Contains(wrong, c.wrong) || (c.wrong == "") != (wrong == "") || (r.code == 0) != (wrong == "") {
-				t.Errorf("%d %s%s", r.code, r.stdout, r.stderr)
+			if !slices.Equal(enqueued, c.lines) || !strings.Contains(wrong, c.wrong) || (c.wrong == "") != (wrong == "") || (r.Code == 0) != (wrong == "") {
+				t.Errorf("%d %s%s", r.Code, r.Stdout, r.Stderr)
 			}
 		})
 	}
 	t.Run("from a file", func(t *testing.T) {
-		path := s.file("payments.ndjson", paydia("from a file", `"t"`, `"t"`))
-		if r := s.enqueue("", "create", path); r.code != 0 || !strings.Contains(r.stdout, `"transaction_id":"from a file","result":"enqueued"`) {
-			t.Errorf("%d %s%s", r.code, r.stdout, r.stderr)
+		path := e.File("payments.ndjson", paydia("from a file", `"t"`, `"t"`))
+		if r := e.enqueue("", "create", path); r.Code != 0 || !strings.Contains(r.Stdout, `"transaction_id":"from a file","result":"enqueued"`) {
+			t.Errorf("%d %s%s", r.Code, r.Stdout, r.Stderr)
 		}
 	})
-	s.noSecrets()
+	e.noSecrets()
 }
 
-// TestWrongUse: settings and arguments that cannot work end the programs with
-// the exit codes of interface.md and exactly one line that names the culprit.
+// TestWrongUse: with wrong settings or arguments the programs end with the exit codes of
+// docs/interface.md and exactly one line, which names the setting or argument.
 func TestWrongUse(t *testing.T) {
-	t.Parallel()
-	s := newStage(t)
-	one := samples(t, 2)[1] // Paydia's
+	slow(t)
+	e := newEnv(t)
+	one := samples(2)[1] // to Paydia
 	oneWord := base64.StdEncoding.EncodeToString([]byte("hunter2-hunter2-hunter2"))
-	bad := s.file("bad-policy.yaml", "gateways:\n  paydia:\n    rules:\n      - code: \"5006301\"\n        action: explode\n")
-	worse := s.file("worse-policy.yaml", "gateways:\n  paydia:\n    verify: {settle: soonish}\n")
+	bad := e.File("bad-policy.yaml", "gateways:\n  paydia:\n    rules:\n      - code: \"5006301\"\n        action: explode\n")
+	worse := e.File("worse-policy.yaml", "gateways:\n  paydia:\n    verify: {settle: soonish}\n")
 	const nowhere = "redis://127.0.0.1:1/0"
 	locked := lockedRedis(t)
 	enqueue := func(args ...string) []string { return append([]string{"enqueue"}, args...) }
@@ -181,35 +181,35 @@ func TestWrongUse(t *testing.T) {
 		{"a directory", enqueue("create", t.TempDir()), "", 2, "is a directory"},
 		{"unknown gateway", enqueue("status", "paypal", "X"), "", 2, "paypal"},
 		{"id is missing", enqueue("status", "paydia"), "", 2, "id"},
-		{"unknown payment", enqueue("status", "paydia", "nobody/1"), "", 4, "nobody/1"},
-		{"unknown payment as JSON", enqueue("status", "paydia", "nobody/1", "--json"), "", 4, "nobody/1"},
-		{"unknown event", enqueue("events", "--from", "paydia:nobody:1"), "", 1, "paydia:nobody:1"},
+		{"unknown payment", enqueue("status", "paydia", "unknown/1"), "", 4, "unknown/1"},
+		{"unknown payment as JSON", enqueue("status", "paydia", "unknown/1", "--json"), "", 4, "unknown/1"},
+		{"unknown event", enqueue("events", "--from", "paydia:unknown:1"), "", 1, "paydia:unknown:1"},
 		{"no PAYLOAD_KEYS", enqueue("create"), "PAYLOAD_KEYS=", 2, "PAYLOAD_KEYS"},
 		{"PAYLOAD_KEYS is no base64", enqueue("create"), "PAYLOAD_KEYS=hunter2", 2, "PAYLOAD_KEYS"},
 		{"PAYLOAD_KEYS is too short", enqueue("create"), "PAYLOAD_KEYS=" + oneWord, 2, "PAYLOAD_KEYS"},
-		{"PAYLOAD_KEYS_FILE is not there", enqueue("create"), "PAYLOAD_KEYS_FILE=/nowhere/hunter2", 2, "PAYLOAD_KEYS_FILE"},
-		{"REDIS_URL is none", enqueue("create"), "REDIS_URL=http://:hunter2@localhost", 2, "REDIS_URL"},
-		{"Redis wants a password", enqueue("create"), "REDIS_URL=" + locked.URL(), 2, "REDIS_URL: redis refuses the login"},
-		{"Redis wants another password", enqueue("status", "paydia", "X"), "REDIS_URL=redis://:hunter2@" + locked.Addr + "/0", 2, "REDIS_URL: redis refuses the login"},
+		{"PAYLOAD_KEYS_FILE does not exist", enqueue("create"), "PAYLOAD_KEYS_FILE=/nowhere/hunter2", 2, "PAYLOAD_KEYS_FILE"},
+		{"REDIS_URL is not a Redis URL", enqueue("create"), "REDIS_URL=http://:hunter2@localhost", 2, "REDIS_URL"},
+		{"Redis requires a password", enqueue("create"), "REDIS_URL=" + locked.URL(), 2, "REDIS_URL: redis refuses the login"},
+		{"Redis requires another password", enqueue("status", "paydia", "X"), "REDIS_URL=redis://:hunter2@" + locked.Addr + "/0", 2, "REDIS_URL: redis refuses the login"},
 		{"EVENTS_STREAM", enqueue("events", "--events-stream="), "", 2, "EVENTS_STREAM"},
-		{"Redis is not there: create", enqueue("create"), "REDIS_URL=" + nowhere, 3, "line 1, 0 taken"},
-		{"Redis is not there: status", enqueue("status", "paydia", "X"), "REDIS_URL=" + nowhere, 3, "redis"},
-		{"Redis is not there: events", enqueue("events"), "REDIS_URL=" + nowhere, 3, "redis"},
+		{"Redis is down: create", enqueue("create"), "REDIS_URL=" + nowhere, 3, "line 1, 0 taken"},
+		{"Redis is down: status", enqueue("status", "paydia", "X"), "REDIS_URL=" + nowhere, 3, "redis"},
+		{"Redis is down: events", enqueue("events"), "REDIS_URL=" + nowhere, 3, "redis"},
 
-		{"private key is no PEM", worker, "PAYDIA_PRIVATE_KEY=hunter2", 2, "PAYDIA_PRIVATE_KEY"},
+		{"private key is not PEM", worker, "PAYDIA_PRIVATE_KEY=hunter2", 2, "PAYDIA_PRIVATE_KEY"},
 		{"private key is damaged", worker, "PAYDIA_PRIVATE_KEY=-----BEGIN PRIVATE KEY-----\naHVudGVyMg==\n-----END PRIVATE KEY-----\n", 2, "PAYDIA_PRIVATE_KEY"},
 		{"half of AM's credentials", worker, "AMDIGIPAY_PASSWORD=", 2, "AMDIGIPAY_PASSWORD"},
 		{"half of Paydia's credentials", worker, "PAYDIA_CLIENT_SECRET=", 2, "PAYDIA_CLIENT_SECRET"},
 		{"duration without a unit", worker, "GATEWAY_TIMEOUT=15", 2, "GATEWAY_TIMEOUT"},
 		{"negative duration", worker, "STATUS_POLL_INTERVAL=-1s", 2, "STATUS_POLL_INTERVAL"},
-		{"time-outs contradict each other", worker, "WORKER_SHUTDOWN_TIMEOUT=4s", 2, "GATEWAY_TIMEOUT (5s) must be less than WORKER_SHUTDOWN_TIMEOUT (4s)"},
+		{"timeouts contradict each other", worker, "WORKER_SHUTDOWN_TIMEOUT=4s", 2, "GATEWAY_TIMEOUT (5s) must be less than WORKER_SHUTDOWN_TIMEOUT (4s)"},
 		{"concurrency", worker, "WORKER_CONCURRENCY=many", 2, "WORKER_CONCURRENCY"},
 		{"base URL", worker, "PAYDIA_BASE_URL=https://user:hunter2@api.paydia.id/snap/v1.0", 2, "PAYDIA_BASE_URL"},
 		{"users without a hash", worker, "MONITORING_USERS=siti:hunter2", 2, "MONITORING_USERS"},
 		{"log level", worker, "LOG_LEVEL=loud", 2, "LOG_LEVEL"},
 		{"address", worker, "WORKER_HTTP_ADDR=8080", 2, "WORKER_HTTP_ADDR"},
-		{"address is taken", worker, "WORKER_HTTP_ADDR=" + s.server.Addr, 2, "WORKER_HTTP_ADDR"},
-		{"policy file is not there", worker, "RETRY_POLICY_FILE=/nowhere.yaml", 2, "RETRY_POLICY_FILE: open /nowhere.yaml"},
+		{"address is taken", worker, "WORKER_HTTP_ADDR=" + e.server.Addr, 2, "WORKER_HTTP_ADDR"},
+		{"policy file does not exist", worker, "RETRY_POLICY_FILE=/nowhere.yaml", 2, "RETRY_POLICY_FILE: open /nowhere.yaml"},
 		{"policy file: action", worker, "RETRY_POLICY_FILE=" + bad, 2, bad + `:5: gateways.paydia.rules[0].action: unknown action "explode"`},
 		{"policy file: duration", worker, "RETRY_POLICY_FILE=" + worse, 2, worse + `:3: gateways.paydia.verify.settle: "soonish"`},
 		{"policies: action", []string{"worker", "policies"}, "RETRY_POLICY_FILE=" + bad, 2, bad + ":5:"},
@@ -222,31 +222,31 @@ func TestWrongUse(t *testing.T) {
 			}
 			stdin := ""
 			if len(c.args) > 1 && c.args[1] == "create" {
-				stdin = one.line
+				stdin = programs.Input([]programs.Payment{one})
 			}
-			r := s.run(c.args[0], c.args[1:], stdin, edits...)
-			if r.code != c.code || strings.Count(r.stderr, "\n") != 1 || !strings.Contains(r.stderr, c.wants) {
-				t.Errorf("exit %d, want %d; stderr, want one line with %q:\n%s", r.code, c.code, c.wants, r.stderr)
+			r := e.Run(c.args[0], c.args[1:], stdin, edits...)
+			if r.Code != c.code || strings.Count(r.Stderr, "\n") != 1 || !strings.Contains(r.Stderr, c.wants) {
+				t.Errorf("exit %d, want %d; stderr, want one line with %q:\n%s", r.Code, c.code, c.wants, r.Stderr)
 			}
-			for _, text := range append(s.secrets(), "hunter2", oneWord, "aHVudGVyMg") {
+			for _, text := range append(e.secrets(), "hunter2", oneWord, "aHVudGVyMg") {
 				if text == "hunter2" && strings.Contains(c.edit, "_FILE=") {
-					continue // a file's name is no secret
+					continue // the name of a file is not secret
 				}
-				if strings.Contains(r.stdout+r.stderr, text) {
-					t.Errorf("a secret is shown: %s", r.stderr)
+				if strings.Contains(r.Stdout+r.Stderr, text) {
+					t.Errorf("a secret is printed: %s", r.Stderr)
 				}
 			}
 		})
 	}
 	t.Run("policies", func(t *testing.T) {
-		r := s.run("worker", []string{"policies"}, "", "REDIS_URL="+nowhere)
-		if r.code != 0 || !strings.Contains(r.stdout, "4036314") || !strings.Contains(r.stdout, "policy.yaml:5") {
-			t.Errorf("%d %s%s", r.code, r.stdout, r.stderr)
+		r := e.Run("worker", []string{"policies"}, "", "REDIS_URL="+nowhere)
+		if r.Code != 0 || !strings.Contains(r.Stdout, "4036314") || !strings.Contains(r.Stdout, "policy.yaml:5") {
+			t.Errorf("%d %s%s", r.Code, r.Stdout, r.Stderr)
 		}
 	})
 }
 
-// lockedRedis is a Redis that wants a password.
+// lockedRedis starts a Redis that requires a password.
 func lockedRedis(t *testing.T) *redistest.Process {
 	t.Helper()
 	server := redistest.Server(t)
@@ -256,104 +256,92 @@ func lockedRedis(t *testing.T) *redistest.Process {
 	return server
 }
 
-// TestRedisRefusesTheLogin: a worker does not wait for a password to become right.
+// TestRedisRefusesTheLogin: a worker with a wrong password ends at once.
 func TestRedisRefusesTheLogin(t *testing.T) {
-	t.Parallel()
-	s := newStage(t)
+	slow(t)
+	e := newEnv(t)
 	locked := lockedRedis(t)
-	p := s.start("worker", nil, "REDIS_URL="+locked.URL(), "REDIS_PASSWORD=hunter2")
-	if code := s.exit(p, 20*time.Second); code != 2 || !strings.Contains(p.stderr.String(), "REDIS_URL: redis refuses the login") {
-		t.Errorf("exit %d: %s", code, p.stderr.String())
+	p := e.StartWorker("REDIS_URL="+locked.URL(), "REDIS_PASSWORD=hunter2")
+	if code := p.Exit(); code != 2 || !strings.Contains(p.Stderr.String(), "REDIS_URL: redis refuses the login") {
+		t.Errorf("exit %d: %s", code, p.Stderr.String())
 	}
-	if strings.Contains(p.stderr.String(), "hunter") {
-		t.Error("the password is told")
+	if strings.Contains(p.Stderr.String(), "hunter") {
+		t.Error("the password is printed")
 	}
 }
 
-// TestRedisGoesAwayUnderEnqueue: it says how far it got, and run again it
-// finishes, with duplicates told.
-func TestRedisGoesAwayUnderEnqueue(t *testing.T) {
-	t.Parallel()
-	s := newStage(t)
-	all := samples(t, 10)
-	p := s.start("enqueue", []string{"create"})
-	write := func(some []sample) {
-		if _, err := io.WriteString(p.stdin, file(some)); err != nil {
+// TestRedisKilledDuringEnqueue: enqueue reports how far it got. A second run with the same
+// input enqueues the rest.
+func TestRedisKilledDuringEnqueue(t *testing.T) {
+	slow(t)
+	e := newEnv(t)
+	all := samples(10)
+	p := e.Start("enqueue", []string{"create"})
+	write := func(some []programs.Payment) {
+		if _, err := io.WriteString(p.Stdin, programs.Input(some)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	write(all[:5])
-	s.eventually("five answers", 10*time.Second, func() bool { return strings.Count(p.stdout.String(), "\n") == 5 })
-	s.server.Kill()
+	e.Eventually("five answers", func() bool { return strings.Count(p.Stdout.String(), "\n") == 5 })
+	e.server.Kill()
 	write(all[5:])
-	if err := p.stdin.Close(); err != nil {
+	if err := p.Stdin.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if code := s.exit(p, 30*time.Second); code != 3 || !strings.Contains(p.stderr.String(), "line 6, 5 taken") {
-		t.Errorf("exit %d: %s", code, p.stderr.String())
+	if code := p.Exit(); code != 3 || !strings.Contains(p.Stderr.String(), "line 6, 5 taken") {
+		t.Errorf("exit %d: %s", code, p.Stderr.String())
 	}
-	s.server.Start(t)
-	r := s.enqueue(file(all), "create")
+	e.server.Start(t)
+	r := e.enqueue(programs.Input(all), "create")
 	var results []string
-	for _, a := range lines[answer](s, r.stdout) {
+	for _, a := range lines[answer](e, r.Stdout) {
 		results = append(results, a.Result)
 	}
 	want := strings.Repeat("duplicate ", 5) + strings.Repeat("enqueued ", 5)
-	if r.code != 0 || strings.Join(results, " ")+" " != want {
-		t.Errorf("exit %d, %v", r.code, results)
+	if r.Code != 0 || strings.Join(results, " ")+" " != want {
+		t.Errorf("exit %d, %v", r.Code, results)
 	}
 }
 
-// TestInterrupted: Ctrl-C is no failure of Redis. What was answered is told, and handing
-// everything in again does the rest.
+// TestInterrupted: after Ctrl-C enqueue reports how far it got. A second run with the same
+// input enqueues the rest.
 func TestInterrupted(t *testing.T) {
-	t.Parallel()
-	s := newStage(t)
-	all := samples(t, 10)
-	p := s.start("enqueue", []string{"create"})
-	if _, err := io.WriteString(p.stdin, file(all[:4])); err != nil {
+	slow(t)
+	e := newEnv(t)
+	all := samples(10)
+	p := e.Start("enqueue", []string{"create"})
+	if _, err := io.WriteString(p.Stdin, programs.Input(all[:4])); err != nil {
 		t.Fatal(err)
 	}
-	s.eventually("four answers", 10*time.Second, func() bool { return strings.Count(p.stdout.String(), "\n") == 4 })
-	s.signal(p, os.Interrupt)
-	if code := s.exit(p, 10*time.Second); code != 1 ||
-		!strings.Contains(p.stderr.String(), "interrupted: 4 answered (4 enqueued), nothing taken from line 5 on") {
-		t.Errorf("exit %d: %s", code, p.stderr.String())
+	e.Eventually("four answers", func() bool { return strings.Count(p.Stdout.String(), "\n") == 4 })
+	p.Signal(os.Interrupt)
+	if code := p.Exit(); code != 1 ||
+		!strings.Contains(p.Stderr.String(), "interrupted: 4 answered (4 enqueued), nothing taken from line 5 on") {
+		t.Errorf("exit %d: %s", code, p.Stderr.String())
 	}
-	s.create(all[:4], "duplicate")
-	s.create(all[4:], "enqueued")
+	e.create(all[:4], "duplicate")
+	e.create(all[4:], "enqueued")
 }
 
-// TestGatewayWithoutCredentials: its tasks wait, and none fails, until a worker
-// with credentials comes.
+// TestGatewayWithoutCredentials: its tasks wait, and none fails, until there is a worker with
+// credentials.
 func TestGatewayWithoutCredentials(t *testing.T) {
-	t.Parallel()
-	s := newStage(t)
-	without := s.worker("AMDIGIPAY_USERNAME=", "AMDIGIPAY_PASSWORD=")
-	if log := without.stderr.String(); !strings.Contains(log, `gateway is off`) || !strings.Contains(log, `"gateway":"amdigipay"`) {
-		t.Errorf("the log does not say that a gateway is off: %s", log)
+	slow(t)
+	e := newEnv(t)
+	without := e.Worker("AMDIGIPAY_USERNAME=", "AMDIGIPAY_PASSWORD=")
+	if log := without.Stderr.String(); !strings.Contains(log, `gateway is off`) || !strings.Contains(log, `"gateway":"amdigipay"`) {
+		t.Errorf("the log does not report that a gateway is off: %s", log)
 	}
-	all := samples(t, 20, "PAY")
-	s.create(all, "enqueued")
-	s.await(every(all, payment.Paydia), 20*time.Second, sample.ended)
-	for _, p := range every(all, payment.AMDigiPay) {
-		if r, err := s.book.Read(t.Context(), p.key); err != nil || r.Status != payment.Queued || len(r.Attempts) != 0 {
-			t.Errorf("%v: %s", err, s.story(p.key))
+	all := samples(20, "PAY")
+	e.create(all, "enqueued")
+	e.await(of(all, payment.Paydia))
+	for _, p := range of(all, payment.AMDigiPay) {
+		if r := e.read(p.Key); r.Status != payment.Queued || len(r.Attempts) != 0 {
+			t.Error(e.story(p.Key))
 		}
 	}
-	s.checkWaiting(without, every(all, payment.AMDigiPay))
-	s.worker()
-	s.checkEvents(s.await(all, 20*time.Second, sample.ended))
-	s.noDoubles()
-}
-
-// every picks the samples of one gateway.
-func every(all []sample, g payment.Gateway) []sample {
-	var some []sample
-	for _, p := range all {
-		if p.key.Gateway == g {
-			some = append(some, p)
-		}
-	}
-	return some
+	e.checkPendingTasks(without, of(all, payment.AMDigiPay))
+	e.Worker()
+	e.finish()
 }

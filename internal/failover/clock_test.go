@@ -14,45 +14,36 @@ import (
 	"terbayar/internal/gatewaysim"
 	"terbayar/internal/payment"
 	"terbayar/internal/redistest"
+	"terbayar/internal/testenv/programs"
 )
 
-// TestPromotedAhead: the node that is promoted has a clock that is ten minutes ahead.
-// Every claim would be over there, by its clock: their holders go on for a while, and
-// nothing may be sent by others as well.
+// TestPromotedAhead: the clock of the node that is promoted is ten minutes ahead. By its
+// clock every claim has expired, while the workers that hold the claims continue for a while:
+// nothing may be sent by other workers as well.
 func TestPromotedAhead(t *testing.T) {
-	t.Parallel()
+	slow(t)
 	g := redistest.NewReplicated(t, 1, func(nodes []*redistest.Node) { nodes[1].SetClockAhead(t, 10*time.Minute) })
-	s := newStage(t, g.URL(), repeatable, slowly(2*time.Second))
-	heard := s.listen()
-	s.startReady()
-	s.startReady()
-	shop := s.newShop("INV", g.URL())
-	var open sync.WaitGroup
-	open.Go(func() { shop.sell(t.Context(), 60, 300*time.Millisecond) })
-	defer open.Wait()
-	s.eventually("the load is on", 20*time.Second, func() bool { return s.sent() >= 10 })
+	e := newEnv(t, g.URL(), sendsFor(2*time.Second))
+	e.failover = true
+	e.Worker()
+	e.Worker()
+	orders := e.NewOrderSystem()
+	var submitting sync.WaitGroup
+	submitting.Go(func() { orders.SubmitSlowly(t.Context(), invoices(60), 300*time.Millisecond) })
+	defer submitting.Wait()
+	e.awaitLoad(10)
 	primary := g.Nodes[0]
 	if err := g.Failover(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	g.AwaitPromotion(t, primary)
 	g.AwaitReplicas(t, 1)
-	open.Wait()
-	f := s.find(heard, 90*time.Second, shop)
-	f.clean(t)
+	submitting.Wait()
+	e.requireClean(orders)
 }
 
-// slowly lets every request that moves money take so long.
-func slowly(d time.Duration) func(*gatewaysim.Config) {
-	return func(cfg *gatewaysim.Config) {
-		for i := range cfg.Faults {
-			cfg.Faults[i].Delay = d
-		}
-	}
-}
-
-// aheadWorker builds a worker whose clock is ahead, and returns where it is.
-func aheadWorker(t *testing.T, by time.Duration) string {
+// buildAheadWorker builds a worker whose clock is ahead, and returns its path.
+func buildAheadWorker(t *testing.T, by time.Duration) string {
 	t.Helper()
 	root, err := exec.Command("go", "env", "GOROOT").Output()
 	if err != nil {
@@ -63,11 +54,11 @@ func aheadWorker(t *testing.T, by time.Duration) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Only the reading on the wall is shifted: what was measured stays as long as it was.
+	// Only the wall clock is shifted; the monotonic clock stays as it is.
 	begin := strings.Index(string(text), "func Now() Time {\n")
 	at := strings.Index(string(text[max(begin, 0):]), "\tmono -= startNano\n")
 	if begin < 0 || at < 0 {
-		t.Fatal("time.Now is not written as it was")
+		t.Fatal("time.Now has changed: this test has to be adapted to it")
 	}
 	shifted := string(text[:begin+at]) + fmt.Sprintf("\tsec += %d\n", int(by.Seconds())) + string(text[begin+at:])
 	dir := t.TempDir()
@@ -78,7 +69,7 @@ func aheadWorker(t *testing.T, by time.Duration) string {
 		}
 	}
 	program := filepath.Join(dir, "worker")
-	// Every package is compiled anew, which takes minutes where others want the cores too.
+	// The first build compiles every package; nice lets the other tests go first.
 	build := exec.Command("nice", "go", "build", "-overlay", overlay, "-o", program, "terbayar/cmd/worker")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -86,85 +77,68 @@ func aheadWorker(t *testing.T, by time.Duration) string {
 	return program
 }
 
-// TestWorkerAhead: a worker whose clock is ten minutes ahead runs beside one that is
-// well, and cannot log in to Paydia. It must neither expire payments early nor take
-// running claims for dead, nor put off for others what it cannot ask about.
+// TestWorkerAhead: a worker whose clock is ten minutes ahead, and whose login at Paydia is
+// refused, runs beside a correct one. It must not expire payments early, must not treat
+// running claims as expired, and must not delay for the other worker the payments that it
+// cannot look up.
 func TestWorkerAhead(t *testing.T) {
-	t.Parallel()
-	if os.Getenv("SLOW_TESTS") == "" {
-		t.Skip("every package is compiled anew for it: SLOW_TESTS=1 runs it, as CI does")
-	}
-	program := aheadWorker(t, 10*time.Minute)
+	slow(t)
+	program := buildAheadWorker(t, 10*time.Minute)
 	server := redistest.Server(t)
-	s := newStage(t, server.URL(), repeatable, slowly(2*time.Second), func(cfg *gatewaysim.Config) {
+	e := newEnv(t, server.URL(), sendsFor(2*time.Second), func(cfg *gatewaysim.Config) {
 		cfg.Customers = []gatewaysim.CustomerRule{{Customer: gatewaysim.Customer{Behaviour: gatewaysim.Pays, After: 3 * time.Second, UpTo: 5 * time.Second}}}
 	})
-	s.badRequests = true // their time-stamps are ten minutes off
-	heard := s.listen()
-	s.startReady("--expiry-grace", "1s")
-	ahead := s.startProgram(program, "--expiry-grace", "1s", "--paydia-client-secret", "wrong")
-	s.eventually("the worker that is ahead is ready", 15*time.Second, func() bool { return ahead.log.has("worker is ready") })
-	if !ahead.log.has(time.Now().UTC().Add(10*time.Minute).Format("2006-01-02T15:")) && !ahead.log.has(time.Now().UTC().Add(9*time.Minute).Format("2006-01-02T15:")) {
-		t.Fatalf("its clock is not ahead: %s", ahead.log.tail())
+	e.malformedRequests = true // the timestamps are ten minutes off
+	e.Worker()
+	ahead := e.WorkerAt(program, "PAYDIA_CLIENT_SECRET=wrong")
+	if now := time.Now().UTC().Add(10 * time.Minute); !ahead.Stderr.Has(now.Format("2006-01-02T15:")) && !ahead.Stderr.Has(now.Add(-time.Minute).Format("2006-01-02T15:")) {
+		t.Fatalf("its clock is not ahead: %s", ahead.Stderr.Tail())
 	}
-	// Some of the payments end in five minutes: by the wrong clock they are over.
-	shop := s.newShop("INV", server.URL())
-	shop.expires = 5 * time.Minute
-	shop.sell(t.Context(), 60, 300*time.Millisecond)
-	f := s.find(heard, 40*time.Second, shop)
-	f.clean(t)
-	for _, key := range shop.takenNow() {
-		r := s.read(key)
-		for _, a := range r.Attempts {
+	// By the wrong clock these payments have expired when they are submitted.
+	payments := programs.NewPayments("INV", 60, 5*time.Minute)
+	orders := e.NewOrderSystem()
+	orders.SubmitSlowly(t.Context(), payments, 300*time.Millisecond)
+	e.requireClean(orders)
+	for _, key := range orders.Acknowledged() {
+		for _, a := range e.read(key).Attempts {
 			if a.Kind == payment.KindSubmit && a.Code == "net:unknown" {
-				t.Errorf("%s: a claim that was running was taken for dead: %+v", key, r.Attempts)
+				t.Errorf("%s: a running claim was treated as expired: %+v", key, e.read(key).Attempts)
 				break
 			}
 		}
 	}
 }
 
-// TestFrozenWorker: a worker stands still between its claim and its request for longer
-// than the claim lasts. When it goes on, its request must not leave: others have taken
-// the payment for one of unknown outcome.
+// TestFrozenWorker: a worker is frozen between its claim and its request until the claim has
+// expired and other workers have looked the payment up. When it continues it must not send
+// the request.
 func TestFrozenWorker(t *testing.T) {
-	t.Parallel()
+	slow(t)
 	server := redistest.Server(t)
-	s := newStage(t, server.URL(), repeatable)
-	heard := s.listen()
-	shop := s.newShop("INV", server.URL())
-	var frozen *process
-	between := newInterceptor(t, server.Addr, `"kind":"submit","code":""`, func() { s.freeze(frozen) })
-	frozen = s.startReady("--redis-url", "redis://"+between.addr+"/0")
-	shop.sell(t.Context(), 2, time.Millisecond)
-	// By then Redis knows the scripts, and nothing else is on its way to it.
-	s.eventually("both are paid", 20*time.Second, func() bool {
-		n := 0
-		for _, key := range shop.takenNow() {
-			if s.read(key).Status == payment.Paid {
-				n++
-			}
-		}
-		return n == 2
-	})
-	between.arm()
-	shop.sell(t.Context(), 1, time.Millisecond)
+	e := newEnv(t, server.URL())
+	all := invoices(23)
+	before, held, after := all[:2], all[2], all[3:]
+	orders := e.NewOrderSystem()
+	var frozen *programs.Process
+	claim := redistest.NewInterceptor(t, server.Addr, true, programs.IsClaim(held.Key), func() { frozen.Freeze() })
+	frozen = e.Worker("REDIS_URL=" + claim.URL())
+	orders.Submit(t.Context(), before)
+	e.AwaitEnd(orders.Submitted(), programs.Timeout) // so the ledger knows a lower bound of AM's ids
+	orders.Submit(t.Context(), []programs.Payment{held})
 	select {
-	case <-between.done:
-	case <-time.After(20 * time.Second):
-		t.Fatal("no claim came by")
+	case <-claim.Done:
+	case <-time.After(programs.Timeout):
+		t.Fatal("the payment was not claimed")
 	}
-	held, _ := namedOrder("INV", 3, time.Hour)
-	s.startReady()
-	// The claim is over, it was looked up often enough, and a person is asked.
-	s.eventually("nobody waits for the frozen worker any more", 40*time.Second, func() bool {
-		return s.read(held).Status == payment.NeedsReview
+	e.Worker()
+	e.Eventually("the claim has expired and lookups have not found the payment", func() bool {
+		return e.read(held.Key).Status == payment.NeedsReview
 	})
-	s.signal(frozen, syscall.SIGCONT)
-	shop.sell(t.Context(), 20, time.Millisecond)
-	f := s.find(heard, 40*time.Second, shop)
-	f.clean(t)
-	if rows := s.sim.RowsOf(gatewaysim.Gateway(held.Gateway), held.TransactionID); len(rows) > 0 || s.read(held).Status != payment.NeedsReview {
-		t.Errorf("its request left when it went on: %+v, %+v", rows, s.read(held))
+	frozen.Signal(syscall.SIGCONT)
+	orders.Submit(t.Context(), after)
+	e.requireClean(orders)
+	rows := e.Sim.RowsOf(gatewaysim.Gateway(held.Key.Gateway), held.Key.TransactionID)
+	if r := e.read(held.Key); len(rows) > 0 || r.Status != payment.NeedsReview {
+		t.Errorf("it sent the request when it continued: %+v, %+v", rows, r)
 	}
 }

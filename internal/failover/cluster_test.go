@@ -4,10 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os/exec"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -19,49 +17,33 @@ import (
 )
 
 func TestCluster(t *testing.T) {
-	t.Parallel()
+	slow(t)
 	cluster := redistest.NewCluster(t)
-	ledgerWorks(t, cluster.URL())
 	checkEveryPrimary(t, cluster)
 
-	s := newStage(t, cluster.URL())
+	e := newEnv(t, cluster.URL())
 	for _, stream := range []string{"other", "terbayar:{events}", "{other}:terbayar:events"} {
-		_, err := worker.New(s.settings("--events-stream", stream), s.redis, nil, slog.New(slog.DiscardHandler))
+		_, err := worker.New(e.config("EVENTS_STREAM="+stream), e.Redis, nil, slog.New(slog.DiscardHandler))
 		want := fmt.Sprintf("EVENTS_STREAM: %q lies in another slot of the Redis Cluster than the ledger; put {terbayar:events} into its name", stream)
 		if !errors.As(err, new(*config.Error)) || err.Error() != want {
 			t.Errorf("%v, want %s", err, want)
 		}
 	}
-
-	var log output
-	cmd := exec.Command(s.program("worker"), s.flags...)
-	cmd.Stderr = &log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+	w := e.Worker()
+	orders := e.NewOrderSystem()
+	orders.Submit(t.Context(), invoices(60))
+	e.requireClean(orders)
+	e.requirePaid(orders)
+	w.Stop()
+	if w.Stderr.Has(`"level":"ERROR"`) {
+		t.Error(w.Stderr.Tail())
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill() // it has ended, unless the test has failed
-		if t.Failed() {
-			t.Log(log.tail())
-		}
-	})
-	s.handIn(t.Context(), 60, time.Millisecond)
-	s.endsWell(15 * time.Second)
-	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
-	if log.has(`"level":"ERROR"`) || log.has("DATA RACE") {
-		t.Error(log.tail())
-	}
+	e.checkLedger()
 }
 
-// checkEveryPrimary: one misconfigured primary of three is found, and named.
+// checkEveryPrimary: one misconfigured primary of three is found and named.
 func checkEveryPrimary(t *testing.T, cluster *redistest.Cluster) {
+	t.Helper()
 	client, err := redisconn.Open(cluster.URL(), redisconn.Passwords{})
 	if err != nil {
 		t.Fatal(err)
@@ -84,36 +66,35 @@ func checkEveryPrimary(t *testing.T, cluster *redistest.Cluster) {
 	set("maxmemory-policy", "noeviction")
 }
 
-// TestClusterFailover kills, under load, the primary that holds the ledger.
+// TestClusterFailover kills the primary that holds the ledger under load.
 func TestClusterFailover(t *testing.T) {
-	t.Parallel()
+	slow(t)
 	c := redistest.NewReplicatedCluster(t)
-	s := newStage(t, c.URL())
-	w := s.worker()
+	e := newEnv(t, c.URL())
+	e.failover = true
+	w := e.startLocalWorker()
 
-	// Payments keep coming in, before, while and after the primary is killed.
-	var again int
-	var shop sync.WaitGroup
-	shop.Go(func() { again = s.handIn(t.Context(), 120, 300*time.Millisecond) })
-	defer shop.Wait()
-	s.eventually("the load is on", 15*time.Second, func() bool { return s.sent() >= 15 })
+	orders := e.NewOrderSystem()
+	var submitting sync.WaitGroup
+	submitting.Go(func() { orders.SubmitSlowly(t.Context(), invoices(120), 300*time.Millisecond) })
+	defer submitting.Wait()
+	e.awaitLoad(15)
 	primary, replica := c.Pair(t, ledger.DefaultStream)
-	calls := w.meter.calls.Load()
+	calls := w.redis.calls.Load()
 	primary.Kill()
 	killed := time.Now()
 	c.AwaitHolder(t, ledger.DefaultStream, replica)
 	promoted := time.Since(killed)
-	if calls = w.meter.calls.Load() - calls; calls > 100*int64(promoted.Seconds()+1) {
+	if calls = w.redis.calls.Load() - calls; calls > 100*int64(promoted.Seconds()+1) {
 		t.Errorf("%d calls in %s: that is a hot loop", calls, promoted)
 	}
-	primary.Start(t) // as a replica: without one nothing is sent
-	rejoined, sent := time.Now(), s.sent()
-	s.eventually("payments leave again", 20*time.Second, func() bool { return s.sent() > sent })
-	t.Logf("%s after the kill there was a new primary (%d calls until then), %s after it had a replica payments left again",
+	primary.Start(t) // as a replica: without a replica nothing is sent
+	rejoined := time.Now()
+	e.awaitSends()
+	t.Logf("%s after the kill there was a new primary (%d calls until then), %s after it had a replica payments were sent again",
 		promoted.Round(100*time.Millisecond), calls, time.Since(rejoined).Round(100*time.Millisecond))
-	shop.Wait()
-
-	t.Logf("Redis would not take %d payments; they were handed in again", again)
-	s.nothingLost()
-	s.endsWell(30 * time.Second)
+	submitting.Wait()
+	orders.Resubmit(t.Context())
+	e.requireClean(orders)
+	e.requirePaid(orders)
 }

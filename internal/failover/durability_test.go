@@ -7,12 +7,14 @@ import (
 	"time"
 
 	"terbayar/internal/redistest"
+	"terbayar/internal/testenv/programs"
 )
 
-// TestDurabilitySettings: which Redis does for which REDIS_DURABILITY. One that does not
-// ends the worker, and enqueue, with exit code 2 and a sentence that says what to change.
+// TestDurabilitySettings: which Redis is accepted with which REDIS_DURABILITY. With a Redis
+// that is not, worker and enqueue end with exit code 2 and a sentence that says what to
+// change.
 func TestDurabilitySettings(t *testing.T) {
-	t.Parallel()
+	slow(t)
 	always := []string{}
 	everysec := []string{"--appendfsync", "everysec"}
 	noFile := []string{"--appendonly", "no"}
@@ -20,8 +22,8 @@ func TestDurabilitySettings(t *testing.T) {
 	for _, row := range []struct {
 		mode    string
 		server  []string
-		refused string // part of the sentence; empty: it runs
-		waitAOF bool   // with WAITAOF it runs
+		refused string // part of the sentence; empty: accepted
+		waitAOF bool   // accepted if the server has WAITAOF
 	}{
 		{"auto", always, "", false},
 		{"auto", everysec, "appendfsync always", true},
@@ -34,59 +36,53 @@ func TestDurabilitySettings(t *testing.T) {
 		t.Run(row.mode+" "+strings.Join(row.server, " "), func(t *testing.T) {
 			t.Parallel()
 			server := redistest.Server(t, row.server...)
-			s := newStage(t, server.URL())
-			s.env = []string{"REDIS_DURABILITY=" + row.mode}
-			refused := row.refused
-			if row.waitAOF && server.HasCommand(t, "waitaof") {
-				refused = ""
-			}
-			w := s.start()
-			shop := s.newShop("INV", server.URL())
-			if refused == "" {
-				s.eventually("the worker is ready", 15*time.Second, func() bool { return w.log.has("worker is ready") })
-				shop.sell(t.Context(), 4, time.Millisecond)
-				s.find(s.listen(), 20*time.Second, shop).clean(t)
+			e := newEnv(t, server.URL())
+			e.Settings["REDIS_DURABILITY"] = row.mode
+			if row.refused == "" || row.waitAOF && server.HasCommand(t, "waitaof") {
+				e.Worker()
+				orders := e.NewOrderSystem()
+				orders.Submit(t.Context(), invoices(4))
+				e.requireClean(orders)
 				return
 			}
-			s.eventually("the worker has ended", 15*time.Second, w.hasEnded)
-			if code := w.ProcessState.ExitCode(); code != 2 || !w.log.has("REDIS_DURABILITY") || !w.log.has(refused) {
-				t.Errorf("exit code %d: %s", code, w.log.String())
+			w := e.StartWorker()
+			if code := w.Exit(); code != 2 || !w.Stderr.Has("REDIS_DURABILITY") || !w.Stderr.Has(row.refused) {
+				t.Errorf("exit code %d: %s", code, w.Stderr.String())
 			}
-			_, text := namedOrder("INV", 1, time.Hour)
-			code, out, complaint := shop.enqueue(t.Context(), text)
-			if code != 2 || out != "" || !strings.Contains(complaint, "REDIS_DURABILITY") || !strings.Contains(complaint, refused) {
-				t.Errorf("enqueue: exit code %d: %s%s", code, out, complaint)
+			r := e.Run("enqueue", []string{"create"}, programs.Input(invoices(1)))
+			if r.Code != 2 || r.Stdout != "" || !strings.Contains(r.Stderr, "REDIS_DURABILITY") || !strings.Contains(r.Stderr, row.refused) {
+				t.Errorf("enqueue: %+v", r)
 			}
 		})
 	}
 }
 
-// TestWaitAOF: with appendfsync everysec and a server that has WAITAOF every create and
+// TestWaitAOF: with appendfsync everysec and a server that has WAITAOF, every create and
 // every claim waits for the disk.
 func TestWaitAOF(t *testing.T) {
-	t.Parallel()
+	slow(t)
 	server := redistest.Server(t, "--appendfsync", "everysec")
 	if !server.HasCommand(t, "waitaof") {
-		t.Skip("this redis-server has no WAITAOF: Redis 7.2 and Valkey have")
+		t.Skip("this redis-server has no WAITAOF; Redis 7.2 and Valkey have")
 	}
-	s := newStage(t, server.URL(), repeatable)
-	heard := s.listen()
-	killed := s.startReady()
-	s.startReady()
-	shop := s.newShop("INV", server.URL())
-	var open sync.WaitGroup
-	open.Go(func() { shop.sell(t.Context(), 100, 300*time.Millisecond) })
-	defer open.Wait()
-	s.eventually("the load is on", 20*time.Second, func() bool { return s.sent() >= 20 })
-	waited := server.Client(t).Info(t.Context(), "commandstats").Val()
-	var moment sync.WaitGroup
-	moment.Go(killed.kill)
-	moment.Go(server.Kill)
-	moment.Wait()
+	e := newEnv(t, server.URL())
+	e.failover = true // events that were not fsynced may be lost, as in a failover
+	killed := e.Worker()
+	e.Worker()
+	orders := e.NewOrderSystem()
+	var submitting sync.WaitGroup
+	submitting.Go(func() { orders.SubmitSlowly(t.Context(), invoices(100), 300*time.Millisecond) })
+	defer submitting.Wait()
+	e.awaitLoad(20)
+	stats := server.Client(t).Info(t.Context(), "commandstats").Val()
+	var kills sync.WaitGroup
+	kills.Go(killed.Kill)
+	kills.Go(server.Kill)
+	kills.Wait()
 	server.Start(t)
-	open.Wait()
-	s.find(heard, 60*time.Second, shop).clean(t)
-	if !strings.Contains(waited, "cmdstat_waitaof") {
-		t.Errorf("nobody has waited for the disk: %s", waited)
+	submitting.Wait()
+	e.requireClean(orders)
+	if !strings.Contains(stats, "cmdstat_waitaof") {
+		t.Errorf("nothing has waited for the disk: %s", stats)
 	}
 }

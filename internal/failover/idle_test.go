@@ -8,11 +8,11 @@ import (
 	"terbayar/internal/redistest"
 )
 
-// TestIdleWorker measures what a worker with nothing to do asks of Redis.
+// TestIdleWorker counts the calls to Redis of a worker that has nothing to do.
 func TestIdleWorker(t *testing.T) {
-	t.Parallel()
+	slow(t)
 	server := redistest.Server(t)
-	w := newStage(t, server.URL()).worker()
+	w := newEnv(t, server.URL()).startLocalWorker()
 	client := server.Client(t)
 	stat := func(name string) float64 {
 		t.Helper()
@@ -27,9 +27,9 @@ func TestIdleWorker(t *testing.T) {
 		return n
 	}
 	const seconds = 3
-	calls, reads, commands := w.meter.calls.Load(), stat("total_reads_processed"), stat("total_commands_processed")
+	calls, reads, commands := w.redis.calls.Load(), stat("total_reads_processed"), stat("total_commands_processed")
 	<-time.After(seconds * time.Second)
-	calls = w.meter.calls.Load() - calls
+	calls = w.redis.calls.Load() - calls
 	t.Logf("an idle worker makes %.0f round trips a second, for %.0f commands",
 		(stat("total_reads_processed")-reads)/seconds, (stat("total_commands_processed")-commands)/seconds)
 	if calls == 0 || calls > 60*seconds {

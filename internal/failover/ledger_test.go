@@ -2,66 +2,74 @@ package failover_test
 
 import (
 	"errors"
-	"testing"
+	"slices"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"terbayar/internal/ledger"
 	"terbayar/internal/payment"
+	"terbayar/internal/testenv/verify"
 )
 
-// aPayment is one that no worker hears of: it has no task.
-var aPayment = payment.Key{Gateway: payment.AMDigiPay, TransactionID: "LEDGER-1"}
+// untasked is a payment that no worker processes, because it has no task.
+var untasked = payment.Key{Gateway: payment.AMDigiPay, TransactionID: "LEDGER-1"}
 
-// enter writes aPayment down.
-func (s *stage) enter() {
-	s.Helper()
-	created := s.book.Create(s.Context(), []ledger.NewPayment{{Key: aPayment, Amount: 13000, Order: []byte(`{}`), Digest: "d"}})
+// createUntasked creates the record of that payment.
+func (e *env) createUntasked(l *ledger.Ledger) {
+	e.Helper()
+	created := l.Create(e.Context(), []ledger.NewPayment{{Key: untasked, Amount: 13000, Order: []byte(`{}`), Digest: "d"}})
 	if created[0].Err != nil || created[0].Creation != ledger.Created {
-		s.Fatalf("%+v", created)
+		e.Fatalf("%+v", created)
 	}
 }
 
-// claim claims aPayment.
-func (s *stage) claim() (*ledger.Record, ledger.ClaimResult, error) {
-	return s.book.Claim(s.Context(), aPayment, ledger.Claim{
+// claim claims that payment.
+func (e *env) claim(l *ledger.Ledger) (*ledger.Record, ledger.ClaimResult, error) {
+	e.Helper()
+	return l.Claim(e.Context(), untasked, ledger.Claim{
 		Attempt: payment.Attempt{At: time.Now(), Kind: payment.KindSubmit}, Lease: time.Minute, Timeout: 5 * time.Second,
 	})
 }
 
-// ledgerWorks takes aPayment through the ledger: created, claimed once, saved
-// with its event, fenced, and no longer open.
-func ledgerWorks(t *testing.T, url string) {
-	s := newStage(t, url)
-	s.enter()
-	first, verdict, err := s.claim()
-	if err != nil || verdict != ledger.Claimed {
-		t.Fatalf("claim: %s, %v", verdict, err)
+// checkLedger takes a payment through the ledger: created, claimed once, saved with its
+// event, fenced, and no longer due.
+func (e *env) checkLedger() {
+	e.Helper()
+	l := e.openLedger()
+	e.createUntasked(l)
+	first, result, err := e.claim(l)
+	if err != nil || result != ledger.Claimed {
+		e.Fatalf("claim: %s, %v", result, err)
 	}
-	if _, verdict, err := s.claim(); err != nil || verdict != ledger.Busy {
-		t.Errorf("second claim: %s, %v", verdict, err)
+	if _, result, err := e.claim(l); err != nil || result != ledger.Busy {
+		e.Errorf("second claim: %s, %v", result, err)
 	}
-	stale, err := s.book.Read(t.Context(), aPayment)
+	stale, err := l.Read(e.Context(), untasked)
 	if err != nil {
-		t.Fatal(err)
+		e.Fatal(err)
 	}
 	a := first.Attempts[0]
 	a.Code, a.Action = "200", "accept"
 	first.Status, first.GatewayStatus, first.GatewayReference = payment.Paid, "Terbayar", "6"
 	first.FinishAttempt(a)
-	if err := s.book.Save(t.Context(), first); err != nil {
-		t.Fatal(err)
+	if err := l.Save(e.Context(), first); err != nil {
+		e.Fatal(err)
 	}
 	stale.Status = payment.Rejected
-	if err := s.book.Save(t.Context(), stale); !errors.Is(err, ledger.ErrFenced) {
-		t.Errorf("a stale record was saved: %v", err)
+	if err := l.Save(e.Context(), stale); !errors.Is(err, ledger.ErrFenced) {
+		e.Errorf("a stale record was saved: %v", err)
 	}
-	if r := s.read(aPayment); r.Status != payment.Paid || len(r.Attempts) != 1 || r.Attempts[0].Code != "200" {
-		t.Errorf("%+v", r)
+	if r := e.read(untasked); r.Status != payment.Paid || len(r.Attempts) != 1 || r.Attempts[0].Code != "200" {
+		e.Errorf("%+v", r)
 	}
-	if events := s.events(); len(events[aPayment.String()]) != 1 || events[aPayment.String()][0] != payment.Paid {
-		t.Errorf("events %v", events)
+	events := slices.DeleteFunc(e.Stream(), func(event verify.Event) bool { return event.Key() != untasked })
+	if len(events) != 1 || events[0].Payment.Status != payment.Paid {
+		e.Errorf("events %+v", events)
 	}
-	if open := s.open(); len(open) != 0 {
-		t.Errorf("open: %v", open)
+	for _, set := range []string{"open", "sending"} {
+		if err := e.Redis.ZScore(e.Context(), "{terbayar:events}:"+set+":amdigipay", untasked.TransactionID).Err(); !errors.Is(err, redis.Nil) {
+			e.Errorf("it is still in the set %s: %v", set, err)
+		}
 	}
 }

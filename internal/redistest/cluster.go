@@ -9,8 +9,8 @@ import (
 // Cluster is a Redis Cluster without replicas.
 type Cluster struct{ Primaries []*Process }
 
-// NewCluster starts a Cluster of three primaries without replicas and waits until
-// every one of them says that it stands.
+// NewCluster starts a Cluster of three primaries without replicas and waits until each of
+// them reports that it is complete.
 func NewCluster(t TB) *Cluster {
 	t.Helper()
 	need(t, "redis-cli")
@@ -26,15 +26,15 @@ func NewCluster(t TB) *Cluster {
 	}
 	for _, p := range c.Primaries {
 		client := p.Client(t)
-		await(t, "the Cluster stands", func(ctx context.Context) bool {
+		await(t, "the Cluster is complete", func(ctx context.Context) bool {
 			return strings.Contains(client.ClusterInfo(ctx).Val(), "cluster_state:ok")
 		})
 	}
 	return c
 }
 
-// URL is the REDIS_URL of the Cluster. It names two of the primaries: the client
-// finds the others.
+// URL is the REDIS_URL of the Cluster. It names two of the primaries; the client discovers
+// the third.
 func (c *Cluster) URL() string {
 	return "redis-cluster://" + c.Primaries[0].Addr + "," + c.Primaries[1].Addr
 }

@@ -8,35 +8,33 @@ import (
 	"sync"
 )
 
-// Proxy is the address by which others know a Redis: a proxy before it. What goes to
-// its replicas can be held back there, so that they lag though they are connected; or
-// everything can be cut off, as by a network that fails.
+// Proxy is a TCP proxy in front of a Redis. Clients, replicas and Sentinels connect to it.
+// It can hold back the replication to a replica, which then lags although it is connected,
+// or cut off everything, like a network partition.
 type Proxy struct {
 	Addr string
 
 	target string
 	mu     sync.Mutex
-	change *sync.Cond // held or closed
+	change *sync.Cond // of held, or of a relay that was closed
 	held   map[string]bool
 	cut    bool
 	relays map[*relay]bool
 }
 
-// newFront puts a front before the Redis that listens, or will, at the target.
-func newFront(t TB, target string) *Proxy {
+// newProxy starts a proxy in front of the Redis that listens, or will listen, at target.
+func newProxy(t TB, target string) *Proxy {
 	t.Helper()
-	// Not a port of the system's choice: a client that keeps dialling one that is
-	// closed might be given that very port for its own end.
 	addr := freeAddr(t)
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &Proxy{Addr: addr, target: target, held: map[string]bool{}, relays: map[*relay]bool{}}
-	f.change = sync.NewCond(&f.mu)
+	p := &Proxy{Addr: addr, target: target, held: map[string]bool{}, relays: map[*relay]bool{}}
+	p.change = sync.NewCond(&p.mu)
 	t.Cleanup(func() {
 		_ = l.Close()
-		f.Cut()
+		p.Cut()
 	})
 	go func() {
 		for {
@@ -44,112 +42,111 @@ func newFront(t TB, target string) *Proxy {
 			if err != nil {
 				return
 			}
-			go f.serve(conn)
+			go p.serve(conn)
 		}
 	}()
-	return f
+	return p
 }
 
-// Hold keeps what the Redis writes from now on away from the replica of that address.
-// The connection stands, and what the replica says still passes: it tells again and
-// again how little it has.
-func (f *Proxy) Hold(replica *Proxy) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.held[replica.Addr] = true
+// Hold stops the replication to a replica from now on. The connection stays, and what the
+// replica sends still passes: it keeps acknowledging its old offset.
+func (p *Proxy) Hold(replica *Proxy) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.held[replica.Addr] = true
 }
 
-// Release lets the replica have what was held back, unless it has left meanwhile: then
-// that is gone, as with a primary that dies.
-func (f *Proxy) Release(replica *Proxy) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	delete(f.held, replica.Addr)
-	f.change.Broadcast()
+// Release ends a Hold: the replica receives what was held back, unless it has disconnected
+// meanwhile.
+func (p *Proxy) Release(replica *Proxy) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.held, replica.Addr)
+	p.change.Broadcast()
 }
 
-// Drop ends the replication to a held replica for good: what was held back is gone.
-// The replica may connect again, and is no longer held then.
-func (f *Proxy) Drop(replica *Proxy) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	delete(f.held, replica.Addr)
-	for r := range f.relays {
+// Drop ends a Hold by closing the connection: what was held back is lost. The replica may
+// connect again.
+func (p *Proxy) Drop(replica *Proxy) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.held, replica.Addr)
+	for r := range p.relays {
 		if r.replica == replica.Addr {
 			r.close()
 		}
 	}
-	f.change.Broadcast()
+	p.change.Broadcast()
 }
 
-// Cut closes every connection through the front and lets none pass until Mend, but for
-// the replication to replicas that are named. Connections that were made to the Redis
-// itself stay.
-func (f *Proxy) Cut(but ...*Proxy) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.cut = true
-	for r := range f.relays {
+// Cut closes every connection through the proxy and refuses new ones until Restore, except
+// the replication to the given replicas. Connections past the proxy, to the Redis itself,
+// stay.
+func (p *Proxy) Cut(but ...*Proxy) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cut = true
+	for r := range p.relays {
 		if !slices.ContainsFunc(but, func(b *Proxy) bool { return b.Addr == r.replica }) {
 			r.close()
 		}
 	}
-	f.change.Broadcast()
+	p.change.Broadcast()
 }
 
 // Restore ends a Cut.
-func (f *Proxy) Restore() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.cut = false
+func (p *Proxy) Restore() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cut = false
 }
 
-// relay is one connection through a front. The front's lock guards it.
+// relay is one connection through a proxy, whose mutex guards it.
 type relay struct {
 	outside, inside net.Conn
-	replica         string // whose replication it carries, by its front's address; empty: nobody's
+	replica         string // address of the replica's proxy if this is its replication
 	closed          bool
 }
 
-// close ends the relay. The caller holds the front's lock.
+// close ends the relay. The caller holds the proxy's mutex.
 func (r *relay) close() {
 	r.closed = true
-	_ = r.outside.Close() // it may be closed already, and so may the other one
+	_ = r.outside.Close() // both may be closed already
 	_ = r.inside.Close()
 }
 
-func (f *Proxy) serve(outside net.Conn) {
-	inside, err := net.Dial("tcp", f.target)
+func (p *Proxy) serve(outside net.Conn) {
+	inside, err := net.Dial("tcp", p.target)
 	if err != nil {
 		_ = outside.Close()
 		return
 	}
 	r := &relay{outside: outside, inside: inside}
-	f.mu.Lock()
-	f.relays[r] = true
-	if f.cut {
+	p.mu.Lock()
+	p.relays[r] = true
+	if p.cut {
 		r.close()
 	}
-	f.mu.Unlock()
+	p.mu.Unlock()
 	defer func() {
-		f.mu.Lock()
-		defer f.mu.Unlock()
+		p.mu.Lock()
+		defer p.mu.Unlock()
 		r.close()
-		delete(f.relays, r)
+		delete(p.relays, r)
 	}()
 	go func() {
-		f.inward(r)
-		f.mu.Lock()
-		defer f.mu.Unlock()
+		p.inward(r)
+		p.mu.Lock()
+		defer p.mu.Unlock()
 		r.close()
-		f.change.Broadcast()
+		p.change.Broadcast()
 	}()
-	f.outward(r)
+	p.outward(r)
 }
 
-// inward carries what comes from outside, and looks at its beginning: a replica says
-// where it listens before it asks for anything.
-func (f *Proxy) inward(r *relay) {
+// inward copies what the client sends. A replica announces its port before it asks for the
+// replication.
+func (p *Proxy) inward(r *relay) {
 	buf := make([]byte, 64<<10)
 	for beginning := 0; ; {
 		n, err := r.outside.Read(buf)
@@ -159,9 +156,9 @@ func (f *Proxy) inward(r *relay) {
 		if beginning < 4096 {
 			beginning += n
 			if port := listeningPort(buf[:n]); port != "" {
-				f.mu.Lock()
+				p.mu.Lock()
 				r.replica = net.JoinHostPort("127.0.0.1", port)
-				f.mu.Unlock()
+				p.mu.Unlock()
 			}
 		}
 		if _, err := r.inside.Write(buf[:n]); err != nil {
@@ -184,20 +181,20 @@ func listeningPort(sent []byte) string {
 	return string(port)
 }
 
-// outward carries what the Redis writes, unless it is for a replica that is held.
-func (f *Proxy) outward(r *relay) {
+// outward copies what the Redis sends, and waits while its replica is held.
+func (p *Proxy) outward(r *relay) {
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := r.inside.Read(buf)
 		if err != nil {
 			return
 		}
-		f.mu.Lock()
-		for r.replica != "" && f.held[r.replica] && !r.closed {
-			f.change.Wait()
+		p.mu.Lock()
+		for r.replica != "" && p.held[r.replica] && !r.closed {
+			p.change.Wait()
 		}
 		closed := r.closed
-		f.mu.Unlock()
+		p.mu.Unlock()
 		if closed {
 			return
 		}

@@ -1,5 +1,5 @@
-// Package redistest gives tests a Redis: miniredis always, and a real
-// redis-server wherever one is installed. Of the programs bench/chaos alone uses it.
+// Package redistest starts Redis for tests: miniredis, redis-server, Sentinel with replicas,
+// and Cluster. bench/chaos uses it too.
 package redistest
 
 import (
@@ -11,29 +11,39 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
-	"testing"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
 )
 
-// TB is what the set-ups need of a test. A program that is none brings its own.
+// TB is the part of testing.TB that a test environment needs. bench/chaos, which is not a
+// test, has its own.
 type TB interface {
 	Helper()
 	Context() context.Context
 	TempDir() string
 	Cleanup(f func())
+	Failed() bool
+	Logf(format string, args ...any)
+	Error(args ...any)
+	Errorf(format string, args ...any)
 	Fatal(args ...any)
 	Fatalf(format string, args ...any)
 	Skipf(format string, args ...any)
 }
 
-// Each runs a test once per kind of Redis, each time on an empty one.
-func Each(t *testing.T, test func(t *testing.T, client redis.UniversalClient)) {
+// runner is *testing.T.
+type runner[T any] interface {
+	TB
+	Run(name string, test func(t T)) bool
+}
+
+// Each runs a test on an empty miniredis and on an empty redis-server.
+func Each[T runner[T]](t T, test func(t T, client redis.UniversalClient)) {
 	t.Helper()
-	t.Run("miniredis", func(t *testing.T) { test(t, Mini(t)) })
-	t.Run("redis-server", func(t *testing.T) { test(t, Server(t).Client(t)) })
+	t.Run("miniredis", func(t T) { test(t, Mini(t)) })
+	t.Run("redis-server", func(t T) { test(t, Server(t).Client(t)) })
 }
 
 // Mini starts a miniredis and returns a client of it.
@@ -49,11 +59,11 @@ func Mini(t TB) redis.UniversalClient {
 	return c
 }
 
-// clocks are the miniredis behind the clients of Mini.
+// clocks holds the miniredis of each client of Mini.
 var clocks sync.Map
 
-// SetTime sets the clock of the miniredis behind a client of Mini. It reports false for
-// another client: a real Redis has the real time.
+// SetTime sets the clock of the miniredis of a client of Mini. It returns false for any
+// other client: a redis-server has the real time.
 func SetTime(client redis.UniversalClient, now time.Time) bool {
 	mini, ok := clocks.Load(client)
 	if ok {
@@ -67,15 +77,13 @@ type Process struct {
 	Addr    string
 	program string
 	args    []string
-	env     []string // beside the test's own
+	env     []string // in addition to the test's own
 	cmd     *exec.Cmd
 }
 
-// Server starts a redis-server with an append-only file that is synced before
-// every answer: what was acknowledged outlives a Kill. (With everysec Redis holds
-// writes back for up to 2 s while the disk is busy.) More arguments for it may
-// follow. Without a redis-server installed the test is skipped, except in CI, where
-// one is installed.
+// Server starts a redis-server that fsyncs its append-only file before every answer, so
+// that every acknowledged write survives a Kill. args are further arguments of the
+// redis-server. If none is installed the test is skipped; in CI it fails.
 func Server(t TB, args ...string) *Process {
 	t.Helper()
 	addr := freeAddr(t)
@@ -90,7 +98,7 @@ func serverArgs(t TB, addr string, more []string) []string {
 	}, more...)
 }
 
-// start starts a program that listens at the address, and kills it with the test.
+// start starts a program that listens at the address, and kills it when the test ends.
 func start(t TB, addr, program string, args ...string) *Process {
 	t.Helper()
 	need(t, program)
@@ -100,7 +108,7 @@ func start(t TB, addr, program string, args ...string) *Process {
 	return p
 }
 
-// need skips the test where a program is missing; in CI it fails.
+// need skips the test if a program is not installed; in CI it fails.
 func need(t TB, program string) {
 	t.Helper()
 	if _, err := exec.LookPath(program); err != nil {
@@ -132,7 +140,7 @@ func (p *Process) HasCommand(t TB, command string) bool {
 	return len(about) == 1 && about[0] != nil
 }
 
-// Start starts the server, again after a Kill, and waits until it answers.
+// Start starts the server, for the first time or after a Kill, and waits until it answers.
 func (p *Process) Start(t TB) {
 	t.Helper()
 	p.cmd = exec.Command(p.program, p.args...)
@@ -145,7 +153,7 @@ func (p *Process) Start(t TB) {
 	await(t, p.program+" at "+p.Addr+" answers", func(ctx context.Context) bool { return probe.Ping(ctx).Err() == nil })
 }
 
-// Kill ends the server at once, as kill -9 does.
+// Kill is kill -9.
 func (p *Process) Kill() {
 	if p.cmd.Process == nil { // it could not be started
 		return
@@ -154,10 +162,11 @@ func (p *Process) Kill() {
 	_ = p.cmd.Wait()
 }
 
-// Pause stops the server as it stands, alive and deaf, until Resume or Kill.
+// Pause freezes the server until Resume or Kill: it keeps its connections and does not
+// answer.
 func (p *Process) Pause(t TB) { p.signal(t, syscall.SIGSTOP) }
 
-// Resume lets a paused server go on.
+// Resume ends a Pause.
 func (p *Process) Resume(t TB) { p.signal(t, syscall.SIGCONT) }
 
 func (p *Process) signal(t TB, sig os.Signal) {
@@ -167,14 +176,19 @@ func (p *Process) signal(t TB, sig os.Signal) {
 	}
 }
 
-// await polls for a condition, and gives up after a while.
+// awaitTimeout is generous: these tests run beside others on a busy machine.
+const awaitTimeout = 60 * time.Second
+
+// await polls for a condition until the timeout.
 func await(t TB, what string, condition func(context.Context) bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), awaitTimeout)
 	defer cancel()
-	for look := time.NewTicker(10 * time.Millisecond); !condition(ctx); <-look.C {
+	poll := time.NewTicker(10 * time.Millisecond)
+	defer poll.Stop()
+	for ; !condition(ctx); <-poll.C {
 		if ctx.Err() != nil {
-			t.Fatalf("not in time: %s", what)
+			t.Fatalf("not within %s: %s", awaitTimeout, what)
 		}
 	}
 }
@@ -185,10 +199,10 @@ func client(t TB, addr string) redis.UniversalClient {
 	return c
 }
 
-// freeAddr is an address that nobody listens at. Its port is below those that the
-// system gives to outgoing connections: while a server is down, a client that
-// keeps dialling would end up there by chance. 10000 more, where a Cluster has its
-// bus, is free and below them too.
+// freeAddr returns an address that is not in use. Its port is below the range that the
+// system uses for outgoing connections: while a server is down, a client that keeps
+// dialling its port could otherwise get that very port for its own end. The port plus
+// 10000, which a Cluster uses for its bus, is free too and below that range.
 func freeAddr(t TB) string {
 	t.Helper()
 	for range 1000 {
@@ -208,7 +222,7 @@ func isFree(addr string) bool {
 	if err != nil {
 		return false
 	}
-	_ = l.Close() // it was open for the sake of its port
+	_ = l.Close()
 	return true
 }
 

@@ -13,41 +13,42 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Node is a redis-server that clients, replicas, Sentinels and the other nodes of a
-// Cluster know by its front. What goes to Process.Addr goes past the front.
+// Node is a redis-server with a proxy in front of it, whose address it announces to clients,
+// replicas, Sentinels and other nodes. Process.Addr is the address past the proxy.
 type Node struct {
 	*Process
 
 	Proxy *Proxy
 }
 
-// newNode prepares a node, which is not started yet.
+// newNode returns a node that is not started yet.
 func newNode(t TB, args ...string) *Node {
 	t.Helper()
 	need(t, "redis-server")
 	addr := freeAddr(t)
-	front := newFront(t, addr)
-	n := &Node{Proxy: front, Process: &Process{Addr: addr, program: "redis-server", args: serverArgs(t, addr, append([]string{
-		"--repl-diskless-sync-delay", "0", "--replica-announce-ip", "127.0.0.1", "--replica-announce-port", port(t, front.Addr),
+	proxy := newProxy(t, addr)
+	n := &Node{Proxy: proxy, Process: &Process{Addr: addr, program: "redis-server", args: serverArgs(t, addr, append([]string{
+		"--repl-diskless-sync-delay", "0", "--replica-announce-ip", "127.0.0.1", "--replica-announce-port", port(t, proxy.Addr),
 	}, args...))}}
 	t.Cleanup(n.Kill)
 	return n
 }
 
-// SetClockAhead lets the node's clock, once it is started, be ahead of everybody's.
+// SetClockAhead makes the node's clock run ahead once it is started.
 func (n *Node) SetClockAhead(t TB, by time.Duration) {
 	t.Helper()
-	// What the program faketime would preload; itself it would stand before the server.
+	// Preload the library directly: with the program faketime in between, Kill would not
+	// reach the server.
 	found, err := filepath.Glob("/usr/lib/*/faketime/libfaketime.so.1")
 	if err != nil || len(found) == 0 {
 		t.Skipf("faketime is not installed")
 	}
-	// libfaketime and the server's jemalloc need each other to get ready: with libc's
-	// malloc before jemalloc's there is a first one.
+	// libfaketime and the server's jemalloc each need the other one to initialise; libc's
+	// malloc in front of jemalloc breaks the circle.
 	n.env = append(n.env, "LD_PRELOAD="+found[0]+":libc.so.6", fmt.Sprintf("FAKETIME=%+ds", int(by.Seconds())), "FAKETIME_DONT_FAKE_MONOTONIC=1")
 }
 
-// replicate starts a node as a replica, again after a Kill.
+// replicate starts a node as a replica, for the first time or after a Kill.
 func (n *Node) replicate(t TB, primary *Node) {
 	t.Helper()
 	args := n.args
@@ -56,14 +57,14 @@ func (n *Node) replicate(t TB, primary *Node) {
 	n.args = args
 }
 
-// replication is what a node says of its replication; empty while it does not answer.
+// replication returns INFO replication; empty while the node does not answer.
 func (n *Node) replication(ctx context.Context) string {
 	client := redis.NewClient(&redis.Options{Addr: n.Addr, MaxRetries: -1, ReadTimeout: time.Second, DialTimeout: time.Second})
 	defer client.Close()
 	return client.Info(ctx, "replication").Val()
 }
 
-// inStep waits until a replica has all that its primary had.
+// inStep waits until a replica has caught up with its primary.
 func (n *Node) inStep(t TB) {
 	t.Helper()
 	await(t, "the replica has caught up", func(ctx context.Context) bool {
@@ -71,33 +72,18 @@ func (n *Node) inStep(t TB) {
 	})
 }
 
-// Prefer makes a replica the one that is promoted, where there are several, or one like
-// the others again. A Sentinel hears of it within a second.
-func (n *Node) Prefer(t TB, preferred bool) {
-	t.Helper()
-	client := redis.NewClient(&redis.Options{Addr: n.Addr})
-	defer client.Close()
-	priority := "100"
-	if preferred {
-		priority = "1"
-	}
-	if err := client.ConfigSet(t.Context(), "replica-priority", priority).Err(); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// SentinelMaster is the name by which a Group is known to its Sentinel.
+// SentinelMaster is the name of the primary at the Sentinel.
 const SentinelMaster = "terbayar"
 
-// Replicated is a primary with its replicas, whose Sentinel makes one of them the primary
-// when that has been silent for a second.
+// Replicated is a primary with replicas and a Sentinel, which promotes a replica when the
+// primary has not answered for a second.
 type Replicated struct {
 	Nodes    []*Node // the first one is the primary at the start
 	Sentinel *Process
 }
 
-// NewReplicated starts a primary with so many replicas and their Sentinel, and waits until
-// all know one another. A clock of the last replica's may be ahead.
+// NewReplicated starts a primary, its replicas and their Sentinel, and waits until the
+// Sentinel knows all of them. The edits may change the nodes before they start.
 func NewReplicated(t TB, replicas int, edits ...func(nodes []*Node)) *Replicated {
 	t.Helper()
 	need(t, "redis-sentinel")
@@ -127,8 +113,7 @@ sentinel failover-timeout %[2]s 3000
 		t.Fatal(err)
 	}
 	g.Sentinel = start(t, addr, "redis-sentinel", file)
-	// It looks around every 10 s and lets a former primary be one for 8 s more: for a
-	// test a second is long enough.
+	// By default it asks the nodes every 10 s and tolerates a former primary for 8 s.
 	sentinel := redis.NewClient(&redis.Options{Addr: addr})
 	defer sentinel.Close()
 	if err := sentinel.Do(t.Context(), "SENTINEL", "DEBUG", "info-period", "500", "publish-period", "250").Err(); err != nil {
@@ -138,14 +123,49 @@ sentinel failover-timeout %[2]s 3000
 	return g
 }
 
-// AwaitReplicas waits until the Sentinel and the primary have so many replicas that
-// are in step with the primary.
+// AwaitReplicas waits until the Sentinel and the primary report n replicas that have caught
+// up.
 func (g *Replicated) AwaitReplicas(t TB, n int) {
 	t.Helper()
 	await(t, fmt.Sprintf("%d replicas", n), func(ctx context.Context) bool { return g.replicas(ctx) == n })
 }
 
-// replicas counts what AwaitReplicas waits for.
+// Prefer makes a replica the first choice for promotion, and waits until the Sentinel knows.
+func (g *Replicated) Prefer(t TB, preferred *Node) {
+	t.Helper()
+	priority := func(n *Node) string {
+		if n == preferred {
+			return "1"
+		}
+		return "100"
+	}
+	for _, n := range g.Nodes {
+		client := redis.NewClient(&redis.Options{Addr: n.Addr})
+		err := client.ConfigSet(t.Context(), "replica-priority", priority(n)).Err()
+		_ = client.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	await(t, "the Sentinel knows the preferred replica", func(ctx context.Context) bool {
+		sentinel := g.sentinel()
+		defer sentinel.Close()
+		known, err := sentinel.Replicas(ctx, SentinelMaster).Result()
+		if err != nil {
+			return false
+		}
+		for _, r := range known {
+			i := slices.IndexFunc(g.Nodes, func(n *Node) bool { return n.Proxy.Addr == r["ip"]+":"+r["port"] })
+			if i < 0 || r["slave-priority"] != priority(g.Nodes[i]) {
+				return false
+			}
+		}
+		return len(known) > 0
+	})
+}
+
+// replicas returns the number of replicas that have caught up; -1 while Sentinel and primary
+// disagree.
 func (g *Replicated) replicas(ctx context.Context) int {
 	sentinel := g.sentinel()
 	defer sentinel.Close()
@@ -170,13 +190,13 @@ func (g *Replicated) sentinel() *redis.SentinelClient {
 	return redis.NewSentinelClient(&redis.Options{Addr: g.Sentinel.Addr, DialTimeout: time.Second})
 }
 
-// URL is the REDIS_URL of whichever node is the primary.
+// URL is the REDIS_URL of the current primary, by way of the Sentinel.
 func (g *Replicated) URL() string {
 	return fmt.Sprintf("redis-sentinel://%s/0?master=%s", g.Sentinel.Addr, SentinelMaster)
 }
 
-// Primary is the node that the Sentinel tells clients to use; nil while it does not
-// answer.
+// Primary returns the node that the Sentinel reports as the primary; nil while the Sentinel
+// does not answer.
 func (g *Replicated) Primary(ctx context.Context) *Node {
 	sentinel := g.sentinel()
 	defer sentinel.Close()
@@ -191,15 +211,15 @@ func (g *Replicated) Primary(ctx context.Context) *Node {
 	return g.Nodes[i]
 }
 
-// Failover tells the Sentinel to promote a replica now, though the primary is well.
+// Failover makes the Sentinel promote a replica although the primary works.
 func (g *Replicated) Failover(ctx context.Context) error {
 	sentinel := g.sentinel()
 	defer sentinel.Close()
 	return sentinel.Failover(ctx, SentinelMaster).Err()
 }
 
-// AwaitPromotion waits until the Sentinel tells clients to use another node, and that
-// says of itself that it is a primary.
+// AwaitPromotion waits until the Sentinel reports another node as the primary, and that node
+// reports the same.
 func (g *Replicated) AwaitPromotion(t TB, former *Node) *Node {
 	t.Helper()
 	var now *Node
@@ -210,7 +230,7 @@ func (g *Replicated) AwaitPromotion(t TB, former *Node) *Node {
 	return now
 }
 
-// Rejoin starts a node that was killed as a replica of the present primary.
+// Rejoin starts a node after a Kill, as a replica of the current primary.
 func (g *Replicated) Rejoin(t TB, n *Node) {
 	t.Helper()
 	n.replicate(t, g.Primary(t.Context()))
@@ -219,8 +239,8 @@ func (g *Replicated) Rejoin(t TB, n *Node) {
 // ReplicatedCluster is a Redis Cluster of three primaries with a replica each.
 type ReplicatedCluster struct{ Nodes []*Node }
 
-// NewReplicatedCluster starts a Cluster and waits until all its nodes know one another and every
-// replica has caught up.
+// NewReplicatedCluster starts a Cluster and waits until it is complete and every replica has
+// caught up.
 func NewReplicatedCluster(t TB) *ReplicatedCluster {
 	t.Helper()
 	need(t, "redis-cli")
@@ -238,12 +258,12 @@ func NewReplicatedCluster(t TB) *ReplicatedCluster {
 		t.Fatalf("redis-cli: %v\n%s", err, out)
 	}
 	for _, n := range c.Nodes {
-		await(t, "the Cluster stands", func(ctx context.Context) bool {
+		await(t, "the Cluster is complete", func(ctx context.Context) bool {
 			client := redis.NewClient(&redis.Options{Addr: n.Addr})
 			defer client.Close()
-			said := n.replication(ctx)
+			info := n.replication(ctx)
 			return strings.Contains(client.ClusterInfo(ctx).Val(), "cluster_state:ok") &&
-				(strings.Contains(said, "master_link_status:up") || strings.Contains(said, "connected_slaves:1"))
+				(strings.Contains(info, "master_link_status:up") || strings.Contains(info, "connected_slaves:1"))
 		})
 	}
 	return c
@@ -254,10 +274,10 @@ func (c *ReplicatedCluster) URL() string {
 	return "redis-cluster://" + c.Nodes[0].Proxy.Addr + "," + c.Nodes[1].Proxy.Addr + "," + c.Nodes[2].Proxy.Addr
 }
 
-// Holder is the primary of a key's slot, by the word of the nodes that live, and its
-// replicas; nil while they do not agree.
+// Holder returns the primary of a key's slot and its replicas, as all nodes that answer
+// report them; nil while they disagree.
 func (c *ReplicatedCluster) Holder(ctx context.Context, key string) (primary *Node, replicas []*Node) {
-	var said []string
+	var agreed []string
 	for _, n := range c.Nodes {
 		client := redis.NewClient(&redis.Options{Addr: n.Addr, MaxRetries: -1, ReadTimeout: time.Second})
 		slot, err := client.ClusterKeySlot(ctx, key).Result()
@@ -267,7 +287,7 @@ func (c *ReplicatedCluster) Holder(ctx context.Context, key string) (primary *No
 		}
 		_ = client.Close()
 		if err != nil {
-			continue // it is dead, or frozen
+			continue // it is down, or frozen
 		}
 		i := slices.IndexFunc(ranges, func(r redis.ClusterSlot) bool { return int64(r.Start) <= slot && slot <= int64(r.End) })
 		if i < 0 {
@@ -278,12 +298,12 @@ func (c *ReplicatedCluster) Holder(ctx context.Context, key string) (primary *No
 			addrs = append(addrs, r.Addr)
 		}
 		slices.Sort(addrs[1:])
-		if said != nil && !slices.Equal(said, addrs) {
+		if agreed != nil && !slices.Equal(agreed, addrs) {
 			return nil, nil
 		}
-		said = addrs
+		agreed = addrs
 	}
-	for i, addr := range said {
+	for i, addr := range agreed {
 		n := c.at(addr)
 		if i == 0 {
 			primary = n
@@ -302,10 +322,10 @@ func (c *ReplicatedCluster) at(addr string) *Node {
 	return c.Nodes[i]
 }
 
-// Pair waits until all nodes agree who holds a key, and who its one replica is.
+// Pair waits until all nodes agree on the primary of a key's slot and its replica.
 func (c *ReplicatedCluster) Pair(t TB, key string) (primary, replica *Node) {
 	t.Helper()
-	await(t, "all nodes know the holder and its replica", func(ctx context.Context) bool {
+	await(t, "all nodes agree on the primary of the slot and its replica", func(ctx context.Context) bool {
 		holder, replicas := c.Holder(ctx, key)
 		if holder == nil || len(replicas) != 1 {
 			return false
@@ -316,17 +336,18 @@ func (c *ReplicatedCluster) Pair(t TB, key string) (primary, replica *Node) {
 	return primary, replica
 }
 
-// TakeOver makes a replica the primary of its slots, whatever its primary thinks.
+// TakeOver makes a replica the primary of its slots without the consent of the others.
 func (c *ReplicatedCluster) TakeOver(ctx context.Context, replica *Node) error {
 	client := redis.NewClient(&redis.Options{Addr: replica.Addr, MaxRetries: -1})
 	defer client.Close()
 	return client.Do(ctx, "CLUSTER", "FAILOVER", "TAKEOVER").Err()
 }
 
-// AwaitHolder waits until all nodes that live say that a node holds a key.
+// AwaitHolder waits until all nodes that answer report a node as the primary of a key's
+// slot.
 func (c *ReplicatedCluster) AwaitHolder(t TB, key string, want *Node) {
 	t.Helper()
-	await(t, "the slot is held by "+want.Proxy.Addr, func(ctx context.Context) bool {
+	await(t, "the primary of the slot is "+want.Proxy.Addr, func(ctx context.Context) bool {
 		now, _ := c.Holder(ctx, key)
 		return now == want
 	})

@@ -9,13 +9,22 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// TestGroup: a replica that is held lags though it is connected, and is promoted
-// without what was held back.
-func TestGroup(t *testing.T) {
+// slow skips a test in short mode, and lets it run beside others.
+func slow(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("starts several Redis servers; scripts/test --all runs it")
+	}
 	t.Parallel()
+}
+
+// TestReplicated: a replica that is held lags although it is connected, and is promoted
+// without the writes that were held back.
+func TestReplicated(t *testing.T) {
+	slow(t)
 	g := NewReplicated(t, 2)
 	primary, held, other := g.Nodes[0], g.Nodes[1], g.Nodes[2]
-	held.Prefer(t, true)
+	g.Prefer(t, held)
 	client := primary.Client(t)
 	ctx := t.Context()
 	set := func(key string) {
@@ -43,12 +52,12 @@ func TestGroup(t *testing.T) {
 		t.Fatalf("%s was promoted", now.Addr)
 	}
 	if n := held.Client(t).Exists(ctx, "before", "held back").Val(); n != 1 {
-		t.Errorf("%d of 2 keys are there", n)
+		t.Errorf("%d of 2 keys exist", n)
 	}
 	primary.Proxy.Drop(held.Proxy)
 	g.AwaitReplicas(t, 2)
 
-	// Cut off, a primary is replaced, and goes on for whoever reaches it past its front.
+	// A primary that is cut off is replaced, and still accepts writes past its proxy.
 	held.Proxy.Cut()
 	g.AwaitPromotion(t, held)
 	if err := held.Client(t).Set(ctx, "alone", "v", 0).Err(); err != nil {
@@ -58,9 +67,9 @@ func TestGroup(t *testing.T) {
 	g.AwaitReplicas(t, 2)
 }
 
-// TestShards: the same in a Cluster.
-func TestShards(t *testing.T) {
-	t.Parallel()
+// TestReplicatedCluster: the same in a Cluster.
+func TestReplicatedCluster(t *testing.T) {
+	slow(t)
 	c := NewReplicatedCluster(t)
 	ctx := t.Context()
 	primary, replica := c.Pair(t, "k")
@@ -75,15 +84,15 @@ func TestShards(t *testing.T) {
 	}
 	c.AwaitHolder(t, "k", replica)
 	primary.Proxy.Drop(replica.Proxy)
-	await(t, "the key is gone", func(ctx context.Context) bool {
+	await(t, "the key is lost", func(ctx context.Context) bool {
 		n, err := client.Exists(ctx, "k").Result()
 		return err == nil && n == 0
 	})
 }
 
-// TestAhead: a node's clock can be wrong, and its own TIME says so.
-func TestAhead(t *testing.T) {
-	t.Parallel()
+// TestClockAhead: a node's TIME can be ahead.
+func TestClockAhead(t *testing.T) {
+	slow(t)
 	g := NewReplicated(t, 1, func(nodes []*Node) { nodes[1].SetClockAhead(t, 10*time.Minute) })
 	at, err := g.Nodes[1].Client(t).Time(t.Context()).Result()
 	if ahead := time.Until(at); err != nil || ahead < 9*time.Minute || ahead > 11*time.Minute {

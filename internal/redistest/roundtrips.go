@@ -7,18 +7,18 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// RoundTrips counts the round trips of a client. What a new connection says of itself does
-// not count: when one is made is the pool's doing.
+// RoundTrips counts the round trips of a client, without the greeting of new connections:
+// the pool decides when it makes one.
 type RoundTrips struct{ n atomic.Int64 }
 
-// CountRoundTrips counts the round trips that a client makes from now on.
+// CountRoundTrips starts to count the round trips of a client.
 func CountRoundTrips(client redis.UniversalClient) *RoundTrips {
 	t := &RoundTrips{}
 	client.AddHook(t)
 	return t
 }
 
-// N is how many there were.
+// N returns the count.
 func (t *RoundTrips) N() int { return int(t.n.Load()) }
 
 // DialHook implements redis.Hook.

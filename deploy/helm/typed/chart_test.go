@@ -9,8 +9,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// TestChangelog: the newest section of the chart's changelog is that of its version,
-// and Artifact Hub tells the same.
+// TestChangelog checks that the newest section of CHANGELOG.md is that of the chart's version,
+// and that the annotation for Artifact Hub lists the same changes.
 func TestChangelog(t *testing.T) {
 	var c struct {
 		Version     string
@@ -22,10 +22,10 @@ func TestChangelog(t *testing.T) {
 	}
 	section := regexp.MustCompile(`(?s)\n## ([^\n]+)\n(.*?)(\n## |$)`).FindStringSubmatch(read(t, chart+"/CHANGELOG.md"))
 	if section == nil || section[1] != c.Version {
-		t.Fatalf("version %s is not the newest of CHANGELOG.md: %q", c.Version, section)
+		t.Fatalf("version %s is not the newest section of CHANGELOG.md: %q", c.Version, section)
 	}
-	var told []struct{ Kind, Description string }
-	if err := yaml.UnmarshalStrict([]byte(c.Annotations["artifacthub.io/changes"]), &told); err != nil {
+	var annotated []struct{ Kind, Description string }
+	if err := yaml.UnmarshalStrict([]byte(c.Annotations["artifacthub.io/changes"]), &annotated); err != nil {
 		t.Fatal(err)
 	}
 	var want, got []string
@@ -38,7 +38,7 @@ func TestChangelog(t *testing.T) {
 			want = append(want, kind+" "+item)
 		}
 	}
-	for _, c := range told {
+	for _, c := range annotated {
 		got = append(got, c.Kind+" "+c.Description)
 	}
 	if len(want) == 0 || !slices.Equal(want, got) {

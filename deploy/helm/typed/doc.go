@@ -1,8 +1,7 @@
-// Package typed holds the chart to what a template cannot promise: every object it
-// renders is decoded strictly into the real Go type of Kubernetes, KEDA or the
-// Prometheus operator, and then its parts are held to each other, to the worker's
-// settings and to its metrics. A module of its own, so that the product's go.mod
-// stays lean.
+// Package typed tests what the chart renders. It decodes every object strictly into the Go
+// type of Kubernetes, KEDA or the Prometheus operator, and checks that the objects agree with
+// each other, with the worker's settings and with its metrics. It is a separate module to keep
+// these dependencies out of the main go.mod.
 //
 //	HELM=/path/to/helm go test ./...
 package typed

@@ -13,12 +13,12 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// TestAlerts: the chart's alerts are the runbook's.
+// TestAlerts compares the chart's alerts with those of the runbook.
 func TestAlerts(t *testing.T) {
 	var documented, shipped struct{ Groups []monitoring.RuleGroup }
 	block := regexp.MustCompile("(?s)```yaml\n(groups:\n.*?)```").FindStringSubmatch(read(t, repo+"/docs/runbook.md"))
 	if block == nil {
-		t.Fatal("docs/runbook.md has no block of alerts")
+		t.Fatal("docs/runbook.md has no YAML block of alerts")
 	}
 	if err := yaml.UnmarshalStrict([]byte(block[1]), &documented); err != nil {
 		t.Fatal(err)
@@ -44,13 +44,13 @@ func TestAlerts(t *testing.T) {
 		t.Errorf("files/alerts.yaml:\n%s\ndocs/runbook.md:\n%s", got, want)
 	}
 	for _, r := range shipped.Groups[0].Rules {
-		if r.Labels["severity"] != "warning" && r.Labels["severity"] != "critical" || r.Annotations["summary"] == "" {
+		if r.Labels["severity"] != "warning" && r.Labels["severity"] != "critical" || r.Annotations["summary"] == "" || r.Annotations["description"] == "" {
 			t.Errorf("%s: %v %v", r.Alert, r.Labels, r.Annotations)
 		}
 	}
 }
 
-// metrics are the names of the worker's metrics, from its source and from that of
+// metrics returns the names of the worker's metrics, parsed from its source and from that of
 // asynq's collector.
 func metrics(t *testing.T) map[string]bool {
 	t.Helper()
@@ -76,25 +76,25 @@ func metrics(t *testing.T) map[string]bool {
 	return names
 }
 
-// selected finds the metrics of an expression: each has a selector.
+// selected matches a metric with its selector in an expression.
 var selected = regexp.MustCompile(`([a-z_]+)\{([^}]*)\}`)
 
-// TestExpressions: alerts, dashboard and KEDA ask for metrics that the worker has,
-// and only for those of their own release.
+// TestExpressions checks that alerts and dashboard use only metrics that the worker has, and
+// select only the series of their own release. TestTriggers does the same for KEDA.
 func TestExpressions(t *testing.T) {
 	names := metrics(t)
 	histogram := regexp.MustCompile(`_(count|sum|bucket)$`)
-	asked := 0
-	holds := func(t *testing.T, where, expr string, selectors ...string) {
+	checked := 0
+	check := func(t *testing.T, where, expr string, selectors ...string) {
 		t.Helper()
 		for _, m := range selected.FindAllStringSubmatch(expr, -1) {
-			asked++
+			checked++
 			if !names[m[1]] && !names[histogram.ReplaceAllString(m[1], "")] {
 				t.Errorf("%s: the worker has no metric %s", where, m[1])
 			}
 			for _, s := range selectors {
 				if !strings.Contains(m[2], s) {
-					t.Errorf("%s: %s does not say %s", where, m[0], s)
+					t.Errorf("%s: %s does not select %s", where, m[0], s)
 				}
 			}
 		}
@@ -113,7 +113,7 @@ func TestExpressions(t *testing.T) {
 		for _, o := range all[monitoring.PrometheusRule](r) {
 			for _, g := range o.Spec.Groups {
 				for _, rule := range g.Rules {
-					holds(t, rule.Alert, rule.Expr.String(), `namespace="`+namespace+`"`, `job="`+o.Name+`"`)
+					check(t, rule.Alert, rule.Expr.String(), `namespace="`+namespace+`"`, `job="`+o.Name+`"`)
 					if strings.Contains(rule.Expr.String(), "SELECTOR") {
 						t.Errorf("%s: %s", rule.Alert, rule.Expr.String())
 					}
@@ -123,18 +123,18 @@ func TestExpressions(t *testing.T) {
 		for _, c := range all[core.ConfigMap](r) {
 			if c.Data["terbayar.json"] != "" {
 				for where, expr := range panels(t, c.Data["terbayar.json"]) {
-					holds(t, where, expr, `namespace=~"$namespace"`, `job=~"$job"`)
+					check(t, where, expr, `namespace=~"$namespace"`, `job=~"$job"`)
 				}
 			}
 		}
 	})
-	if asked < 30 {
-		t.Errorf("%d metrics asked for", asked)
+	if checked < 30 {
+		t.Errorf("%d metrics checked", checked)
 	}
 }
 
-// panels are the queries of a Grafana dashboard by the titles of their panels; the
-// panels must have ids of their own and lie beside each other.
+// panels returns the queries of a Grafana dashboard by panel title and reference id. Panels must
+// have unique ids and must not overlap.
 func panels(t *testing.T, dashboard string) map[string]string {
 	t.Helper()
 	var d struct {
@@ -153,14 +153,14 @@ func panels(t *testing.T, dashboard string) map[string]string {
 	queries, ids, cells := map[string]string{}, map[int]string{}, map[[2]int]string{}
 	for _, p := range d.Panels {
 		if ids[p.ID] != "" {
-			t.Errorf("%s and %s have one id", ids[p.ID], p.Title)
+			t.Errorf("%s and %s have the same id", ids[p.ID], p.Title)
 		}
 		ids[p.ID] = p.Title
 		for x := range p.GridPos.W {
 			for y := range p.GridPos.H {
 				cell := [2]int{p.GridPos.X + x, p.GridPos.Y + y}
 				if cells[cell] != "" || cell[0] > 23 {
-					t.Fatalf("%q lies on %q", p.Title, cells[cell])
+					t.Fatalf("%q overlaps %q", p.Title, cells[cell])
 				}
 				cells[cell] = p.Title
 			}

@@ -25,19 +25,20 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// TestMetadata: names that Kubernetes takes however long the release's is, the
-// release's own namespace, the standard labels, and nothing empty.
+// TestMetadata checks that names are valid in Kubernetes even for the longest release name, that
+// every object is in the release's namespace and has the standard labels, and that no field is
+// empty.
 func TestMetadata(t *testing.T) {
 	everyRelease(t, func(t *testing.T, r *release) {
 		seen := map[string]bool{}
 		for i, o := range r.objects {
 			id := fmt.Sprintf("%T %s", o, o.GetName())
 			if seen[id] {
-				t.Errorf("%s stands twice", id)
+				t.Errorf("%s is rendered twice", id)
 			}
 			seen[id] = true
-			if faults := validation.IsDNS1035Label(o.GetName()); faults != nil {
-				t.Errorf("%s: %v", id, faults)
+			if errs := validation.IsDNS1035Label(o.GetName()); errs != nil {
+				t.Errorf("%s: %v", id, errs)
 			}
 			if o.GetNamespace() != namespace {
 				t.Errorf("%s is in namespace %q", id, o.GetNamespace())
@@ -51,15 +52,15 @@ func TestMetadata(t *testing.T) {
 				}
 			}
 			for name, value := range o.GetLabels() {
-				if faults := validation.IsValidLabelValue(value); faults != nil {
-					t.Errorf("%s: label %s: %v", id, name, faults)
+				if errs := validation.IsValidLabelValue(value); errs != nil {
+					t.Errorf("%s: label %s: %v", id, name, errs)
 				}
 			}
 			var tree any
 			if err := yaml.Unmarshal([]byte(r.raw[i]), &tree); err != nil {
 				t.Fatal(err)
 			}
-			hollow(tree, "", func(where string) { t.Errorf("%s: %s is empty", id, where) })
+			findEmpty(tree, "", func(where string) { t.Errorf("%s: %s is empty", id, where) })
 			if strings.Contains(r.raw[i], " \n") {
 				t.Errorf("%s: a line ends with a space", id)
 			}
@@ -67,36 +68,35 @@ func TestMetadata(t *testing.T) {
 	})
 }
 
-// hollow tells of every null, empty map and empty list in a tree: somebody forgot
-// a "with".
-func hollow(node any, where string, tell func(string)) {
+// findEmpty reports every null, empty map and empty list in a tree: a template is missing a "with".
+func findEmpty(node any, where string, report func(string)) {
 	switch node := node.(type) {
 	case nil:
-		tell(where)
+		report(where)
 	case map[string]any:
 		if len(node) == 0 {
-			tell(where)
+			report(where)
 		}
 		for key, value := range node {
-			hollow(value, where+"."+key, tell)
+			findEmpty(value, where+"."+key, report)
 		}
 	case []any:
 		if len(node) == 0 {
-			tell(where)
+			report(where)
 		}
 		for i, value := range node {
-			hollow(value, fmt.Sprintf("%s[%d]", where, i), tell)
+			findEmpty(value, fmt.Sprintf("%s[%d]", where, i), report)
 		}
 	}
 }
 
-// TestSelectors: whatever selects workers selects them all, and nothing else.
+// TestSelectors checks that every selector of workers selects all workers and nothing else.
 func TestSelectors(t *testing.T) {
 	everyRelease(t, func(t *testing.T, r *release) {
 		deployment := the[apps.Deployment](t, r)
 		worker, check := labels.Set(deployment.Spec.Template.Labels), labels.Set(the[core.Pod](t, r).Labels)
 		if check["app.kubernetes.io/component"] == worker["app.kubernetes.io/component"] {
-			t.Error("the check's pod is taken for a worker")
+			t.Error("the helm test pod has the worker's component label")
 		}
 		selects := func(what string, s *meta.LabelSelector, alsoCheck bool) {
 			t.Helper()
@@ -109,12 +109,12 @@ func TestSelectors(t *testing.T) {
 				t.Errorf("%s (%s) does not select the workers (%s)", what, selector, worker)
 			}
 			if selector.Matches(check) != alsoCheck {
-				t.Errorf("%s (%s) selects the check's pod: %t", what, selector, !alsoCheck)
+				t.Errorf("%s (%s) selects the helm test pod: %t", what, selector, !alsoCheck)
 			}
 			for name := range worker {
 				other := labels.Merge(worker, labels.Set{name: "another"})
 				if strings.HasPrefix(name, "app.kubernetes.io/") && selector.Matches(other) {
-					t.Errorf("%s (%s) does not care for %s", what, selector, name)
+					t.Errorf("%s (%s) ignores the label %s", what, selector, name)
 				}
 			}
 		}
@@ -140,14 +140,13 @@ func TestSelectors(t *testing.T) {
 	})
 }
 
-// TestSelectorsStay compares names and selectors of the Deployments with those of
-// the chart before. Neither can be upgraded: a Deployment's selector is immutable,
-// and one of another name runs beside the old one until that is deleted. To change
-// them on purpose raise the chart's major version, say in its CHANGELOG.md what has
-// to be deleted by hand, and write the file anew:
+// TestSelectorsUnchanged compares names and selectors of the Deployments with those of the
+// previous chart. An upgrade cannot change either: the selector of a Deployment is immutable, and
+// a Deployment with a new name runs in addition to the old one. To change them on purpose, raise
+// the chart's major version, list in CHANGELOG.md what to delete by hand, and update the file:
 //
-//	GOLDEN=write go test -run TestSelectorsStay ./...
-func TestSelectorsStay(t *testing.T) {
+//	GOLDEN=write go test -run TestSelectorsUnchanged ./...
+func TestSelectorsUnchanged(t *testing.T) {
 	const golden = chart + "/tests/selectors.golden"
 	var now strings.Builder
 	for _, file := range valueFiles(t) {
@@ -164,17 +163,17 @@ func TestSelectorsStay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for line := range strings.Lines(string(before)) { // a new file of values has no line yet
+	for line := range strings.Lines(string(before)) { // a new values file has no line yet
 		if !strings.Contains(now.String(), line) {
-			t.Errorf("an upgrade would not keep\n%snow:\n%s", line, now.String())
+			t.Errorf("an upgrade would change\n%snow:\n%s", line, now.String())
 		}
 	}
 	if strings.Count(string(before), "\n") < 5 {
-		t.Errorf("%s has lost lines", golden)
+		t.Errorf("%s has too few lines", golden)
 	}
 }
 
-// pods are the pods' specs by the names of what makes them.
+// pods returns the specs of the worker and of the helm test pod.
 func pods(t *testing.T, r *release) map[string]core.PodSpec {
 	t.Helper()
 	return map[string]core.PodSpec{
@@ -183,7 +182,7 @@ func pods(t *testing.T, r *release) map[string]core.PodSpec {
 	}
 }
 
-// TestHardened: what the chart promises not to be negotiable.
+// TestHardened checks the security settings that no value can change.
 func TestHardened(t *testing.T) {
 	everyRelease(t, func(t *testing.T, r *release) {
 		for name, pod := range pods(t, r) {
@@ -195,7 +194,7 @@ func TestHardened(t *testing.T) {
 				t.Errorf("%s mounts a service account token", name)
 			}
 			if pod.HostNetwork || pod.HostPID || pod.HostIPC || len(pod.InitContainers) != 0 || len(pod.Containers) != 1 {
-				t.Errorf("%s: host namespaces or further containers", name)
+				t.Errorf("%s: host namespaces or more containers", name)
 			}
 			for _, c := range pod.Containers {
 				s := c.SecurityContext
@@ -205,10 +204,10 @@ func TestHardened(t *testing.T) {
 					t.Errorf("%s: container security context %+v", name, s)
 				}
 				if c.Command != nil {
-					t.Errorf("%s: command %q: the image's entry point is the program", name, c.Command)
+					t.Errorf("%s: command %q overrides the entrypoint of the image", name, c.Command)
 				}
 				if tag := regexp.MustCompile(`[^/](:[\w.-]+|@sha256:[0-9a-f]{64})$`).FindStringSubmatch(c.Image); tag == nil || tag[1] == ":latest" {
-					t.Errorf("%s: image %q has no tag that stays", name, c.Image)
+					t.Errorf("%s: image %q has no fixed tag or digest", name, c.Image)
 				}
 				if c.Resources.Requests.Cpu().IsZero() || c.Resources.Requests.Memory().IsZero() || c.Resources.Limits.Memory().IsZero() {
 					t.Errorf("%s: resources %+v", name, c.Resources)
@@ -217,14 +216,14 @@ func TestHardened(t *testing.T) {
 		}
 		for _, o := range all[core.ServiceAccount](r) {
 			if o.AutomountServiceAccountToken == nil || *o.AutomountServiceAccountToken {
-				t.Error("the ServiceAccount gives its token away")
+				t.Error("the ServiceAccount mounts its token")
 			}
 		}
 	})
 }
 
-// TestRollout: workers are replaced one after the other, without a gap, and have
-// the time to finish.
+// TestRollout checks that workers are replaced one after another, each before the old one stops,
+// and that the grace period is longer than the timeouts.
 func TestRollout(t *testing.T) {
 	everyRelease(t, func(t *testing.T, r *release) {
 		d := the[apps.Deployment](t, r)
@@ -256,8 +255,8 @@ func TestRollout(t *testing.T) {
 	})
 }
 
-// TestChecksums: a change of a setting or of the retry policy rolls the workers, and
-// a change of something else does not.
+// TestChecksums checks that a changed setting or retry policy restarts the workers, and that
+// other changes do not.
 func TestChecksums(t *testing.T) {
 	checksums := func(args ...string) [2]string {
 		annotations := the[apps.Deployment](t, render(t, "terbayar", append([]string{"--values", chart + "/ci/full-values.yaml"}, args...)...)).Spec.Template.Annotations
@@ -284,22 +283,22 @@ func TestChecksums(t *testing.T) {
 	}
 }
 
-// TestPorts: whoever names a port names one that is there.
+// TestPorts checks that every port name refers to a port of the worker.
 func TestPorts(t *testing.T) {
 	everyRelease(t, func(t *testing.T, r *release) {
 		worker := the[apps.Deployment](t, r).Spec.Template.Spec.Containers[0]
-		there := map[string]int32{}
+		ports := map[string]int32{}
 		for _, p := range worker.Ports {
-			there[p.Name] = p.ContainerPort
+			ports[p.Name] = p.ContainerPort
 		}
 		want := func(what, port string) {
 			t.Helper()
-			if there[port] == 0 {
-				t.Errorf("%s names port %q; there is %v", what, port, there)
+			if ports[port] == 0 {
+				t.Errorf("%s names port %q, the worker has %v", what, port, ports)
 			}
 		}
-		if addr := settings(t, r)["WORKER_HTTP_ADDR"]; addr != fmt.Sprintf(":%d", there["http"]) {
-			t.Errorf("the worker listens on %s, its port is %d", addr, there["http"])
+		if addr := settings(t, r)["WORKER_HTTP_ADDR"]; addr != fmt.Sprintf(":%d", ports["http"]) {
+			t.Errorf("the worker listens on %s, its port is %d", addr, ports["http"])
 		}
 		for path, probe := range map[string]*core.Probe{
 			"/healthz": worker.LivenessProbe, "/readyz": worker.ReadinessProbe, "/healthz ": worker.StartupProbe,
@@ -332,9 +331,8 @@ func TestPorts(t *testing.T) {
 	})
 }
 
-// TestReferences: every ConfigMap, Secret and ServiceAccount that a pod needs is in
-// the release or named by the operator, and every file that a setting names is
-// mounted.
+// TestReferences checks that every ConfigMap, Secret and ServiceAccount that a pod needs is in the
+// release or named in the values, and that every file that a setting names is mounted.
 func TestReferences(t *testing.T) {
 	for _, file := range valueFiles(t) {
 		t.Run(filepath.Base(file), func(t *testing.T) {
@@ -349,7 +347,6 @@ func TestReferences(t *testing.T) {
 			}
 			exists := func(what, name string) {
 				t.Helper()
-				// An operator's name stands in the values as it is.
 				theirs := regexp.MustCompile(`(?m): ` + regexp.QuoteMeta(name) + `$`).Match(values)
 				if ours[name] == nil && !theirs {
 					t.Errorf("%s %q is neither in the release nor named in the values", what, name)
@@ -385,7 +382,7 @@ func TestReferences(t *testing.T) {
 				mounted := map[string]bool{}
 				for _, m := range c.VolumeMounts {
 					if files[m.Name] == nil {
-						t.Errorf("%s mounts volume %s, which is not there", name, m.Name)
+						t.Errorf("%s mounts volume %s, which does not exist", name, m.Name)
 					}
 					for f := range files[m.Name] {
 						mounted[path.Join(m.MountPath, f)] = true
@@ -420,8 +417,8 @@ func TestReferences(t *testing.T) {
 	}
 }
 
-// TestOneAutoscaler: none, an HPA or KEDA; and only one hand on the number of
-// replicas, which is never zero.
+// TestOneAutoscaler checks that at most one of HPA and KEDA is rendered, that the Deployment sets
+// the number of replicas only without them, and that the number is never zero.
 func TestOneAutoscaler(t *testing.T) {
 	everyRelease(t, func(t *testing.T, r *release) {
 		d := the[apps.Deployment](t, r)
@@ -445,8 +442,8 @@ func TestOneAutoscaler(t *testing.T) {
 	})
 }
 
-// TestTriggers: every field of a trigger is one that KEDA reads, by the tags in its
-// own source; the list is a submit queue's pending one.
+// TestTriggers checks that KEDA's source has every field of a trigger, and that the list or query
+// is that of a submit queue.
 func TestTriggers(t *testing.T) {
 	fields := map[string]map[string]bool{}
 	for kind, source := range map[string]string{"redis": "redis_scaler.go", "prometheus": "prometheus_scaler.go"} {
@@ -471,7 +468,7 @@ func TestTriggers(t *testing.T) {
 				triggers++
 				for field := range trigger.Metadata {
 					if !fields[trigger.Type][field] {
-						t.Errorf("%s knows no field %s", trigger.Type, field)
+						t.Errorf("%s has no field %s", trigger.Type, field)
 					}
 				}
 				if trigger.Type == "prometheus" {
@@ -485,11 +482,11 @@ func TestTriggers(t *testing.T) {
 				}
 				if ref := trigger.AuthenticationRef; ref != nil {
 					if authentications[ref.Name] == nil {
-						t.Fatalf("TriggerAuthentication %s is not there", ref.Name)
+						t.Fatalf("TriggerAuthentication %s does not exist", ref.Name)
 					}
 					for _, secret := range authentications[ref.Name].Spec.SecretTargetRef {
 						if !fields["redis"][secret.Parameter] {
-							t.Errorf("redis knows no parameter %s", secret.Parameter)
+							t.Errorf("redis has no parameter %s", secret.Parameter)
 						}
 					}
 				}
@@ -497,6 +494,6 @@ func TestTriggers(t *testing.T) {
 		}
 	})
 	if triggers < 4 {
-		t.Errorf("%d triggers seen", triggers)
+		t.Errorf("%d triggers, want at least 4", triggers)
 	}
 }

@@ -27,8 +27,8 @@ const (
 	namespace = "payments"
 )
 
-// kinds are all that the chart may render. A kind that is not here is refused:
-// Secrets and everything about roles among them.
+// kinds lists the kinds that the chart may render. Any other kind fails the tests, for example a
+// Secret or a Role.
 var kinds = map[string]reflect.Type{
 	"apps/v1 Deployment":                      reflect.TypeFor[apps.Deployment](),
 	"autoscaling/v2 HorizontalPodAutoscaler":  reflect.TypeFor[autoscaling.HorizontalPodAutoscaler](),
@@ -45,24 +45,24 @@ var kinds = map[string]reflect.Type{
 	"v1 ServiceAccount":                       reflect.TypeFor[core.ServiceAccount](),
 }
 
-// release is what one run of helm rendered.
+// release is the output of one helm template.
 type release struct {
 	name    string // of the release
 	objects []meta.Object
-	raw     []string // the same, as YAML
+	raw     []string // the objects as YAML
 }
 
-// valueFiles are the chart's ci/ files.
+// valueFiles returns the chart's values files in ci/.
 func valueFiles(t *testing.T) []string {
 	t.Helper()
 	files, err := filepath.Glob(chart + "/ci/*-values.yaml")
 	if err != nil || len(files) < 5 {
-		t.Fatalf("%d files of values, %v", len(files), err)
+		t.Fatalf("%d values files, %v", len(files), err)
 	}
 	return files
 }
 
-// everyRelease runs a check on every file of values, under a short name and under
+// everyRelease runs a check with every values file, once with a short release name and once with
 // the longest that helm allows.
 func everyRelease(t *testing.T, check func(*testing.T, *release)) {
 	for _, file := range valueFiles(t) {
@@ -74,11 +74,10 @@ func everyRelease(t *testing.T, check func(*testing.T, *release)) {
 	}
 }
 
-// rendered are the releases that were rendered before: a run of helm takes a while,
-// and nobody changes what came out.
+// rendered caches releases, because helm is slow. The tests do not modify them.
 var rendered = map[string]*release{}
 
-// render runs helm template and decodes what comes out.
+// render runs helm template and decodes its output.
 func render(t *testing.T, name string, args ...string) *release {
 	t.Helper()
 	key := name + " " + strings.Join(args, " ")
@@ -108,7 +107,7 @@ func render(t *testing.T, name string, args ...string) *release {
 		}
 		kind, known := kinds[head.APIVersion+" "+head.Kind]
 		if !known {
-			t.Fatalf("%s %s is no kind that the chart may render:\n%s", head.APIVersion, head.Kind, doc)
+			t.Fatalf("the chart may not render %s %s:\n%s", head.APIVersion, head.Kind, doc)
 		}
 		decoded := reflect.New(kind).Interface().(meta.Object)
 		if err := yaml.UnmarshalStrict([]byte(doc), decoded); err != nil {
@@ -120,7 +119,7 @@ func render(t *testing.T, name string, args ...string) *release {
 	return r
 }
 
-// all are the objects of one kind.
+// all returns the objects of one kind.
 func all[T any](r *release) []*T {
 	var found []*T
 	for _, o := range r.objects {
@@ -131,7 +130,7 @@ func all[T any](r *release) []*T {
 	return found
 }
 
-// the is the only object of its kind.
+// the returns the only object of its kind.
 func the[T any](t *testing.T, r *release) *T {
 	t.Helper()
 	found := all[T](r)

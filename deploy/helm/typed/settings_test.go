@@ -23,7 +23,7 @@ func read(t *testing.T, file string) string {
 	return string(content)
 }
 
-// moduleDir is where the source of a module is that the module in dir requires.
+// moduleDir returns the source directory of a module that the module in dir requires.
 func moduleDir(t *testing.T, dir, module string) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", module)
@@ -35,7 +35,7 @@ func moduleDir(t *testing.T, dir, module string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// settings are the plain settings of a release: what its ConfigMap gives the worker.
+// settings returns the data of a release's ConfigMap: the settings that are not secret.
 func settings(t *testing.T, r *release) map[string]string {
 	t.Helper()
 	name := the[apps.Deployment](t, r).Name
@@ -48,9 +48,9 @@ func settings(t *testing.T, r *release) map[string]string {
 	return nil
 }
 
-// known are the worker's settings with their defaults, by the table in the README,
-// which a test in cmd/worker holds to the flags.
-func known(t *testing.T) map[string]string {
+// workerSettings returns the worker's settings with their defaults, from the table in the README.
+// A test in cmd/worker compares that table with the flags.
+func workerSettings(t *testing.T) map[string]string {
 	t.Helper()
 	table := map[string]string{}
 	for _, m := range regexp.MustCompile("(?m)^\\| `([A-Z_]+)` \\| (?:`([^`]*)` )?\\|").FindAllStringSubmatch(read(t, repo+"/README.md"), -1) {
@@ -62,25 +62,25 @@ func known(t *testing.T) map[string]string {
 	return table
 }
 
-// notOurs are variables that others than the worker read.
-var notOurs = []string{
+// otherVariables are variables that are not settings of the worker.
+var otherVariables = []string{
 	"SSL_CERT_DIR", // Go's crypto/x509
 	"HTTPS_PROXY",  // Go's net/http; ci/full-values.yaml
 }
 
-// TestSettings: the worker knows every variable that the chart sets, and the chart
-// has a value for every one that the worker knows.
+// TestSettings checks that every variable that the chart sets is a setting of the worker, and that
+// the chart sets every setting of the worker.
 func TestSettings(t *testing.T) {
-	known := known(t)
+	known := workerSettings(t)
 	used := map[string]bool{
-		// The chart has the other form of these.
+		// The chart sets the _FILE form of these.
 		"PAYDIA_PRIVATE_KEY": true, "PAYLOAD_KEYS": true,
 	}
 	everyRelease(t, func(t *testing.T, r *release) {
 		use := func(name string) {
 			t.Helper()
-			if _, ok := known[name]; !ok && !slices.Contains(notOurs, name) {
-				t.Errorf("the worker knows no %s", name)
+			if _, ok := known[name]; !ok && !slices.Contains(otherVariables, name) {
+				t.Errorf("the worker has no setting %s", name)
 			}
 			used[name] = true
 		}
@@ -98,28 +98,27 @@ func TestSettings(t *testing.T) {
 	})
 	for name := range known {
 		if !used[name] {
-			t.Errorf("no ci/ file sets %s", name)
+			t.Errorf("no values file in ci/ sets %s", name)
 		}
 	}
 }
 
-// TestSettingsRefused: none of the worker's settings comes as an extra variable, past
-// the checks of its value or as a password in the values.
-func TestSettingsRefused(t *testing.T) {
-	refused := regexp.MustCompile(`regexMatch "([^"]+)" \.name`).FindStringSubmatch(read(t, chart+"/templates/_check.tpl"))
-	if refused == nil {
-		t.Fatal("templates/_check.tpl looks at no name of worker.extraEnv")
+// TestSettingsRejected checks that worker.extraEnv rejects every setting of the worker: it would
+// bypass the checks of the value, or put a password into the values.
+func TestSettingsRejected(t *testing.T) {
+	rejected := regexp.MustCompile(`regexMatch "([^"]+)" \.name`).FindStringSubmatch(read(t, chart+"/templates/_check.tpl"))
+	if rejected == nil {
+		t.Fatal("templates/_check.tpl does not check the names in worker.extraEnv")
 	}
-	pattern := regexp.MustCompile(refused[1])
-	for name := range known(t) {
+	pattern := regexp.MustCompile(rejected[1])
+	for name := range workerSettings(t) {
 		if !pattern.MatchString(name) {
-			t.Errorf("worker.extraEnv may set %s", name)
+			t.Errorf("worker.extraEnv accepts %s", name)
 		}
 	}
 }
 
-// TestTimeouts: the links of the time-out chain that are no settings are the worker's,
-// in milliseconds.
+// TestTimeouts compares the constants in the chart's chain of timeouts with those of the worker.
 func TestTimeouts(t *testing.T) {
 	check := read(t, chart+"/templates/_check.tpl")
 	for _, link := range []struct{ file, worker, chart string }{
@@ -135,17 +134,16 @@ func TestTimeouts(t *testing.T) {
 	}
 }
 
-// TestDefaults: what the values say when nobody says anything is what the worker
-// would have done.
+// TestDefaults checks that the chart's default values are the worker's defaults.
 func TestDefaults(t *testing.T) {
-	known := known(t)
+	known := workerSettings(t)
 	r := render(t, "terbayar", "--values", chart+"/ci/minimal-values.yaml",
 		"--set", "amdigipay.enabled=true,amdigipay.username=u,amdigipay.existingSecret=s",
 		"--set", "paydia.enabled=true,paydia.clientId=c,paydia.existingSecret=s,payloadKeys.existingSecret=s")
 	for name, value := range settings(t, r) {
 		switch name {
 		case "REDIS_URL", "AMDIGIPAY_USERNAME", "PAYDIA_CLIENT_ID", "PAYDIA_PRIVATE_KEY_FILE", "PAYLOAD_KEYS_FILE": // no default
-		case "LOG_FORMAT": // nobody reads a pod's log on a terminal
+		case "LOG_FORMAT": // a pod's log does not go to a terminal
 			if value != "json" {
 				t.Errorf("%s is %q", name, value)
 			}
@@ -161,9 +159,9 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
-// TestNothingSecret: no setting that the worker treats as a secret stands in a
-// ConfigMap, or as a bare value in a pod.
-func TestNothingSecret(t *testing.T) {
+// TestNoSecrets checks that no setting of type secret.Text is in a ConfigMap or is a plain value in
+// a pod.
+func TestNoSecrets(t *testing.T) {
 	sources, err := filepath.Glob(repo + "/internal/config/*.go")
 	if err != nil {
 		t.Fatal(err)
@@ -179,13 +177,13 @@ func TestNothingSecret(t *testing.T) {
 	}
 	everyRelease(t, func(t *testing.T, r *release) {
 		for name, value := range settings(t, r) {
-			if name == "REDIS_URL" { // may hold a user; a password comes in a variable of its own
+			if name == "REDIS_URL" { // may contain a user; the password is in REDIS_PASSWORD
 				login, _, _ := strings.Cut(strings.SplitAfter(value, "://")[1], "@")
-				if u, err := url.Parse("redis://" + login + "@host"); err != nil || strings.Contains(value, "@") && isSet(u) || strings.Contains(value, "password") {
+				if u, err := url.Parse("redis://" + login + "@host"); err != nil || strings.Contains(value, "@") && hasPassword(u) || strings.Contains(value, "password") {
 					t.Errorf("%s is %s", name, value)
 				}
 			} else if secrets[name] {
-				t.Errorf("%s stands in a ConfigMap", name)
+				t.Errorf("%s is in a ConfigMap", name)
 			}
 		}
 		for _, pod := range pods(t, r) {
@@ -198,7 +196,7 @@ func TestNothingSecret(t *testing.T) {
 	})
 }
 
-func isSet(u *url.URL) bool {
+func hasPassword(u *url.URL) bool {
 	_, set := u.User.Password()
 	return set
 }

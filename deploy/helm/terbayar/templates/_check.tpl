@@ -1,73 +1,73 @@
 {{/*
-Everything that is wrong with the values, in one failure, by the names that the reader has
-to change. The schema has looked at each value alone; here they are looked at together.
+Fails with every contradiction between values, each with the name of the value to change.
+values.schema.json has checked each value alone.
 */}}
 {{- define "terbayar.check" -}}
 {{- $wrong := list }}
 {{- $v := .Values }}
 
 {{- if not $v.image.repository }}
-{{- $wrong = append $wrong "image.repository is missing: there is no public image; build one from this repository and push it to your registry" }}
+{{- $wrong = append $wrong "image.repository is missing: there is no public image; build one with scripts/image and push it to your registry" }}
 {{- end }}
 
-{{- /* helm takes release names that no Service may have. */}}
+{{- /* helm accepts release names that are invalid as the name of a Service. */}}
 {{- $name := include "terbayar.worker.fullname" . }}
 {{- if not (regexMatch "^[a-z][a-z0-9-]*$" $name) }}
-{{- $wrong = append $wrong (printf "fullnameOverride is missing: a Service cannot be called %s after this release, only letters, digits and - after a letter" $name) }}
+{{- $wrong = append $wrong (printf "fullnameOverride is missing: %s, from the release name, is not a valid name of a Service (a letter, then letters, digits and -)" $name) }}
 {{- end }}
 
 {{- /* Redis */}}
 {{- with $v.redis }}
 {{- if not .addresses }}
-{{- $wrong = append $wrong "redis.addresses is missing: host:port of your Redis (none is bundled)" }}
+{{- $wrong = append $wrong "redis.addresses is missing: host:port of your Redis (the chart does not install one)" }}
 {{- else if and (eq .mode "standalone") (gt (len .addresses) 1) }}
-{{- $wrong = append $wrong "redis.addresses: standalone takes one address; for several set redis.mode to sentinel or cluster" }}
+{{- $wrong = append $wrong "redis.addresses has several addresses, but redis.mode is standalone: set it to sentinel or cluster" }}
 {{- end }}
 {{- if and (eq .mode "sentinel") (not .sentinel.master) }}
-{{- $wrong = append $wrong "redis.sentinel.master is missing: the name under which the sentinels know the primary" }}
+{{- $wrong = append $wrong "redis.sentinel.master is missing: the name of the primary in the sentinels' configuration" }}
 {{- end }}
 {{- if and (eq .mode "cluster") (ne (int .database) 0) }}
-{{- $wrong = append $wrong "redis.database: a cluster has database 0 only" }}
+{{- $wrong = append $wrong "redis.database must be 0: a Redis Cluster has no other database" }}
 {{- end }}
 {{- if and (eq .durability "replicas") (eq (toString .waitReplicas) "0") }}
-{{- $wrong = append $wrong "redis.waitReplicas is 0, although redis.durability is replicas: at least one must have every write" }}
+{{- $wrong = append $wrong "redis.waitReplicas is 0, but redis.durability is replicas: at least one replica must acknowledge every write" }}
 {{- end }}
 {{- if and .secretKeys.sentinelPassword (not .existingSecret) }}
-{{- $wrong = append $wrong "redis.existingSecret is missing, although redis.secretKeys.sentinelPassword is set" }}
+{{- $wrong = append $wrong "redis.existingSecret is missing, but redis.secretKeys.sentinelPassword is set" }}
 {{- end }}
-{{- /* The ledger's scripts work in one slot. */}}
+{{- /* The scripts of the ledger work on keys of one slot. */}}
 {{- if and (eq .mode "cluster") (ne $v.eventsStream "terbayar:events") (not (contains "{terbayar:events}" $v.eventsStream)) }}
-{{- $wrong = append $wrong (printf "eventsStream: %q lies in another slot of the Redis Cluster than the ledger; put {terbayar:events} into its name" $v.eventsStream) }}
+{{- $wrong = append $wrong (printf "eventsStream: %q is in another slot of the Redis Cluster than the ledger: its name must contain {terbayar:events}" $v.eventsStream) }}
 {{- end }}
 {{- end }}
 {{- if and $v.trustedCA.existingConfigMap $v.trustedCA.existingSecret }}
-{{- $wrong = append $wrong "trustedCA.existingConfigMap and trustedCA.existingSecret are both set: which one counts?" }}
+{{- $wrong = append $wrong "trustedCA.existingConfigMap and trustedCA.existingSecret are both set: set only one" }}
 {{- end }}
 
 {{- /* Gateways */}}
 {{- with $v.amdigipay }}
 {{- if .enabled }}
 {{- if not .username }}
-{{- $wrong = append $wrong "amdigipay.username is missing, although amdigipay.enabled is true" }}
+{{- $wrong = append $wrong "amdigipay.username is missing, but amdigipay.enabled is true" }}
 {{- end }}
 {{- if not .existingSecret }}
 {{- $wrong = append $wrong (printf "amdigipay.existingSecret is missing: the name of a Secret with the key %s" .secretKeys.password) }}
 {{- end }}
 {{- if and (eq .signatureScheme "hmac-sha256") (not .signatureFields) }}
-{{- $wrong = append $wrong "amdigipay.signatureFields names no field: amdigipay.signatureScheme is hmac-sha256" }}
+{{- $wrong = append $wrong "amdigipay.signatureFields is empty, but amdigipay.signatureScheme is hmac-sha256" }}
 {{- end }}
 {{- end }}
 {{- end }}
 {{- with $v.paydia }}
 {{- if .enabled }}
 {{- if not .clientId }}
-{{- $wrong = append $wrong "paydia.clientId is missing, although paydia.enabled is true" }}
+{{- $wrong = append $wrong "paydia.clientId is missing, but paydia.enabled is true" }}
 {{- end }}
 {{- if not .existingSecret }}
 {{- $wrong = append $wrong (printf "paydia.existingSecret is missing: the name of a Secret with the keys %s and %s" .secretKeys.clientSecret .secretKeys.privateKey) }}
 {{- end }}
 {{- if not $v.payloadKeys.existingSecret }}
-{{- $wrong = append $wrong (printf "payloadKeys.existingSecret is missing: the name of a Secret with the key %s; without it no payment of Paydia's can be sent" $v.payloadKeys.key) }}
+{{- $wrong = append $wrong (printf "payloadKeys.existingSecret is missing: the name of a Secret with the key %s; without it no payment to Paydia can be sent" $v.payloadKeys.key) }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -78,7 +78,7 @@ to change. The schema has looked at each value alone; here they are looked at to
 {{- end }}
 {{- end }}
 
-{{- /* The chain of time-outs, as internal/config and internal/worker check it at the start. */}}
+{{- /* The chain of timeouts. internal/config and internal/worker check it again when a worker starts. */}}
 {{- with $v.worker }}
 {{- $gateway := include "terbayar.milliseconds" .gatewayTimeout | int }}
 {{- $shutdown := include "terbayar.milliseconds" .shutdownTimeout | int }}
@@ -86,7 +86,7 @@ to change. The schema has looked at each value alone; here they are looked at to
 {{- if ne $v.redis.waitTimeout "auto" }}
 {{- $wait = include "terbayar.milliseconds" $v.redis.waitTimeout | int }}
 {{- if or (lt $wait 1) (ge $wait 3000) }}
-{{- $wrong = append $wrong (printf "redis.waitTimeout: %s is not between 1ms and 3s, after which no answer of Redis is waited for" $v.redis.waitTimeout) }}
+{{- $wrong = append $wrong (printf "redis.waitTimeout: %s is not between 1ms and 3s, the timeout of an answer from Redis" $v.redis.waitTimeout) }}
 {{- end }}
 {{- end }}
 {{- $send := add $wait 5000 }}
@@ -98,31 +98,31 @@ to change. The schema has looked at each value alone; here they are looked at to
 {{- $wrong = append $wrong (printf "worker.gatewayTimeout (%s) must be less than worker.shutdownTimeout (%s): a request in flight at shutdown could not finish" .gatewayTimeout .shutdownTimeout) }}
 {{- end }}
 {{- if ge (add $gateway $send $lease) 300000 }}
-{{- $wrong = append $wrong (printf "worker.gatewayTimeout: %s is too long: to log in, to send and to record may take %ds, and a task has 5m" .gatewayTimeout (div (add $gateway $send $lease) 1000)) }}
+{{- $wrong = append $wrong (printf "worker.gatewayTimeout: %s is too long: login, request and record can take %ds, and the timeout of a task is 5m" .gatewayTimeout (div (add $gateway $send $lease) 1000)) }}
 {{- end }}
 {{- $grace := include "terbayar.worker.gracePeriod" $ | int }}
 {{- if le (mul $grace 1000) $shutdown }}
-{{- $wrong = append $wrong (printf "worker.shutdownTimeout (%s) must be less than worker.terminationGracePeriodSeconds (%d): the worker would be killed while it waits for a request in flight" .shutdownTimeout $grace) }}
+{{- $wrong = append $wrong (printf "worker.shutdownTimeout (%s) must be less than worker.terminationGracePeriodSeconds (%d): the worker would be killed during its graceful shutdown" .shutdownTimeout $grace) }}
 {{- end }}
 {{- end }}
 
-{{- /* A variable of Kubernetes' env beats the ConfigMap's: an extra one must not undo a check,
-nor carry a password in the values. */}}
+{{- /* A variable in env takes precedence over one from the ConfigMap: extraEnv must not bypass a
+check, and must not hold a password in plain values. */}}
 {{- $seen := list }}
 {{- range $v.worker.extraEnv }}
 {{- if regexMatch "^(REDIS|AMDIGIPAY|PAYDIA|PAYLOAD|RETRY|EVENTS|WORKER|GATEWAY|STATUS|EXPIRY|LATE|MONITORING|LOG)_" .name }}
-{{- $wrong = append $wrong (printf "worker.extraEnv: %s is a setting of the worker: this chart has a value for it" .name) }}
+{{- $wrong = append $wrong (printf "worker.extraEnv: %s is a setting of the worker: use its value in this chart" .name) }}
 {{- else if and (eq .name "SSL_CERT_DIR") (or $v.trustedCA.existingConfigMap $v.trustedCA.existingSecret) }}
-{{- $wrong = append $wrong "worker.extraEnv: SSL_CERT_DIR is set by trustedCA already" }}
+{{- $wrong = append $wrong "worker.extraEnv: SSL_CERT_DIR is already set by trustedCA" }}
 {{- else if has .name $seen }}
-{{- $wrong = append $wrong (printf "worker.extraEnv: %s stands there twice" .name) }}
+{{- $wrong = append $wrong (printf "worker.extraEnv: %s is set twice" .name) }}
 {{- end }}
 {{- $seen = append $seen .name }}
 {{- end }}
 
 {{- /* Scaling */}}
 {{- if and $v.autoscaling.enabled $v.keda.enabled }}
-{{- $wrong = append $wrong "autoscaling.enabled and keda.enabled are both true: two autoscalers would pull at one Deployment" }}
+{{- $wrong = append $wrong "autoscaling.enabled and keda.enabled are both true: enable only one autoscaler" }}
 {{- end }}
 {{- range $name := list "autoscaling" "keda" }}
 {{- with get $v $name }}
@@ -133,16 +133,16 @@ nor carry a password in the values. */}}
 {{- end }}
 {{- with $v.autoscaling }}
 {{- if and .enabled (not (($v.worker.resources).requests).cpu) }}
-{{- $wrong = append $wrong "worker.resources.requests.cpu is missing: autoscaling counts in percent of it" }}
+{{- $wrong = append $wrong "worker.resources.requests.cpu is missing: the target of autoscaling is a percentage of it" }}
 {{- end }}
 {{- end }}
 {{- with $v.keda }}
 {{- if .enabled }}
 {{- if not (include "terbayar.gateways" $) }}
-{{- $wrong = append $wrong "keda.enabled is true, but neither amdigipay nor paydia is: there is no queue to look at" }}
+{{- $wrong = append $wrong "keda.enabled is true, but neither amdigipay nor paydia is enabled: there is no queue to scale on" }}
 {{- end }}
 {{- if and (eq .trigger "prometheus") (not .prometheus.serverAddress) }}
-{{- $wrong = append $wrong "keda.prometheus.serverAddress is missing: keda.trigger is prometheus" }}
+{{- $wrong = append $wrong "keda.prometheus.serverAddress is missing, but keda.trigger is prometheus" }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -151,24 +151,24 @@ nor carry a password in the values. */}}
 {{- with $v.ingress }}
 {{- if .enabled }}
 {{- if not $v.monitoring.existingSecret }}
-{{- $wrong = append $wrong "monitoring.existingSecret is missing: without users the web UI turns everybody away who comes through the Ingress" }}
+{{- $wrong = append $wrong "monitoring.existingSecret is missing: without users the web UI rejects every request through the Ingress" }}
 {{- end }}
 {{- if not .host }}
-{{- $wrong = append $wrong "ingress.host is missing, although ingress.enabled is true" }}
+{{- $wrong = append $wrong "ingress.host is missing, but ingress.enabled is true" }}
 {{- end }}
 {{- if not .tlsSecret }}
-{{- $wrong = append $wrong "ingress.tlsSecret is missing: passwords would cross the network in clear" }}
+{{- $wrong = append $wrong "ingress.tlsSecret is missing: passwords would be sent unencrypted" }}
 {{- end }}
 {{- end }}
 {{- end }}
 
 {{- with $v.metrics.podMonitor }}
 {{- if gt (include "terbayar.milliseconds" .scrapeTimeout | int) (include "terbayar.milliseconds" .interval | int) }}
-{{- $wrong = append $wrong (printf "metrics.podMonitor.scrapeTimeout (%s) must not be more than metrics.podMonitor.interval (%s): Prometheus would not take it" .scrapeTimeout .interval) }}
+{{- $wrong = append $wrong (printf "metrics.podMonitor.scrapeTimeout (%s) must not be longer than metrics.podMonitor.interval (%s): Prometheus rejects it" .scrapeTimeout .interval) }}
 {{- end }}
 {{- end }}
 
-{{- /* What was asked for and the cluster does not know is refused, not left out in silence. */}}
+{{- /* An enabled object whose kind the cluster does not have is an error, not silently omitted. */}}
 {{- range $key, $enabled := dict
   "keda.sh/v1alpha1/ScaledObject keda.enabled" $v.keda.enabled
   "monitoring.coreos.com/v1/PodMonitor metrics.podMonitor.enabled" $v.metrics.podMonitor.enabled
@@ -176,11 +176,11 @@ nor carry a password in the values. */}}
 }}
 {{- $kind := splitList " " $key | first }}
 {{- if and $enabled (not ($.Capabilities.APIVersions.Has $kind)) }}
-{{- $wrong = append $wrong (printf "%s is true, but the cluster does not know %s: install its operator first (helm template: --api-versions %s)" (splitList " " $key | last) $kind $kind) }}
+{{- $wrong = append $wrong (printf "%s is true, but the cluster has no %s: install its operator first (helm template: --api-versions %s)" (splitList " " $key | last) $kind $kind) }}
 {{- end }}
 {{- end }}
 
 {{- if $wrong }}
-{{- fail (printf "\n\nthe values will not do:\n- %s\n" (join "\n- " $wrong)) }}
+{{- fail (printf "\n\ninvalid values:\n- %s\n" (join "\n- " $wrong)) }}
 {{- end }}
 {{- end }}

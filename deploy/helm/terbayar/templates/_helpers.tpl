@@ -2,7 +2,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
 {{- end }}
 
-{{/* At most 43 characters: room for the longest suffix, -worker-retry-policy. */}}
+{{/* At most 43 characters, so that the longest suffix, -worker-retry-policy, fits into 63. */}}
 {{- define "terbayar.fullname" -}}
 {{- $name := default .Chart.Name .Values.nameOverride }}
 {{- if .Values.fullnameOverride }}
@@ -18,7 +18,7 @@
 {{ include "terbayar.fullname" . }}-worker
 {{- end }}
 
-{{/* Labels of an object that belongs to no single component. */}}
+{{/* Labels of all objects. Those of one component add app.kubernetes.io/component. */}}
 {{- define "terbayar.labels" -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
 app.kubernetes.io/name: {{ include "terbayar.name" . | quote }}
@@ -31,7 +31,7 @@ app.kubernetes.io/part-of: terbayar
 {{- end }}
 {{- end }}
 
-{{/* Never change: a Deployment's selector cannot be upgraded (tests/selectors.golden). */}}
+{{/* Do not change: the selector of a Deployment is immutable (tests/selectors.golden). */}}
 {{- define "terbayar.worker.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "terbayar.name" . | quote }}
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
@@ -58,14 +58,15 @@ app.kubernetes.io/component: worker
 {{- end }}
 
 {{/*
-A Go duration such as 1m30s in milliseconds. Sprig parses none, but can add one to a date.
+Converts a Go duration such as 1m30s to milliseconds. Sprig cannot parse a duration, but it can
+add one to a date.
 */}}
 {{- define "terbayar.milliseconds" -}}
 {{- $zero := toDate "2006-01-02" "2000-01-01" -}}
 {{- ((mustDateModify . $zero).Sub $zero).Milliseconds }}
 {{- end }}
 
-{{/* The chain of time-outs ends here: the shutdown, 15 s to record and hand back, the kill. */}}
+{{/* End of the chain of timeouts: the shutdown timeout, plus 15 s to record results and requeue tasks. */}}
 {{- define "terbayar.worker.gracePeriod" -}}
 {{- with .Values.worker -}}
 {{- if kindIs "invalid" .terminationGracePeriodSeconds -}}
@@ -76,7 +77,7 @@ A Go duration such as 1m30s in milliseconds. Sprig parses none, but can add one 
 {{- end }}
 {{- end }}
 
-{{/* REDIS_URL without passwords: those come from the Secret, as they are. */}}
+{{/* REDIS_URL without passwords, which come from the Secret. */}}
 {{- define "terbayar.redisURL" -}}
 {{- with .Values.redis -}}
 {{- $hosts := join "," .addresses -}}
@@ -91,7 +92,7 @@ redis-cluster://{{ $hosts }}{{ if .tls.enabled }}?tls=true{{ end }}
 {{- end }}
 {{- end }}
 
-{{/* The gateways that are on, separated by spaces: each is also the name of its queue. */}}
+{{/* The enabled gateways, separated by spaces. Each is also the name of its queue. */}}
 {{- define "terbayar.gateways" -}}
 {{- $on := list }}
 {{- if .Values.amdigipay.enabled }}{{ $on = append $on "amdigipay" }}{{ end }}
@@ -99,7 +100,7 @@ redis-cluster://{{ $hosts }}{{ if .tls.enabled }}?tls=true{{ end }}
 {{- join " " $on }}
 {{- end }}
 
-{{/* What finds this release's series: the labels that podmonitor.yaml makes. */}}
+{{/* Label matchers of this release's series: by default the labels that podmonitor.yaml sets. */}}
 {{- define "terbayar.metricsSelector" -}}
 {{- .Values.metrics.selector | default (printf "namespace=%q, job=%q" .Release.Namespace (include "terbayar.worker.fullname" .)) }}
 {{- end }}

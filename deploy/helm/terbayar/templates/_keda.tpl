@@ -1,4 +1,4 @@
-{{/* What KEDA's Redis trigger needs beside the ScaledObject: references, never values. */}}
+{{/* References to the Secrets and ConfigMaps that KEDA's Redis triggers read. */}}
 {{- define "terbayar.keda.secretRefs" -}}
 {{- $redis := .Values.redis }}
 {{- with $redis.existingSecret }}

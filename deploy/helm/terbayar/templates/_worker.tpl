@@ -1,4 +1,4 @@
-{{/* What the worker and its check share: both are the worker program, with one environment. */}}
+{{/* Shared by the worker and by helm test: both run the worker program with the same environment. */}}
 
 {{- define "terbayar.worker.pod" -}}
 serviceAccountName: {{ include "terbayar.serviceAccountName" . | quote }}
@@ -42,7 +42,7 @@ securityContext:
   privileged: false
   readOnlyRootFilesystem: true
 envFrom:
-  {{- /* The last one wins, so that extraEnvFrom cannot replace a checked setting. */}}
+  {{- /* The last source takes precedence, so extraEnvFrom cannot override a checked setting. */}}
   {{- with .Values.worker.extraEnvFrom }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
@@ -62,7 +62,7 @@ resources:
 {{- end }}
 {{- end }}
 
-{{/* The plain settings, as the ConfigMap holds them. An empty one is left out: it is the default. */}}
+{{/* Settings that are not secret, for the ConfigMap. An empty value is omitted: the worker uses its default. */}}
 {{- define "terbayar.worker.settings" -}}
 REDIS_URL: {{ include "terbayar.redisURL" . | quote }}
 {{- with .Values.redis }}
@@ -113,7 +113,7 @@ PAYLOAD_KEYS_FILE: /etc/terbayar/payload-keys/payload-keys
 RETRY_POLICY_FILE: /etc/terbayar/retry-policy/retry-policy.yaml
 {{- end }}
 {{- if or .Values.trustedCA.existingConfigMap .Values.trustedCA.existingSecret }}
-{{- /* Go's own variable: a directory on top of the image's file of public certificates. */}}
+{{- /* Read by Go: a directory of certificates in addition to the image's public ones. */}}
 SSL_CERT_DIR: /etc/terbayar/trusted-ca
 {{- end }}
 EVENTS_STREAM: {{ .Values.eventsStream | quote }}
@@ -174,7 +174,7 @@ LOG_FORMAT: {{ .log.format | quote }}
 {{- end }}
 {{- end }}
 
-{{/* Files for what has several lines or is read as a file; 0440, with fsGroup as the group. */}}
+{{/* Secrets and ConfigMaps that are mounted as files. Mode 0440; the group is fsGroup. */}}
 {{- define "terbayar.worker.volumes" -}}
 {{- if .Values.retryPolicy }}
 - name: retry-policy

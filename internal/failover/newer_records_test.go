@@ -12,37 +12,37 @@ import (
 	"terbayar/internal/redistest"
 )
 
-// TestNewerRecords: records of the next version stand beside ours, in the sets that are
-// worked through, and have a task. They are left as they are, nothing is spent on
-// them, and what is ours goes on: AM is asked, and ends are found.
+// TestNewerRecords: records of the next version are in the same sets as ours, and have a
+// task. The worker does not change them and spends no attempt on them, and processes ours
+// as usual: it looks payments up at AM, and finds the outcomes.
 func TestNewerRecords(t *testing.T) {
-	t.Parallel()
+	slow(t)
 	server := redistest.Server(t)
-	s := newStage(t, server.URL(), repeatable, func(cfg *gatewaysim.Config) {
-		// Every other AM payment is unknown at first, and has to be looked up.
+	e := newEnv(t, server.URL(), func(cfg *gatewaysim.Config) {
+		// The outcome of every other AM payment is unknown at first.
 		cfg.Faults = append([]gatewaysim.FaultRule{{Fault: gatewaysim.FaultLostAfter, Operation: gatewaysim.AMCreate, Probability: 0.5}}, cfg.Faults...)
 	})
-	heard := s.listen()
 	ctx := t.Context()
-	// A payment of ours is made into one of theirs: queued, with its task.
-	shop := s.newShop("INV", server.URL())
-	shop.sell(ctx, 4, time.Millisecond)
+	// Four payments of ours, queued and with a task, become records of the next version.
+	all := invoices(44)
+	orders := e.NewOrderSystem()
+	orders.Submit(ctx, all[:4])
 	newer := map[string]map[string]string{}
-	for _, key := range shop.takenNow() {
+	for _, key := range orders.Acknowledged() {
 		name := "{terbayar:events}:payment:" + key.String()
-		if err := s.redis.HSet(ctx, name, "v", "3").Err(); err != nil {
+		if err := e.Redis.HSet(ctx, name, "v", "3").Err(); err != nil {
 			t.Fatal(err)
 		}
 		newer[name] = nil
-		delete(shop.taken, key)
+		orders.Forget(key)
 	}
-	// And some stand in every set that somebody works through, due long ago.
+	// Others are in every set, due long ago.
 	for _, g := range []string{"amdigipay", "paydia"} {
 		for i, status := range []string{"queued", "submitting", "verifying", "on_processing", "expired", "needs_review"} {
 			id := "NEWER-" + status
 			name := "{terbayar:events}:payment:" + g + ":" + id
 			fields := map[string]any{"v": "3", "status": status, "rev": "7", "whatever": "it is", "lease": "1"}
-			_, err := s.redis.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+			_, err := e.Redis.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 				pipe.HSet(ctx, name, fields)
 				for _, set := range []string{"open", "unknown", "sending", "queued", "late", "review"} {
 					pipe.ZAdd(ctx, "{terbayar:events}:"+set+":"+g, redis.Z{Score: float64(i + 1), Member: id})
@@ -56,22 +56,22 @@ func TestNewerRecords(t *testing.T) {
 		}
 	}
 	for name := range newer {
-		newer[name] = s.redis.HGetAll(ctx, name).Val()
+		newer[name] = e.Redis.HGetAll(ctx, name).Val()
 	}
-	w := s.startReady()
+	w := e.Worker()
 	begun := time.Now()
-	shop.sell(ctx, 40, 100*time.Millisecond)
-	s.find(heard, 60*time.Second, shop).clean(t)
-	s.eventually("some polls have passed", 10*time.Second, func() bool { return time.Since(begun) > 5*time.Second })
+	orders.SubmitSlowly(ctx, all[4:], 100*time.Millisecond)
+	e.requireClean(orders)
+	e.Eventually("some polls have passed", func() bool { return time.Since(begun) > 5*time.Second })
 	for name, was := range newer {
-		if is := s.redis.HGetAll(ctx, name).Val(); !maps.Equal(is, was) {
+		if is := e.Redis.HGetAll(ctx, name).Val(); !maps.Equal(is, was) {
 			t.Errorf("%s was %v and is %v", name, was, is)
 		}
 	}
-	if n := s.sim.Requests(gatewaysim.AMList); n == 0 {
-		t.Error("AM was never asked")
+	if n := e.Sim.Requests(gatewaysim.AMList); n == 0 {
+		t.Error("no payment was looked up at AM")
 	}
-	if lines := w.log.lines(); lines > 60*int(time.Since(begun).Seconds()+1) {
+	if lines := w.Stderr.Lines(); lines > 60*int(time.Since(begun).Seconds()+1) {
 		t.Error(strconv.Itoa(lines) + " lines: that is a flood")
 	}
 }

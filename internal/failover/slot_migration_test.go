@@ -13,23 +13,22 @@ import (
 	"terbayar/internal/redistest"
 )
 
-// TestSlotMigration: the slot that holds the ledger moves to another primary of the
-// Cluster while payments flow, and half its keys are here and half there for a while.
-// That is waited out: no attempt is spent, and the log is not flooded.
+// TestSlotMigration: under load the slot that holds the ledger moves to another primary of
+// the Cluster, and for a while half of its keys are at each of them. The workers wait: no
+// attempt is spent, and the log is not flooded.
 func TestSlotMigration(t *testing.T) {
-	t.Parallel()
+	slow(t)
 	c := redistest.NewReplicatedCluster(t)
-	s := newStage(t, c.URL(), repeatable)
-	heard := s.listen()
-	w := s.startReady()
-	shop := s.newShop("INV", c.URL())
-	var open sync.WaitGroup
-	open.Go(func() { shop.sell(t.Context(), 200, 200*time.Millisecond) })
-	defer open.Wait()
-	s.eventually("the load is on", 20*time.Second, func() bool { return s.sent() >= 20 })
+	e := newEnv(t, c.URL())
+	w := e.Worker()
+	orders := e.NewOrderSystem()
+	var submitting sync.WaitGroup
+	submitting.Go(func() { orders.SubmitSlowly(t.Context(), invoices(200), 200*time.Millisecond) })
+	defer submitting.Wait()
+	e.awaitLoad(20)
 
 	from, _ := c.Pair(t, ledger.DefaultStream)
-	to, _ := c.Pair(t, "asynq:{paydia}") // whoever holds another slot will do
+	to, _ := c.Pair(t, "asynq:{paydia}") // any other primary will do
 	for _, key := range []string{"a", "b", "c", "d", "e", "f", "g", "h"} {
 		if to != from {
 			break
@@ -39,21 +38,24 @@ func TestSlotMigration(t *testing.T) {
 	m := newMigration(t, from, to)
 	m.begin()
 	m.move(0.5)
-	lines := strings.Count(w.log.String(), `"level":"ERROR"`) + strings.Count(w.log.String(), `"level":"WARN"`)
+	complaints := func() int {
+		log := w.Stderr.String()
+		return strings.Count(log, `"level":"ERROR"`) + strings.Count(log, `"level":"WARN"`)
+	}
+	lines := complaints()
 	half := time.NewTimer(4 * time.Second)
 	<-half.C
-	lines = strings.Count(w.log.String(), `"level":"ERROR"`) + strings.Count(w.log.String(), `"level":"WARN"`) - lines
+	lines = complaints() - lines
 	if lines > 20 {
-		t.Errorf("%d warnings and errors in 4 s: %s", lines, w.log.tail())
+		t.Errorf("%d warnings and errors in 4 s: %s", lines, w.Stderr.Tail())
 	}
 	m.move(1)
 	m.end(c)
-	sent := s.sent()
-	s.eventually("payments leave again", 20*time.Second, func() bool { return s.sent() > sent })
-	open.Wait()
-	s.find(heard, 60*time.Second, shop).clean(t)
-	for _, key := range shop.takenNow() {
-		r := s.read(key)
+	e.awaitSends()
+	submitting.Wait()
+	e.requireClean(orders)
+	for _, key := range orders.Acknowledged() {
+		r := e.read(key)
 		if len(r.Attempts) == 0 || r.Status != payment.Paid {
 			t.Errorf("%s: %s, %+v", key, r.Status, r.Attempts)
 		}
@@ -64,10 +66,10 @@ func TestSlotMigration(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d warnings and errors while half the keys had moved; %d lines handed in again", lines, shop.failed)
+	t.Logf("%d warnings and errors while half the keys had moved; %d lines submitted again", lines, orders.Retries())
 }
 
-// migration moves the ledger's slot from one primary to another, as resharding does.
+// migration moves the slot of the ledger from one primary to another, as resharding does.
 type migration struct {
 	testing.TB
 
@@ -120,7 +122,7 @@ func (m *migration) move(share float64) {
 	}
 }
 
-// end gives the slot to its new holder, and tells all.
+// end assigns the slot to its new primary, and waits until all nodes know.
 func (m *migration) end(c *redistest.ReplicatedCluster) {
 	m.Helper()
 	id := m.do(m.target, "CLUSTER", "MYID")

@@ -1,0 +1,46 @@
+package programs
+
+import (
+	"encoding/json"
+	"net/url"
+	"slices"
+	"strings"
+
+	"terbayar/internal/payment"
+)
+
+// The functions below recognise what a worker asks of Redis, for redistest.Interceptor.
+
+// IsClaim returns a function that recognises the claim of a payment: the script call with
+// its record as a key, which writes an attempt without a code.
+func IsClaim(key payment.Key) func(command []string) bool {
+	return func(command []string) bool {
+		return writesSubmit(command, key, func(code string) bool { return code == "" })
+	}
+}
+
+// IsSave returns a function that recognises how the outcome of a submit is recorded: the
+// same with the code of the gateway's answer.
+func IsSave(key payment.Key) func(command []string) bool {
+	return func(command []string) bool {
+		return writesSubmit(command, key, func(code string) bool { return code != "" })
+	}
+}
+
+func writesSubmit(command []string, key payment.Key, has func(code string) bool) bool {
+	return slices.ContainsFunc(command, func(argument string) bool { return strings.HasSuffix(argument, ":payment:"+key.String()) }) &&
+		slices.ContainsFunc(command, func(argument string) bool {
+			var a payment.Attempt
+			return json.Unmarshal([]byte(argument), &a) == nil && a.Kind == payment.KindSubmit && has(a.Code)
+		})
+}
+
+// IsTaskDone returns a function that recognises how asynq marks the task of a payment as
+// done: the script call with the task and the counter of processed tasks as keys.
+func IsTaskDone(key payment.Key) func(command []string) bool {
+	queue := "asynq:{" + string(key.Gateway) + "}:"
+	return func(command []string) bool {
+		return slices.Contains(command, queue+"t:"+string(key.Gateway)+":"+url.PathEscape(key.TransactionID)) &&
+			slices.ContainsFunc(command, func(argument string) bool { return strings.HasPrefix(argument, queue+"processed") })
+	}
+}

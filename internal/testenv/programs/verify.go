@@ -1,0 +1,111 @@
+package programs
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"terbayar/internal/gatewaysim"
+	"terbayar/internal/ledger"
+	"terbayar/internal/payment"
+	"terbayar/internal/testenv/verify"
+)
+
+// missingFor is how long all payments that have not ended must be missing in the ledger
+// before AwaitEnd stops waiting for them.
+const missingFor = 5 * time.Second
+
+// AwaitEnd waits until every payment has ended as expected, or in manual review where that
+// is allowed. It returns how many have not within the given time. A payment that was not
+// acknowledged may be missing in the ledger.
+func (e *Env) AwaitEnd(payments []verify.Payment, within time.Duration) (open int) {
+	e.Helper()
+	begun := time.Now()
+	lastSeen := begun // that a payment which has not ended was in the ledger
+	logAfter := 5 * time.Second
+	poll := time.NewTicker(200 * time.Millisecond)
+	defer poll.Stop()
+	for {
+		rows := verify.RowsByPayment(e.Sim.Rows())
+		var left []verify.Payment
+		for _, p := range payments {
+			r, err := e.Ledger.Read(e.Context(), p.Key)
+			missing := errors.Is(err, ledger.ErrNotFound)
+			if err == nil && p.Settled(&r.Payment, rows[p.Key]) || missing && !p.Acknowledged {
+				continue
+			}
+			if !missing {
+				lastSeen = time.Now() // or Redis is down
+			}
+			left = append(left, p)
+		}
+		payments = left
+		took := time.Since(begun)
+		done := len(left) == 0 || took > within || time.Since(lastSeen) > missingFor || e.Context().Err() != nil
+		if done || took > logAfter {
+			logAfter += 5 * time.Second
+			var some []string
+			for _, p := range left[:min(3, len(left))] {
+				some = append(some, p.Key.String())
+			}
+			e.Logf("%d payments have not ended after %s %v", len(left), took.Round(100*time.Millisecond), some)
+		}
+		if done {
+			return len(left)
+		}
+		<-poll.C
+	}
+}
+
+// Collect returns what is known about the run of these payments. The consumer may be nil.
+func (e *Env) Collect(payments []verify.Payment, consumer *EventConsumer) *verify.Run {
+	e.Helper()
+	run := &verify.Run{
+		Payments: payments, Records: map[payment.Key]*payment.Payment{}, NoConsumer: consumer == nil,
+		Rows: e.Sim.Rows(), Journal: e.Sim.Journal(), Violations: e.Sim.Violations(), Crashed: e.Crashed(),
+	}
+	run.Stream = e.Stream()
+	if consumer != nil {
+		run.Received = consumer.Received(run.Stream)
+	}
+	for _, p := range payments {
+		switch r, err := e.Ledger.Read(e.Context(), p.Key); {
+		case err == nil:
+			run.Records[p.Key] = &r.Payment
+		case !errors.Is(err, ledger.ErrNotFound):
+			e.Fatal(err)
+		}
+	}
+	return run
+}
+
+// RequireClean fails the test if the verifier has found anything.
+func (e *Env) RequireClean(report *verify.Report) {
+	e.Helper()
+	if report.Clean() {
+		return
+	}
+	e.Errorf("%s\n%s", report.Summary(), report)
+	for _, f := range report.Findings[:min(3, len(report.Findings))] {
+		e.Logf("%s", e.LogsOf(f.Key))
+	}
+}
+
+// LogsOf returns what the workers have logged about a payment.
+func (e *Env) LogsOf(key payment.Key) string {
+	var b strings.Builder
+	for _, p := range e.Workers() {
+		for line := range strings.Lines(p.Stderr.String()) {
+			if strings.Contains(line, fmt.Sprintf("%q", key.TransactionID)) || strings.Contains(line, ":"+key.TransactionID+":") {
+				fmt.Fprintf(&b, "%s: %s", p.Name, line)
+			}
+		}
+	}
+	return b.String()
+}
+
+// Sent returns the number of requests that move money.
+func (e *Env) Sent() int {
+	return e.Sim.Requests(gatewaysim.AMCreate) + e.Sim.Requests(gatewaysim.PaydiaPayment)
+}
