@@ -113,7 +113,7 @@ func run(ctx context.Context, args []string, out, logOut io.Writer) error {
 	}()
 
 	fmt.Fprintf(out, "Submitting %d payments to two simulated gateways, with an embedded Redis.\n\n", len(scenarios))
-	sealer, err := cfg.Payload.Sealer()
+	sealer, err := cfg.Payload.Cipher()
 	if err != nil {
 		return err
 	}

@@ -22,18 +22,18 @@ import (
 )
 
 type createCmd struct {
-	MerchantID string `name:"paydia-merchant-id" env:"PAYDIA_MERCHANT_ID" help:"For Paydia payments that leave merchantId out."`
-	File       string `arg:"" optional:"" default:"-" help:"The payments; standard input when left out."`
+	MerchantID string `name:"paydia-merchant-id" env:"PAYDIA_MERCHANT_ID" help:"Used for Paydia payments without merchantId."`
+	File       string `arg:"" optional:"" default:"-" help:"File with the payments; - or none: standard input."`
 }
 
-// finishing is how long what was handed to Redis may take to be answered after Ctrl-C.
-const finishing = 10 * time.Second
+// finishTimeout is how long the batch in flight to Redis may take after Ctrl-C.
+const finishTimeout = 10 * time.Second
 
-// errInterrupted says that the program was told to end before the end of its input.
+// errInterrupted says that the program was interrupted before the end of its input.
 var errInterrupted = errors.New("interrupted")
 
 func (c *createCmd) run(ctx context.Context, all *cli, client redis.UniversalClient, in io.Reader, out, notes io.Writer) error {
-	sealer, err := all.Payload.Sealer()
+	cipher, err := all.Payload.Cipher()
 	if err != nil {
 		return err
 	}
@@ -57,30 +57,29 @@ func (c *createCmd) run(ctx context.Context, all *cli, client redis.UniversalCli
 		return err
 	}
 	defer func() { _ = closeWrites() }()
-	// A Redis that cannot be reached yet is left to the payments: there may be a failover.
+	// If Redis cannot be reached, the payments are tried all the same: a failover may end.
 	if err := writes.Start(ctx); errors.Is(err, durable.ErrUnfit) {
 		return config.Unfit(err)
 	}
 	for _, w := range writes.Warnings() {
 		log.Warn("redis: " + w)
 	}
-	taker := &intake.Intake{
+	submitter := &intake.Intake{
 		Ledger: ledger.New(ledger.Options{Redis: client, Writes: writes, Stream: all.Events.Stream, Now: time.Now, Log: log}),
-		Cipher: sealer, Defaults: order.Defaults{MerchantID: c.MerchantID},
+		Cipher: cipher, Defaults: order.Defaults{MerchantID: c.MerchantID},
 		Enqueue: tasks.NewEnqueuer(client, time.Now).Submit,
 	}
-	reading := make(chan error, 1)
+	readErr := make(chan error, 1)
 	input := feed{lines: make(chan intake.Line, intake.Batch)}
-	go func() { reading <- intake.Read(ctx, in, input.lines) }()
+	go func() { readErr <- intake.Read(ctx, in, input.lines) }()
 
-	// A batch that is with Redis when Ctrl-C comes is recorded or not whoever waits for
-	// the answer, so it is waited for.
-	creating, cancel := outlive(ctx, finishing)
+	// A batch in flight at Ctrl-C may be recorded by Redis, so its answers are still printed.
+	creating, cancel := extend(ctx, finishTimeout)
 	defer cancel()
 	var sum tally
 	defer func() { sum.note(notes) }()
 	for batch := range input.batches(ctx) {
-		for _, answer := range taker.Create(creating, batch) {
+		for _, answer := range submitter.Create(creating, batch) {
 			sum.add(answer)
 			if err := writeJSON(out, answer); err != nil {
 				return fmt.Errorf("write answers: %w", err)
@@ -94,33 +93,32 @@ func (c *createCmd) run(ctx context.Context, all *cli, client redis.UniversalCli
 	if !input.isAtEnd() {
 		return sum.interrupted()
 	}
-	switch err := <-reading; {
+	switch err := <-readErr; {
 	case errors.Is(err, context.Canceled):
 		return sum.interrupted()
 	case err != nil:
 		return fmt.Errorf("read %s: %w", c.File, err)
-	case sum.answered() == 0: // no mistake of ours, but likely one of somebody's
-		note(notes, "there is no payment in the input")
+	case sum.answered() == 0: // likely a mistake
+		note(notes, "the input contains no payment")
 	}
 	return sum.err()
 }
 
-// outlive returns a context that ends so long after the given one.
-func outlive(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+// extend returns a context that ends the given time after ctx.
+func extend(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
 	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() { time.AfterFunc(d, cancel) })
 	return longer, func() { stop(); cancel() }
 }
 
-// feed is the lines that come in.
+// feed receives the lines of the input.
 type feed struct {
 	lines chan intake.Line
-	ended bool // there are no more
+	ended bool // lines is closed
 }
 
-// batches gathers what lines there are, up to a batch, without waiting for more:
-// who types, or follows a file, gets an answer at once. It ends with the lines, or the
-// context.
+// batches yields the lines in batches. A batch is not delayed until it is full, so typed or
+// piped lines are answered at once. batches ends with the lines or the context.
 func (f *feed) batches(ctx context.Context) func(yield func([]intake.Line) bool) {
 	return func(yield func([]intake.Line) bool) {
 		for !f.ended && ctx.Err() == nil {
@@ -155,7 +153,7 @@ func (f *feed) batches(ctx context.Context) func(yield func([]intake.Line) bool)
 	}
 }
 
-// isAtEnd reports whether there are no more lines, without waiting for any.
+// isAtEnd reports, without waiting, whether the input has ended.
 func (f *feed) isAtEnd() bool {
 	select {
 	case _, ok := <-f.lines:
@@ -167,13 +165,13 @@ func (f *feed) isAtEnd() bool {
 
 // tally counts the answers.
 type tally struct {
-	results      map[intake.Result]int
-	next         int // the first line that was not looked at
-	firstUntaken int // the first line that Redis could not be reached for
-	unreachable  error
-	noKey        bool
-	taskless     int
-	tasklessWhy  error // the first one's
+	results     map[intake.Result]int
+	next        int // the first line that was not read
+	failedLine  int // the first line for which Redis could not be reached
+	unreachable error
+	noKey       bool // PAYLOAD_KEYS is needed and missing
+	taskless    int  // payments that are recorded but have no task yet
+	tasklessWhy error
 }
 
 func (t *tally) add(a intake.Answer) {
@@ -183,7 +181,7 @@ func (t *tally) add(a intake.Answer) {
 	t.results[a.Result]++
 	t.noKey = t.noKey || errors.Is(a.Cause, secret.ErrNoKey)
 	if errors.Is(a.Cause, intake.ErrUnreachable) && t.unreachable == nil {
-		t.unreachable, t.firstUntaken = a.Cause, a.Line
+		t.unreachable, t.failedLine = a.Cause, a.Line
 	}
 	if a.EnqueueErr != nil {
 		t.taskless++
@@ -193,7 +191,8 @@ func (t *tally) add(a intake.Answer) {
 	}
 }
 
-func (t *tally) taken() int { return t.results[intake.Enqueued] + t.results[intake.Duplicate] }
+// accepted returns how many payments are recorded.
+func (t *tally) accepted() int { return t.results[intake.Enqueued] + t.results[intake.Duplicate] }
 
 func (t *tally) answered() int {
 	sum := 0
@@ -203,20 +202,19 @@ func (t *tally) answered() int {
 	return sum
 }
 
-// stop ends the program when Redis is gone: the lines that follow would fail one
-// by one.
+// stop returns an error when Redis cannot be reached: all following lines would fail, too.
 func (t *tally) stop() error {
 	if t.unreachable == nil {
 		return nil
 	}
-	return fmt.Errorf("stopped at line %d, %d taken before and beside it; hand the whole input in again, what was taken is told as duplicate: %w",
-		t.firstUntaken, t.taken(), t.unreachable)
+	return fmt.Errorf("stopped at line %d, %d accepted; submit the whole input again, accepted payments are then answered duplicate: %w",
+		t.failedLine, t.accepted(), t.unreachable)
 }
 
-// interrupted says how far it got before it was told to end.
+// interrupted returns an error that says how far the program got.
 func (t *tally) interrupted() error {
 	if t.answered() == 0 {
-		return fmt.Errorf("%w: nothing was taken", errInterrupted)
+		return fmt.Errorf("%w: nothing was submitted", errInterrupted)
 	}
 	var counts []string
 	for _, r := range []intake.Result{intake.Enqueued, intake.Duplicate, intake.Conflict, intake.Invalid, intake.Failed} {
@@ -224,24 +222,24 @@ func (t *tally) interrupted() error {
 			counts = append(counts, fmt.Sprint(t.results[r], " ", r))
 		}
 	}
-	return fmt.Errorf("%w: %d answered (%s), nothing taken from line %d on; hand the whole input in again, what was taken is told as duplicate",
+	return fmt.Errorf("%w: %d answered (%s), nothing submitted from line %d on; submit the whole input again, accepted payments are then answered duplicate",
 		errInterrupted, t.answered(), strings.Join(counts, ", "), t.next)
 }
 
 func (t *tally) err() error {
 	switch {
 	case t.noKey:
-		return config.Wrong("PAYLOAD_KEYS", errors.New("is not set, and a payment has a customer token to seal"))
-	case t.answered() > t.taken():
-		return fmt.Errorf("%w: %d taken, %d not", errRefused, t.taken(), t.answered()-t.taken())
+		return config.Wrong("PAYLOAD_KEYS", errors.New("is not set, and a payment has a customer token to encrypt"))
+	case t.answered() > t.accepted():
+		return fmt.Errorf("%w: %d accepted, %d not", errRefused, t.accepted(), t.answered()-t.accepted())
 	default:
 		return nil
 	}
 }
 
-// note tells what no answer tells.
+// note prints what the answers do not contain.
 func (t *tally) note(notes io.Writer) {
 	if t.taskless > 0 {
-		note(notes, fmt.Sprintf("%d payments are recorded and will be sent, but not before a worker's poll has queued them: %v", t.taskless, t.tasklessWhy))
+		note(notes, fmt.Sprintf("%d payments are recorded but could not be enqueued: a worker's poll enqueues them later: %v", t.taskless, t.tasklessWhy))
 	}
 }

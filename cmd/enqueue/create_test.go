@@ -15,7 +15,7 @@ import (
 	"terbayar/internal/testenv"
 )
 
-// interrupter presses Ctrl-C as soon as something is on its way to Redis.
+// interrupter presses Ctrl-C before the first command to Redis.
 type interrupter struct{ press func() }
 
 func (i interrupter) DialHook(next redis.DialHook) redis.DialHook { return next }
@@ -28,7 +28,7 @@ func (i interrupter) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.P
 	return func(ctx context.Context, cmds []redis.Cmder) error { i.press(); return next(ctx, cmds) }
 }
 
-// create hands the input in, and presses Ctrl-C with the first command to Redis.
+// create submits the input, and presses Ctrl-C before the first command to Redis.
 func create(t *testing.T, in io.Reader) (answers, notes string, err error) {
 	t.Helper()
 	ctx, press := context.WithCancel(t.Context())
@@ -38,17 +38,17 @@ func create(t *testing.T, in io.Reader) (answers, notes string, err error) {
 	all.Events.Stream = "events"
 	all.Payload.Keys = secret.NewKey()
 	all.Redis.URL, all.Redis.Durability = secret.NewText("redis://"+client.(*redis.Client).Options().Addr), durable.None
-	var out, told strings.Builder
-	err = (&createCmd{File: "-"}).run(ctx, &all, client, in, &out, &told)
-	return out.String(), told.String(), err
+	var out, noted strings.Builder
+	err = (&createCmd{File: "-"}).run(ctx, &all, client, in, &out, &noted)
+	return out.String(), noted.String(), err
 }
 
-// TestInterruptedUnderWay: what is with Redis when Ctrl-C comes is still answered.
-func TestInterruptedUnderWay(t *testing.T) {
+// TestInterruptedInFlight: a payment in flight to Redis at Ctrl-C is still answered.
+func TestInterruptedInFlight(t *testing.T) {
 	in, more := io.Pipe()
-	go func() { _, _ = more.Write(append(testenv.PaydiaOrder("ORD-1"), '\n')) }() // and it stays open
+	go func() { _, _ = more.Write(append(testenv.PaydiaOrder("ORD-1"), '\n')) }() // the input stays open
 	answers, notes, err := create(t, in)
-	const want = "interrupted: 1 answered (1 enqueued), nothing taken from line 2 on"
+	const want = "interrupted: 1 answered (1 enqueued), nothing submitted from line 2 on"
 	if !strings.Contains(answers, `"transaction_id":"ORD-1","result":"enqueued"`) || strings.Count(answers, "\n") != 1 || notes != "" ||
 		!errors.Is(err, errInterrupted) || !strings.Contains(err.Error(), want) || exitCode(err) != exitRefused {
 		t.Errorf("%s%s%v", answers, notes, err)

@@ -11,22 +11,22 @@ import (
 )
 
 type eventsCmd struct {
-	Follow bool   `help:"Go on with the events that are yet to come."`
-	From   string `help:"Start at this event (included): its id, or the id of its stream entry." placeholder:"ID"`
+	Follow bool   `help:"Wait for new events."`
+	From   string `help:"Start with this event: its id, or the id of its stream entry." placeholder:"ID"`
 }
 
 func (c *eventsCmd) run(ctx context.Context, all *cli, client redis.UniversalClient, out io.Writer) error {
-	var written error
+	var writeErr error
 	err := events.NewStream(client, all.Events.Stream).Each(ctx, c.From, c.Follow, func(event []byte) error {
-		_, written = out.Write(append(terminal.JSON(event), '\n'))
-		return written
+		_, writeErr = out.Write(append(terminal.JSON(event), '\n'))
+		return writeErr
 	})
 	switch {
-	case written != nil:
-		return written
-	case c.Follow && ctx.Err() != nil: // nothing else ends it
+	case writeErr != nil:
+		return writeErr
+	case c.Follow && ctx.Err() != nil: // interrupted: nothing else ends --follow
 		return nil
 	default:
-		return reached(err)
+		return asUnreachable(err)
 	}
 }

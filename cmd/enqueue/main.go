@@ -1,4 +1,4 @@
-// Command enqueue hands payments in, and tells what became of them.
+// Command enqueue submits payments to the workers, and shows their status and events.
 package main
 
 import (
@@ -22,20 +22,20 @@ import (
 	"terbayar/internal/terminal"
 )
 
-// The exit codes of interface.md.
+// The exit codes of docs/interface.md.
 const (
-	exitRefused     = 1 // a payment was not taken
+	exitRefused     = 1 // a payment was not accepted
 	exitUsage       = 2 // wrong usage or a wrong setting
 	exitUnreachable = 3 // Redis cannot be reached
 	exitUnknown     = 4 // no such payment
 )
 
-// errRefused says that a payment was not taken; its line has said why.
-var errRefused = errors.New("not every payment was taken")
+// errRefused says that a payment was not accepted. Its answer says why.
+var errRefused = errors.New("not every payment was accepted")
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second Ctrl-C does not wait for anything
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
 	err := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	code := exitCode(err)
 	if code != 0 {
@@ -45,11 +45,10 @@ func main() {
 	os.Exit(code)
 }
 
-// note writes a line for the person at the terminal, who may have been given an id or a
-// file by somebody else.
+// note writes a line to the terminal. It may quote foreign text: an id or the name of a file.
 func note(to io.Writer, text string) { fmt.Fprintln(to, "enqueue:", terminal.Safe(text)) }
 
-// writeJSON writes a value as one line of JSON that a terminal can show.
+// writeJSON writes a value as one line of JSON that is safe for a terminal.
 func writeJSON(out io.Writer, value any) error {
 	var text bytes.Buffer
 	enc := json.NewEncoder(&text)
@@ -78,20 +77,20 @@ func exitCode(err error) int {
 	}
 }
 
-// cli is what the program understands.
+// cli defines the commands and flags.
 type cli struct {
 	Redis   config.Redis   `embed:""`
 	Events  config.Events  `embed:""`
 	Payload config.Payload `embed:""`
 
-	Create createCmd `cmd:"" help:"Hand payments in: a JSON object, or one a line (NDJSON)."`
-	Status statusCmd `cmd:"" help:"Tell where a payment stands, with every attempt."`
-	Stream eventsCmd `cmd:"" name:"events" help:"Print the result events, one CloudEvent a line."`
+	Create createCmd `cmd:"" help:"Submit payments: one JSON object, or one per line (NDJSON)."`
+	Status statusCmd `cmd:"" help:"Show the status of a payment, with every attempt."`
+	Stream eventsCmd `cmd:"" name:"events" help:"Print the result events, one CloudEvent per line."`
 }
 
 func run(ctx context.Context, args []string, in io.Reader, out, notes io.Writer) error {
 	var c cli
-	command, err := config.Parse("enqueue", "Hands payments in, and tells what became of them.", &c, args, out)
+	command, err := config.Parse("enqueue", "Submits payments, and shows their status and events.", &c, args, out)
 	if err != nil {
 		return err
 	}
@@ -100,7 +99,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, notes io.Writer)
 		return err
 	}
 	defer client.Close()
-	if err := loggedIn(ctx, client); err != nil {
+	if err := checkLogin(ctx, client); err != nil {
 		return err
 	}
 	switch command.Selected().Name {
@@ -113,9 +112,9 @@ func run(ctx context.Context, args []string, in io.Reader, out, notes io.Writer)
 	}
 }
 
-// loggedIn says so when Redis refuses the login. What else is wrong with it the commands
-// tell, and how far they got; so a Redis that does not answer at once is left to them.
-func loggedIn(ctx context.Context, client redis.UniversalClient) error {
+// checkLogin returns an error if Redis refuses the login. Other errors, such as no answer
+// within 500 ms, are left to the commands, which report how far they got.
+func checkLogin(ctx context.Context, client redis.UniversalClient) error {
 	ctx, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
 	defer cancel()
 	if err := client.Ping(ctx).Err(); redis.IsAuthError(err) {
@@ -124,13 +123,14 @@ func loggedIn(ctx context.Context, client redis.UniversalClient) error {
 	return nil
 }
 
-// reached tells an error of Redis's own from one of the way to it.
-func reached(err error) error {
+// asUnreachable wraps an error in intake.ErrUnreachable, unless Redis itself returned it or it
+// is about the data.
+func asUnreachable(err error) error {
 	if err == nil || errors.As(err, new(redis.Error)) || errors.Is(err, context.Canceled) {
 		return err
 	}
-	for _, own := range []error{ledger.ErrNotFound, ledger.ErrOtherVersion, ledger.ErrDamaged, events.ErrNoEvent} {
-		if errors.Is(err, own) {
+	for _, answered := range []error{ledger.ErrNotFound, ledger.ErrOtherVersion, ledger.ErrDamaged, events.ErrNoEvent} {
+		if errors.Is(err, answered) {
 			return err
 		}
 	}

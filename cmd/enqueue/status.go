@@ -18,7 +18,7 @@ import (
 
 type statusCmd struct {
 	Gateway string `arg:"" help:"amdigipay or paydia."`
-	ID      string `arg:"" name:"id" help:"The transaction_id, or the partnerReferenceNo."`
+	ID      string `arg:"" name:"id" help:"The transaction_id (AM) or the partnerReferenceNo (Paydia)."`
 	JSON    bool   `name:"json" help:"Print one JSON object."`
 }
 
@@ -29,7 +29,7 @@ func (c *statusCmd) run(ctx context.Context, client redis.UniversalClient, out i
 	}
 	r, err := ledger.NewReader(client).Read(ctx, payment.Key{Gateway: gateway, TransactionID: c.ID})
 	if err != nil {
-		return reached(err)
+		return asUnreachable(err)
 	}
 	if c.JSON {
 		return writeJSON(out, r.Payment)
@@ -38,11 +38,10 @@ func (c *statusCmd) run(ctx context.Context, client redis.UniversalClient, out i
 	return err
 }
 
-// lineWidth is what every terminal has.
+// lineWidth is the width of the table: every terminal has 80 columns.
 const lineWidth = 80
 
-// row is a line of the table: what is copied from it is never broken, what is read is
-// wrapped.
+// row is a row of the table. Long values are wrapped, unless they are to be copied.
 type row struct {
 	label, value string
 	copied       bool
@@ -58,9 +57,9 @@ func statusTable(p *payment.Payment) string {
 		{"gateway status", p.GatewayStatus, false},
 		{"gateway reference", p.GatewayReference, true},
 		{"amount", fmt.Sprintf("Rp %d", p.Amount), false},
-		{"created at", moment(p.CreatedAt), false},
-		{"updated at", moment(p.UpdatedAt), false},
-		{"next at", moment(p.NextAt), false},
+		{"created at", formatTime(p.CreatedAt), false},
+		{"updated at", formatTime(p.UpdatedAt), false},
+		{"next at", formatTime(p.NextAt), false},
 		{"payment links", p.PaymentLinks, true},
 		{"payment code", p.PaymentCode, true},
 		{"QR code", p.QRCode, true},
@@ -70,7 +69,7 @@ func statusTable(p *payment.Payment) string {
 	if len(p.Attempts) == 0 {
 		return table.String()
 	}
-	// What a gateway wrote stands below the attempt: its words may be long.
+	// The gateway's message is below its attempt: it may be long.
 	const line = "%3v %-20s %-8s %-15s %4s %-13s %7s\n"
 	fmt.Fprintf(&table, "\n"+line, "#", "at", "kind", "code", "http", "action", "ms")
 	for i, a := range p.Attempts {
@@ -78,7 +77,7 @@ func statusTable(p *payment.Payment) string {
 		if a.HTTPStatus != 0 {
 			status = fmt.Sprint(a.HTTPStatus)
 		}
-		fmt.Fprintf(&table, line, i+1, moment(a.At), cell(string(a.Kind), 8), cell(a.Code, 15), status,
+		fmt.Fprintf(&table, line, i+1, formatTime(a.At), cell(string(a.Kind), 8), cell(a.Code, 15), status,
 			cell(a.Action, 13), fmt.Sprint(a.DurationMS))
 		for _, r := range []row{
 			{"external id", a.ExternalID, true},
@@ -90,33 +89,33 @@ func statusTable(p *payment.Payment) string {
 	return table.String()
 }
 
-// moment writes a time; the zero time is nothing.
-func moment(t time.Time) string {
+// formatTime returns "" for the zero time.
+func formatTime(t time.Time) string {
 	if t.IsZero() {
 		return ""
 	}
 	return t.UTC().Format(time.RFC3339)
 }
 
-// cell is a short text cut to the width of its column.
+// cell cuts a text to the width of its column.
 func cell(value string, width int) string { return text.Snip(terminal.Safe(value), width, "~") }
 
-// write writes the row, unless there is nothing to say. A value that is to be copied and
-// does not fit beside its label has a line of its own, from its first column on.
+// write writes the row, unless its value is empty. A value that is to be copied and does not
+// fit next to its label gets its own line, from the first column on.
 func (r row) write(table *strings.Builder, indent string, labels int) {
 	value := terminal.Safe(r.value)
 	if value == "" {
 		return
 	}
 	label := fmt.Sprintf("%s%-*s  ", indent, labels, r.label)
-	room := lineWidth - len(label)
+	width := lineWidth - len(label)
 	switch {
-	case text.StringWidth(value) <= room:
+	case text.StringWidth(value) <= width:
 		table.WriteString(label + value + "\n")
 	case r.copied:
 		table.WriteString(strings.TrimRight(label, " ") + "\n" + value + "\n")
 	default:
-		for i, part := range wrap(value, room) {
+		for i, part := range wrap(value, width) {
 			if i == 1 {
 				label = strings.Repeat(" ", len(label))
 			}

@@ -11,15 +11,15 @@ import (
 	"terbayar/internal/payment"
 )
 
-// TestStatusTable: it fits any terminal, what is copied from it is whole, and nothing that
-// a stranger wrote acts.
+// TestStatusTable: the table is at most 80 columns wide except for values that are to be
+// copied, and escape sequences in foreign text are escaped.
 func TestStatusTable(t *testing.T) {
 	at := time.Date(2026, 5, 21, 3, 0, 0, 0, time.UTC)
 	qr := "00020101021226" + strings.Repeat("5", 200)
 	p := &payment.Payment{
 		Gateway: payment.Paydia, TransactionID: "b57d8895-790b-4da3-a9e7-0387176de9bf", Status: payment.NeedsReview,
 		GatewayStatus: "\x1b]0;owned\x07Terbayar\u202e", GatewayReference: strings.Repeat("9", 64), Amount: 13000, CreatedAt: at, UpdatedAt: at,
-		Reason:       "given up after 12 lookups: the gateway knew no such payment, and nobody knows whether the request arrived; ask them",
+		Reason:       "given up after 12 lookups: the gateway knew no such payment, and it is not known whether the request arrived; ask it",
 		PaymentLinks: "https://example.com/" + strings.Repeat("x", 100), PaymentCode: "8808 1234\x9b2J", QRCode: qr,
 		Attempts: []payment.Attempt{
 			{
@@ -36,7 +36,7 @@ func TestStatusTable(t *testing.T) {
 transaction id     b57d8895-790b-4da3-a9e7-0387176de9bf
 status             needs_review
 reason             given up after 12 lookups: the gateway knew no such payment,
-                   and nobody knows whether the request arrived; ask them
+                   and it is not known whether the request arrived; ask it
 gateway status     \u001b]0;owned\u0007Terbayar\u202e
 gateway reference
 9999999999999999999999999999999999999999999999999999999999999999

@@ -1,4 +1,4 @@
-// Command worker submits payments and follows them until the money is there.
+// Command worker submits payments and looks up their status until it is final.
 package main
 
 import (
@@ -20,7 +20,7 @@ import (
 
 // Exit codes.
 const (
-	exitFailed = 1 // Redis is unfit, the HTTP side broke, or a check failed
+	exitFailed = 1 // Redis is not fit to keep payments, HTTP failed, or a check failed
 	exitUsage  = 2 // wrong usage or a wrong setting
 )
 
@@ -41,25 +41,25 @@ func main() {
 	os.Exit(exitFailed)
 }
 
-// cli is what the program understands.
+// cli defines the commands and flags.
 type cli struct {
 	Run struct {
 		worker.Config
-	} `cmd:"" default:"withargs" help:"Run the workers, the polls and the web pages (the default)."`
+	} `cmd:"" default:"withargs" help:"Submit payments, look them up, and serve the web pages (the default)."`
 	Check struct {
 		worker.Config
-	} `cmd:"" help:"Try the settings, Redis and the gateways' logins; no payment is sent."`
+	} `cmd:"" help:"Check the settings, Redis and the logins to the gateways. No payment is sent."`
 	Policies struct {
 		RetryPolicy    config.RetryPolicy `embed:""`
-		GatewayTimeout time.Duration      `name:"gateway-timeout" env:"GATEWAY_TIMEOUT" default:"15s" help:"That of the worker: a then: retry has to wait for two of it."`
+		GatewayTimeout time.Duration      `name:"gateway-timeout" env:"GATEWAY_TIMEOUT" default:"15s" help:"The worker's setting: a policy file with 'then: retry' must wait at least twice as long."`
 	} `cmd:"" help:"Print the retry policy in force."`
 }
 
-// run logs to log; everything else it prints goes to out.
+// run writes its log to log and everything else to out.
 func run(ctx context.Context, args []string, out, log io.Writer) error {
 	var c cli
 	command, err := config.Parse("worker",
-		"Submits payments to AM Digital Payment and Paydia, and stays with them until the money is there.",
+		"Submits payments to AM Digital Payment and Paydia, and looks up their status until it is final.",
 		&c, args, out)
 	if err != nil {
 		return err
@@ -83,8 +83,9 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 	if err != nil {
 		return err
 	}
-	// They are not closed: the process ends here, and where Redis hangs asynq may still
-	// be at it (it panics when its connection is closed under it).
+	logger = logger.With("worker", worker.ID())
+	// The connections are not closed: the process ends here, and if Redis hangs, asynq may
+	// still use its connection (it panics when that is closed).
 	client, err := c.Run.Redis.Open()
 	if err != nil {
 		return err
@@ -93,9 +94,9 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 	if err != nil {
 		return err
 	}
-	house, err := worker.New(c.Run.Config, client, writes, logger)
+	w, err := worker.New(c.Run.Config, client, writes, logger)
 	if err != nil {
 		return err
 	}
-	return house.Run(ctx)
+	return w.Run(ctx)
 }

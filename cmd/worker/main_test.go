@@ -10,8 +10,7 @@ import (
 	"terbayar/internal/worker"
 )
 
-// TestCheckErrors: main makes exit codes of these errors, 2 of a wrong setting
-// and 1 of the rest.
+// TestCheckErrors: main exits with 2 for a wrong setting, and with 1 for another error.
 func TestCheckErrors(t *testing.T) {
 	for _, row := range []struct {
 		args  []string
@@ -25,11 +24,14 @@ func TestCheckErrors(t *testing.T) {
 		{[]string{"check", "--redis-url=elsewhere"}, 0, isSetting},
 		{[]string{"--version"}, 1, func(err error) bool { return errors.Is(err, config.ErrHelp) }},
 	} {
-		var out strings.Builder
-		err := run(t.Context(), row.args, &out, io.Discard)
-		if lines := strings.Count(out.String(), "\n"); !row.is(err) || lines != row.lines {
-			t.Errorf("%v: %d lines, want %d; error %v\n%s", row.args, lines, row.lines, err, out.String())
-		}
+		t.Run(strings.Join(row.args, " "), func(t *testing.T) {
+			t.Parallel()
+			var out strings.Builder
+			err := run(t.Context(), row.args, &out, io.Discard)
+			if lines := strings.Count(out.String(), "\n"); !row.is(err) || lines != row.lines {
+				t.Errorf("%d lines, want %d; error %v\n%s", lines, row.lines, err, out.String())
+			}
+		})
 	}
 }
 

@@ -52,35 +52,35 @@ func address(variable, value string) error {
 	return nil
 }
 
-// baseURL leaves the value out of its errors: a password may stand in it.
+// baseURL does not quote the value in its errors: it may contain a password.
 func baseURL(variable, value string) error {
 	u, err := url.Parse(value)
 	switch {
 	case err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https"):
 		return wrong(variable, "is not an absolute http or https URL")
 	case u.User != nil:
-		return wrong(variable, "must not hold a user or password")
+		return wrong(variable, "must not contain a user or password")
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
-		return wrong(variable, "must not hold a query or fragment")
+		return wrong(variable, "must not contain a query or fragment")
 	}
 	return nil
 }
 
-// part is one of the settings that switch a gateway on together.
-type part struct {
+// credential is one of the settings that switch a gateway on when all of them are set.
+type credential struct {
 	variable string
 	set      bool
 }
 
-// complete refuses a gateway of which only some parts are set: it would be off,
-// which nobody who set them meant.
-func complete(parts ...part) error {
+// allOrNone rejects a gateway that has only some of its credentials: it would be off,
+// against the operator's intention.
+func allOrNone(credentials ...credential) error {
 	var set, missing []string
-	for _, p := range parts {
-		if p.set {
-			set = append(set, p.variable)
+	for _, c := range credentials {
+		if c.set {
+			set = append(set, c.variable)
 		} else {
-			missing = append(missing, p.variable)
+			missing = append(missing, c.variable)
 		}
 	}
 	if len(set) == 0 || len(missing) == 0 {
@@ -89,21 +89,22 @@ func complete(parts ...part) error {
 	return wrong(strings.Join(missing, ", "), "missing, although %s is set", strings.Join(set, ", "))
 }
 
-// eitherWay is a secret that comes in a variable or in the file that the
-// variable with _FILE at its end names. It also says which of them it came from.
-func eitherWay(variable string, value secret.Text, file string) (secret.Text, string, error) {
+// valueOrFile returns a secret that is the value of a variable, or the content of the file
+// that the variable with the suffix _FILE names. It also returns which of the two variables
+// was used.
+func valueOrFile(variable string, value secret.Text, file string) (secret.Text, string, error) {
 	switch {
 	case file == "":
 		return value, variable, nil
 	case !value.Empty():
-		return secret.Text{}, "", wrong(variable, "and %s_FILE are both set: which one counts?", variable)
+		return secret.Text{}, "", wrong(variable, "and %s_FILE are both set: set only one of them", variable)
 	}
 	variable += "_FILE"
 	content, err := os.ReadFile(file) //nolint:gosec // the operator's own setting
 	if err != nil {
 		var path *os.PathError
 		if errors.As(err, &path) {
-			err = path.Err // without the path: the variable's name says enough
+			err = path.Err // without the path: a wrong one may be a secret
 		}
 		return secret.Text{}, "", wrong(variable, "cannot be read: %v", err)
 	}

@@ -11,22 +11,21 @@ import (
 	"terbayar/internal/secret"
 )
 
-// A setting with a newline at its end, as in a Secret made with echo, looks right
-// and is another password, key or id. So no setting may begin or end with white
-// space, or hold a control or invisible character, secrets included.
+// A newline at the end of a setting, as in a Secret made with echo, is not visible but
+// makes it another password, key or id. So no setting, secrets included, may begin or end
+// with white space, or contain a control or invisible character.
 
-// exceptions are the settings that may hold what others may not.
+// exceptions remove from a setting's value what only this setting may contain.
 var exceptions = map[string]func(value string) string{
-	// PEM is lines, with a newline at its end.
+	// PEM has several lines and ends with a newline.
 	"PAYDIA_PRIVATE_KEY": func(value string) string {
 		return strings.NewReplacer("\r\n", "", "\n", "").Replace(value)
 	},
-	// It stands before the customer token, as it is: "Bearer " ends in a space.
+	// It is written before the customer token: "Bearer " ends in a space.
 	"PAYDIA_CUSTOMER_TOKEN_PREFIX": func(value string) string { return strings.TrimSuffix(value, " ") },
 }
 
-// settings are the flags that are settings, those of commands included: each has
-// an environment variable.
+// settings returns the flags that have an environment variable, those of commands included.
 func settings(parser *kong.Kong) []*kong.Flag {
 	var flags []*kong.Flag
 	_ = kong.Visit(parser.Model, func(node kong.Visitable, next kong.Next) error {
@@ -38,8 +37,7 @@ func settings(parser *kong.Kong) []*kong.Flag {
 	return flags
 }
 
-// cleanEnvironment checks the environment variables of the settings, whatever
-// they would be read as.
+// cleanEnvironment checks the environment variables of the settings before they are parsed.
 func cleanEnvironment(flags []*kong.Flag) error {
 	for _, f := range flags {
 		for _, variable := range f.Envs {
@@ -51,8 +49,8 @@ func cleanEnvironment(flags []*kong.Flag) error {
 	return nil
 }
 
-// cleanValues checks the settings as they were read, from flags too. What is
-// neither a text nor a list of texts was checked when it was read.
+// cleanValues checks the parsed settings, those given as flags too. Values that are neither
+// strings nor lists of strings were checked by their parsers.
 func cleanValues(flags []*kong.Flag) error {
 	for _, f := range flags {
 		var values []string
@@ -75,25 +73,25 @@ func cleanValues(flags []*kong.Flag) error {
 	return nil
 }
 
-// clean checks one value. The error never holds it.
+// clean checks one value. The error does not contain it.
 func clean(variable, value string) error {
 	if allowed, ok := exceptions[variable]; ok {
 		value = allowed(value)
 	}
 	switch {
 	case strings.HasSuffix(value, "\n"):
-		return wrong(variable, "ends in a newline: a Secret or file made with echo has one, made with printf it has none")
+		return wrong(variable, "ends in a newline: make the Secret or file with printf, echo adds a newline")
 	case strings.TrimRightFunc(value, unicode.IsSpace) != value:
 		return wrong(variable, "ends in white space")
 	case strings.TrimLeftFunc(value, unicode.IsSpace) != value:
 		return wrong(variable, "begins with white space")
 	case strings.ContainsFunc(value, invisible):
-		return wrong(variable, "holds a control or invisible character")
+		return wrong(variable, "contains a control or invisible character")
 	default:
 		return nil
 	}
 }
 
-// invisible reports whether a character cannot be seen: a control character, or
-// one of format, such as a byte order mark or a zero-width space.
+// invisible reports whether a character is a control character or a format character, such
+// as a byte order mark or a zero-width space.
 func invisible(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Cf, r) }

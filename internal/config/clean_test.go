@@ -6,33 +6,45 @@ import (
 	"testing"
 )
 
-// TestEverySettingIsClean: whatever setting there is, in the environment or as a flag,
-// is refused by name when white space or a control character got into it, and its value
-// is not printed.
-func TestEverySettingIsClean(t *testing.T) {
-	for variable, flag := range variables(t) {
-		for _, bad := range []string{"hunter2\n", "hunter2\r\n", "hunter2 ", "hunter2\t", " hunter2", "\nhunter2", "hunter2\u00a0", "\ufeffhunter2", "hun\u200bter2", "hun\x01ter2", "hun\x1bter2", "\n", " "} {
-			switch { // deliberately, see exceptions
-			case variable == "PAYDIA_PRIVATE_KEY" && strings.Trim(bad, "\r\n") != bad && strings.TrimSpace(bad) != "":
-				continue // is not PEM, which is another error
-			case variable == "PAYDIA_PRIVATE_KEY" && bad == "\n":
-				continue
-			case variable == "PAYDIA_CUSTOMER_TOKEN_PREFIX" && strings.TrimSuffix(bad, " ") != bad:
-				continue
-			}
-			_, err := parse(t, map[string]string{variable: bad})
-			if err == nil || !strings.HasPrefix(err.Error(), variable+": ") || strings.Contains(err.Error(), "ter2") || strings.Contains(err.Error(), "\n") {
-				t.Errorf("%s=%q: %v", variable, bad, err)
-			}
-			_, err = parse(t, nil, "--"+flag+"="+bad)
-			if err == nil || !strings.HasPrefix(err.Error(), variable) || strings.Contains(err.Error(), "\n") {
-				t.Errorf("--%s=%q: %v", flag, bad, err)
-			}
+// TestClean: clean rejects white space at either end, and control and invisible characters
+// anywhere, without quoting the value.
+func TestClean(t *testing.T) {
+	for _, bad := range []string{"hunter2\n", "hunter2\r\n", "hunter2 ", "hunter2\t", " hunter2", "\nhunter2", "hunter2\u00a0", "\ufeffhunter2", "hun\u200bter2", "hun\x01ter2", "hun\x1bter2", "\n", " "} {
+		err := clean("NAME", bad)
+		if err == nil || !strings.HasPrefix(err.Error(), "NAME: ") || strings.Contains(err.Error(), "ter2") || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+	for _, good := range []string{"", "hunter2", "two words", "é"} {
+		if err := clean("NAME", good); err != nil {
+			t.Errorf("%q: %v", good, err)
 		}
 	}
 }
 
-// TestExceptions: what may end in a space or a newline all the same.
+// TestEverySettingIsCleaned: Parse cleans every setting, in the environment and as a flag.
+func TestEverySettingIsCleaned(t *testing.T) {
+	for variable, flag := range variables() {
+		const bad = "hun\u200bter2"
+		_, err := parse(t, map[string]string{variable: bad})
+		if err == nil || !strings.HasPrefix(err.Error(), variable+": ") || strings.Contains(err.Error(), "ter2") {
+			t.Errorf("%s=%q: %v", variable, bad, err)
+		}
+		if variable != "PAYDIA_PRIVATE_KEY" { // may end in a newline
+			const bad = "hunter2\n"
+			_, err := parse(t, map[string]string{variable: bad})
+			if err == nil || !strings.HasPrefix(err.Error(), variable+": ") || strings.Contains(err.Error(), "ter2") || strings.Contains(err.Error(), "\n") {
+				t.Errorf("%s=%q: %v", variable, bad, err)
+			}
+		}
+		_, err = parse(t, nil, "--"+flag+"="+bad)
+		if err == nil || !strings.HasPrefix(err.Error(), variable) {
+			t.Errorf("--%s=%q: %v", flag, bad, err)
+		}
+	}
+}
+
+// TestExceptions: the private key may end in a newline, and the token prefix in a space.
 func TestExceptions(t *testing.T) {
 	key := pemKey(t, "RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(rsaKeyOf(t, 2048)))
 	paydia := map[string]string{"PAYDIA_CLIENT_ID": "c", "PAYDIA_CLIENT_SECRET": "s", "PAYDIA_CUSTOMER_TOKEN_PREFIX": "Bearer "}

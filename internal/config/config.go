@@ -1,6 +1,6 @@
-// Package config is the settings of the programs: flags, each with an
-// environment variable, checked before anything is started (interface.md,
-// "Settings"). A program embeds the groups it needs:
+// Package config defines the settings of the programs: flags that each have an environment
+// variable, checked before the program does anything (docs/interface.md, "Settings"). A
+// program embeds the groups that it needs:
 //
 //	var cli struct {
 //		Redis  config.Redis  `embed:""`
@@ -8,7 +8,7 @@
 //	}
 //	kctx, err := config.Parse("worker", "...", &cli, os.Args[1:], os.Stdout)
 //
-// Every error is one line that names the variable and no secret.
+// Every error is one line that names the variable and contains no secret.
 package config
 
 import (
@@ -26,43 +26,42 @@ import (
 	"terbayar/internal/version"
 )
 
-// ErrHelp says that help, or the version, was asked for and has been printed: exit
-// code 0.
-var ErrHelp = errors.New("config: help was asked for")
+// ErrHelp says that help or the version was requested and has been printed: exit code 0.
+var ErrHelp = errors.New("config: help was requested")
 
-// Error is a wrong setting or wrong usage: exit code 2. Its text is one line
-// that names the variable, fit to be printed as it is.
+// Error is a wrong setting or wrong usage: exit code 2. Its text is one line that names the
+// variable and can be printed unchanged.
 type Error struct{ text string }
 
 func (e *Error) Error() string { return e.text }
 
-// Wrong makes the Error of a setting that turned out to be wrong when it was
-// used, e.g. a policy file that cannot be parsed. The cause must hold no secret.
+// Wrong returns the Error of a setting that is found to be wrong when it is used, for
+// example a policy file that cannot be parsed. The cause must not contain a secret.
 func Wrong(variable string, cause error) error { return wrong(variable, "%v", cause) }
 
-// RefusedLogin makes the Error of a Redis that refuses the user or the password.
+// RefusedLogin returns the Error of a Redis that refuses the user or the password.
 func RefusedLogin(cause error) error {
-	return wrong("REDIS_URL", "redis refuses the login that stands there, or in REDIS_PASSWORD: %v", cause)
+	return wrong("REDIS_URL", "redis refuses the login given here or in REDIS_PASSWORD: %v", cause)
 }
 
-// Invalid makes the Error of a setting that the cause itself names.
+// Invalid returns the Error of a setting that the cause itself names.
 func Invalid(cause error) error { return &Error{strings.ReplaceAll(cause.Error(), "\n", " ")} }
 
 func wrong(variable, format string, args ...any) error {
 	return &Error{variable + ": " + strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", " ")}
 }
 
-// Parse reads the arguments and the environment into cli, a pointer to a struct
-// with kong's tags, and checks every group embedded in it. Help, and the version
-// that every program tells with --version, go to out. The error is ErrHelp, an
-// *Error, or, when cli itself is no valid grammar, another.
+// Parse reads the arguments and the environment into cli, a pointer to a struct with kong's
+// tags, and validates every group embedded in it. Help and the version (--version) are
+// written to out. The error is ErrHelp or an *Error; any other error is a mistake in the
+// tags of cli.
 func Parse(name, description string, cli any, args []string, out io.Writer) (*kong.Context, error) {
-	helped := false
+	printed := false // help or the version
 	parser, err := kong.New(cli,
 		kong.Name(name),
 		kong.Description(description),
 		kong.Writers(out, out),
-		kong.Exit(func(int) { helped = true }), // kong ends the program only after --help and --version
+		kong.Exit(func(int) { printed = true }), // kong calls it only after --help and --version
 		kong.Embed(&struct {
 			Version kong.VersionFlag `help:"Print the version."`
 		}{}),
@@ -71,16 +70,16 @@ func Parse(name, description string, cli any, args []string, out io.Writer) (*ko
 		kong.TypeMapper(reflect.TypeFor[time.Duration](), kong.MapperFunc(duration)),
 	)
 	if err != nil {
-		return nil, fmt.Errorf("config: grammar of %s: %w", name, err)
+		return nil, fmt.Errorf("config: tags of %s: %w", name, err)
 	}
 	flags := settings(parser)
 	unclean := cleanEnvironment(flags)
 	kctx, err := parser.Parse(args)
-	if unclean == nil && !helped {
-		unclean = cleanValues(flags) // before what else is wrong with them: it may be why
+	if unclean == nil && !printed {
+		unclean = cleanValues(flags) // reported before a parse error, which it may have caused
 	}
 	switch {
-	case helped:
+	case printed:
 		return nil, ErrHelp
 	case unclean != nil:
 		return nil, unclean
@@ -106,8 +105,8 @@ func duration(ctx *kong.DecodeContext, target reflect.Value) error {
 
 var flagError = regexp.MustCompile(`(?s)^--([a-z0-9-]+): (.*)$`)
 
-// translate turns an error of kong's into an *Error: kong names the flag, and
-// repeats the variable's whole value at the end.
+// translate turns kong's error into an *Error. kong names the flag, not the variable, and
+// quotes the variable's whole value at the end.
 func translate(parser *kong.Kong, err error) error {
 	if own, ok := errors.AsType[*Error](err); ok {
 		return own
@@ -122,8 +121,8 @@ func translate(parser *kong.Kong, err error) error {
 		if f, ok := node.(*kong.Flag); ok && f.Name == flag && len(f.Envs) > 0 {
 			variable = fmt.Sprintf("%s (--%s)", f.Envs[0], flag)
 			text, _, _ = strings.Cut(text, " (from envar "+f.Envs[0]+"=")
-			if f.Target.Type() == reflect.TypeFor[secret.Text]() { // kong repeats what stands behind the flag
-				text = "wants a value; one that begins with - is written --" + flag + "=VALUE"
+			if f.Target.Type() == reflect.TypeFor[secret.Text]() { // kong quotes the argument after the flag
+				text = "needs a value; write one that begins with - as --" + flag + "=VALUE"
 			}
 		}
 		return next(nil)

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -39,12 +40,11 @@ type all struct {
 	Log         Log         `embed:""`
 }
 
-// parse runs Parse in an environment that holds the given settings and no other
-// of ours.
+// parse runs Parse in an environment that has the given settings and no others.
 func parse(t *testing.T, env map[string]string, args ...string) (*all, error) {
 	t.Helper()
-	for name := range variables(t) {
-		t.Setenv(name, "") // so that it comes back after the test
+	for name := range variables() {
+		t.Setenv(name, "") // restores it after the test
 		os.Unsetenv(name)
 	}
 	for name, value := range env {
@@ -55,26 +55,21 @@ func parse(t *testing.T, env map[string]string, args ...string) (*all, error) {
 	return &cli, err
 }
 
-// variables are the environment variables of all settings, and their flags.
-func variables(t *testing.T) map[string]string {
-	t.Helper()
-	parser, err := kong.New(&all{})
-	if err != nil {
-		t.Fatal(err)
-	}
+// variables returns the environment variables of all settings, and their flags.
+var variables = sync.OnceValue(func() map[string]string {
 	flags := make(map[string]string)
-	for _, f := range parser.Model.Flags {
+	for _, f := range kong.Must(&all{}).Model.Flags {
 		if len(f.Envs) > 0 {
 			flags[f.Envs[0]] = f.Name
 		}
 	}
 	return flags
-}
+})
 
-// The names and defaults of interface.md; flags are the variables' names in
-// kebab case.
+// TestVariables: the settings of docs/interface.md exist, and each flag is the variable's
+// name in kebab case.
 func TestVariables(t *testing.T) {
-	flags := variables(t)
+	flags := variables()
 	for name, flag := range flags {
 		if want := strings.ReplaceAll(strings.ToLower(name), "_", "-"); flag != want {
 			t.Errorf("%s is --%s, want --%s", name, flag, want)
@@ -139,7 +134,8 @@ func TestFlagBeforeEnvironment(t *testing.T) {
 	}
 }
 
-// hunter2 stands wherever a secret could, and must be in no error.
+// TestErrors: every wrong setting has its error. "hunter2" is written wherever a secret could
+// be, and must not be in any error.
 func TestErrors(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name, content string) string {
@@ -161,7 +157,7 @@ func TestErrors(t *testing.T) {
 		{"GATEWAY_TIMEOUT=abc", `GATEWAY_TIMEOUT (--gateway-timeout): "abc" is not a duration (want e.g. 15s, 2m)`},
 		{"GATEWAY_TIMEOUT=15", `GATEWAY_TIMEOUT (--gateway-timeout): "15" is not a duration`},
 		{"GATEWAY_TIMEOUT=", `GATEWAY_TIMEOUT (--gateway-timeout): "" is not a duration`},
-		{"GATEWAY_TIMEOUT=a\nb", `GATEWAY_TIMEOUT: holds a control or invisible character`},
+		{"GATEWAY_TIMEOUT=a\nb", `GATEWAY_TIMEOUT: contains a control or invisible character`},
 		{"GATEWAY_TIMEOUT=0s", `GATEWAY_TIMEOUT: 0s is less than 1ms`},
 		{"GATEWAY_TIMEOUT=-3s", `GATEWAY_TIMEOUT: -3s is less than 1ms`},
 		{"GATEWAY_TIMEOUT=40s", `GATEWAY_TIMEOUT (40s) must be less than WORKER_SHUTDOWN_TIMEOUT (40s): a request in flight at shutdown could not finish`},
@@ -191,14 +187,14 @@ func TestErrors(t *testing.T) {
 
 		{"AMDIGIPAY_BASE_URL=ftp://h", `AMDIGIPAY_BASE_URL: is not an absolute http or https URL`},
 		{"AMDIGIPAY_BASE_URL=/api", `AMDIGIPAY_BASE_URL: is not an absolute http or https URL`},
-		{"AMDIGIPAY_BASE_URL=https://u:hunter2@h/api", `AMDIGIPAY_BASE_URL: must not hold a user or password`},
-		{"AMDIGIPAY_BASE_URL=https://h/api?a=hunter2", `AMDIGIPAY_BASE_URL: must not hold a query or fragment`},
+		{"AMDIGIPAY_BASE_URL=https://u:hunter2@h/api", `AMDIGIPAY_BASE_URL: must not contain a user or password`},
+		{"AMDIGIPAY_BASE_URL=https://h/api?a=hunter2", `AMDIGIPAY_BASE_URL: must not contain a query or fragment`},
 		{"AMDIGIPAY_USERNAME=u", `AMDIGIPAY_PASSWORD: missing, although AMDIGIPAY_USERNAME is set`},
 		{"AMDIGIPAY_PASSWORD=hunter2", `AMDIGIPAY_USERNAME: missing, although AMDIGIPAY_PASSWORD is set`},
 		{"AMDIGIPAY_SIGNATURE_SCHEME=md5", `AMDIGIPAY_SIGNATURE_SCHEME: "md5" is none of sha256-username-transaction-id, hmac-sha256`},
 		{"AMDIGIPAY_SIGNATURE_SCHEME=hmac-sha256", `AMDIGIPAY_SIGNATURE_KEY: is missing: AMDIGIPAY_SIGNATURE_SCHEME is hmac-sha256`},
-		{"AMDIGIPAY_SIGNATURE_SCHEME=hmac-sha256 AMDIGIPAY_SIGNATURE_KEY=hunter2", `AMDIGIPAY_SIGNATURE_FIELDS: names no field`},
-		{"AMDIGIPAY_SIGNATURE_SCHEME=hmac-sha256 AMDIGIPAY_SIGNATURE_KEY=hunter2 AMDIGIPAY_SIGNATURE_FIELDS=a,,b", `AMDIGIPAY_SIGNATURE_FIELDS: names no field, or an empty one`},
+		{"AMDIGIPAY_SIGNATURE_SCHEME=hmac-sha256 AMDIGIPAY_SIGNATURE_KEY=hunter2", `AMDIGIPAY_SIGNATURE_FIELDS: is empty`},
+		{"AMDIGIPAY_SIGNATURE_SCHEME=hmac-sha256 AMDIGIPAY_SIGNATURE_KEY=hunter2 AMDIGIPAY_SIGNATURE_FIELDS=a,,b", `AMDIGIPAY_SIGNATURE_FIELDS: is empty or contains an empty name`},
 		{"AMDIGIPAY_STATUS_MAP=", `AMDIGIPAY_STATUS_MAP: is empty`},
 		{"AMDIGIPAY_LIST_METHOD=PUT", `AMDIGIPAY_LIST_METHOD: "PUT" is none of GET, POST`},
 		{"AMDIGIPAY_LIST_LIMIT=0", `AMDIGIPAY_LIST_LIMIT: 0 is not between 1 and 10000`},
@@ -219,8 +215,8 @@ func TestErrors(t *testing.T) {
 		{"+ PAYDIA_PRIVATE_KEY_FILE=" + file("text", "hunter2"), `PAYDIA_PRIVATE_KEY_FILE: is not PEM`},
 		{"+ PAYDIA_PRIVATE_KEY_FILE=" + file("junk", pemKey(t, "PRIVATE KEY", []byte("hunter2"))), `PAYDIA_PRIVATE_KEY_FILE: is neither a PKCS#8 nor a PKCS#1 private key without a password`},
 		{"+ PAYDIA_PRIVATE_KEY_FILE=" + file("ec", elliptic), `PAYDIA_PRIVATE_KEY_FILE: is not an RSA key`},
-		{"+ PAYDIA_PRIVATE_KEY_FILE=" + file("short", short), `PAYDIA_PRIVATE_KEY_FILE: has 1024 bits, at least 2048 are needed`},
-		{"+ PAYDIA_PRIVATE_KEY=hunter2 PAYDIA_PRIVATE_KEY_FILE=/no/such", `PAYDIA_PRIVATE_KEY: and PAYDIA_PRIVATE_KEY_FILE are both set: which one counts?`},
+		{"+ PAYDIA_PRIVATE_KEY_FILE=" + file("short", short), `PAYDIA_PRIVATE_KEY_FILE: has 1024 bits, at least 2048 are required`},
+		{"+ PAYDIA_PRIVATE_KEY=hunter2 PAYDIA_PRIVATE_KEY_FILE=/no/such", `PAYDIA_PRIVATE_KEY: and PAYDIA_PRIVATE_KEY_FILE are both set: set only one of them`},
 		{"PAYDIA_CHANNEL_ID=123456", `PAYDIA_CHANNEL_ID: "123456" is not 1 to 5 digits`},
 		{"PAYDIA_CHANNEL_ID=", `PAYDIA_CHANNEL_ID: "" is not 1 to 5 digits`},
 		{"PAYDIA_MERCHANT_ID=" + strings.Repeat("9", 65), `PAYDIA_MERCHANT_ID: is longer than 64 characters`},
@@ -230,7 +226,7 @@ func TestErrors(t *testing.T) {
 		{"PAYLOAD_KEYS=hunter2 PAYLOAD_KEYS_FILE=/no/such", `PAYLOAD_KEYS: and PAYLOAD_KEYS_FILE are both set`},
 		{"PAYLOAD_KEYS_FILE=/no/such", `PAYLOAD_KEYS_FILE: cannot be read: no such file or directory`},
 		{"PAYLOAD_KEYS_FILE=" + file("keys", "hunter2\n"), `PAYLOAD_KEYS_FILE: key 1 is not base64 of 32 bytes`},
-		{"PAYLOAD_KEYS_FILE=" + file("empty", "\n"), `PAYLOAD_KEYS_FILE: the file holds no key`},
+		{"PAYLOAD_KEYS_FILE=" + file("empty", "\n"), `PAYLOAD_KEYS_FILE: the file contains no key`},
 	} {
 		env := make(map[string]string)
 		settings, withPaydia := strings.CutPrefix(row.settings, "+ ")
@@ -250,7 +246,7 @@ func TestErrors(t *testing.T) {
 				t.Errorf("\n got %v\nwant %s", err, row.want)
 			}
 			if err != nil && (strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), "\n")) {
-				t.Errorf("tells a secret, or is not one line: %q", err)
+				t.Errorf("contains a secret, or is not one line: %q", err)
 			}
 		})
 	}
@@ -267,14 +263,14 @@ func TestRate(t *testing.T) {
 	}
 }
 
-// TestSecretBehindAFlag: what begins with a dash kong takes for another flag, and
-// repeats.
-func TestSecretBehindAFlag(t *testing.T) {
+// TestSecretAfterAFlag: kong takes a secret that begins with a dash for another flag, and
+// quotes it in its error.
+func TestSecretAfterAFlag(t *testing.T) {
 	for _, args := range [][]string{
 		{"--amdigipay-password", "-hunter2"}, {"--paydia-private-key", "-----BEGIN hunter2"}, {"--amdigipay-password"},
 	} {
 		_, err := parse(t, nil, args...)
-		if err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "wants a value") {
+		if err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "needs a value") {
 			t.Errorf("%v: %v", args, err)
 		}
 	}
@@ -287,8 +283,8 @@ func TestUsageErrors(t *testing.T) {
 	}{
 		{[]string{"--gateway-timeout=abc"}, `GATEWAY_TIMEOUT (--gateway-timeout): "abc" is not a duration`},
 		{[]string{"--no-such-flag"}, "unknown flag --no-such-flag"},
-		{[]string{"dance"}, "unexpected argument dance"},
-		{[]string{"--redis-url"}, "REDIS_URL (--redis-url): wants a value"},
+		{[]string{"start"}, "unexpected argument start"},
+		{[]string{"--redis-url"}, "REDIS_URL (--redis-url): needs a value"},
 		{[]string{"--amdigipay-pasword=hunter2"}, "unknown flag --amdigipay-pasword"},
 	} {
 		_, err := parse(t, nil, row.args...)
@@ -303,7 +299,7 @@ func TestUsageErrors(t *testing.T) {
 }
 
 func TestHelp(t *testing.T) {
-	for name := range variables(t) {
+	for name := range variables() {
 		t.Setenv(name, "hunter2")
 	}
 	var out bytes.Buffer
@@ -368,7 +364,7 @@ func TestUsers(t *testing.T) {
 	}
 }
 
-func TestSealer(t *testing.T) {
+func TestPayloadKeys(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys")
 	if err := os.WriteFile(path, []byte("MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -378,19 +374,19 @@ func TestSealer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if sealer, err := got.Payload.Sealer(); err != nil || sealer.CanEncrypt() != want {
+		if cipher, err := got.Payload.Cipher(); err != nil || cipher.CanEncrypt() != want {
 			t.Errorf("%v: %v", env, err)
 		}
 	}
 }
 
-// design.md, rule 7: gateway time-out < claim lease < task time-out.
+// TestTimeoutChain: gateway timeout < claim lease < task timeout.
 func TestTimeoutChain(t *testing.T) {
 	for _, gateway := range []time.Duration{time.Millisecond, 1500 * time.Millisecond, 15 * time.Second, time.Hour} {
 		w := Worker{GatewayTimeout: gateway}
 		for _, wait := range []time.Duration{time.Millisecond, time.Second, 2500 * time.Millisecond} {
-			// interface.md: wait timeout + gateway timeout + margin < lease.
-			send, lease, task := w.SendBudget(wait), w.ClaimLease(wait), w.TaskNeeds(wait)
+			// docs/interface.md: wait timeout + gateway timeout + margin < lease.
+			send, lease, task := w.SendBudget(wait), w.ClaimLease(wait), w.LongestSubmit(wait)
 			if send <= wait || lease <= send+gateway || task <= gateway+lease {
 				t.Errorf("gateway %s, wait %s: send within %s, lease %s, task %s", gateway, wait, send, lease, task)
 			}

@@ -192,7 +192,7 @@ func TestWrongUse(t *testing.T) {
 		{"Redis requires a password", enqueue("create"), "REDIS_URL=" + locked.URL(), 2, "REDIS_URL: redis refuses the login"},
 		{"Redis requires another password", enqueue("status", "paydia", "X"), "REDIS_URL=redis://:hunter2@" + locked.Addr + "/0", 2, "REDIS_URL: redis refuses the login"},
 		{"EVENTS_STREAM", enqueue("events", "--events-stream="), "", 2, "EVENTS_STREAM"},
-		{"Redis is down: create", enqueue("create"), "REDIS_URL=" + nowhere, 3, "line 1, 0 taken"},
+		{"Redis is down: create", enqueue("create"), "REDIS_URL=" + nowhere, 3, "line 1, 0 accepted"},
 		{"Redis is down: status", enqueue("status", "paydia", "X"), "REDIS_URL=" + nowhere, 3, "redis"},
 		{"Redis is down: events", enqueue("events"), "REDIS_URL=" + nowhere, 3, "redis"},
 
@@ -289,7 +289,7 @@ func TestRedisKilledDuringEnqueue(t *testing.T) {
 	if err := p.Stdin.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if code := p.Exit(); code != 3 || !strings.Contains(p.Stderr.String(), "line 6, 5 taken") {
+	if code := p.Exit(); code != 3 || !strings.Contains(p.Stderr.String(), "line 6, 5 accepted") {
 		t.Errorf("exit %d: %s", code, p.Stderr.String())
 	}
 	e.server.Start(t)
@@ -317,7 +317,7 @@ func TestInterrupted(t *testing.T) {
 	e.Eventually("four answers", func() bool { return strings.Count(p.Stdout.String(), "\n") == 4 })
 	p.Signal(os.Interrupt)
 	if code := p.Exit(); code != 1 ||
-		!strings.Contains(p.Stderr.String(), "interrupted: 4 answered (4 enqueued), nothing taken from line 5 on") {
+		!strings.Contains(p.Stderr.String(), "interrupted: 4 answered (4 enqueued), nothing submitted from line 5 on") {
 		t.Errorf("exit %d: %s", code, p.Stderr.String())
 	}
 	e.create(all[:4], "duplicate")

@@ -81,6 +81,25 @@ func (d Due) Never() bool { return !d.set }
 // and is after the record was read.
 func (r *Record) Now(local time.Time) time.Time { return r.clock.At(local) }
 
+// NextAttempt returns when the payment is next sent or looked up, as a Save at that moment
+// of this process' clock schedules it (see saveScript). The zero time: never.
+func (r *Record) NextAttempt(local time.Time) time.Time {
+	now := r.Now(local)
+	switch {
+	case r.Status.Final():
+		return time.Time{}
+	case r.Status == payment.Queued:
+		return now.Add(r.NotBefore)
+	case r.Due.Never():
+		return time.Time{}
+	case r.Due.grid > 0:
+		grid := r.Due.grid.Milliseconds()
+		return time.UnixMilli(now.UnixMilli()/grid*grid + grid).UTC()
+	default:
+		return now.Add(r.Due.in)
+	}
+}
+
 // FinishAttempt replaces the attempt that Claim has added, with the next Save.
 func (r *Record) FinishAttempt(a payment.Attempt) { r.attempt, r.attemptNumber = &a, r.attempts }
 

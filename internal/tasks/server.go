@@ -15,58 +15,59 @@ import (
 	"terbayar/internal/payment"
 )
 
-// Handlers do the work of the tasks.
+// Handlers handle the tasks.
 type Handlers struct {
-	// Submit takes a payment as far as it goes right now. A positive again asks to
-	// be called once more after that time; the reason is shown in the web UI.
-	Submit func(ctx context.Context, key payment.Key) (again time.Duration, reason string, err error)
-	// Poll settles what is due at a gateway.
+	// Submit submits a payment. If retryIn is positive, it is called again after that time;
+	// the web UI shows the reason.
+	Submit func(ctx context.Context, key payment.Key) (retryIn time.Duration, reason string, err error)
+	// Poll looks up the payments that are due at a gateway.
 	Poll func(ctx context.Context, g payment.Gateway) error
 }
 
-// ServerConfig is what a Server needs to know.
+// ServerConfig holds the settings of a Server.
 type ServerConfig struct {
-	Gateways        []payment.Gateway // whose queues are served; the others' are left alone
-	Concurrency     int               // submits under way at once, per gateway
-	ShutdownTimeout time.Duration     // how long Shutdown waits for what is under way
+	Gateways        []payment.Gateway // whose queues are served
+	Concurrency     int               // submits at the same time, per gateway
+	ShutdownTimeout time.Duration     // how long Shutdown waits for running tasks
 	Log             *slog.Logger
 	AsynqLog        asynq.Logger
 }
 
-// Server runs the tasks of the gateways: per gateway one asynq server for its
-// submits and one for its polls.
+// Server runs the tasks of the gateways. Each gateway has one asynq server for its submits
+// and one for its polls.
 type Server struct {
 	servers []*asynq.Server
 	mux     *asynq.ServeMux
 }
 
 const (
-	// taskCheckInterval is how often an empty queue is looked at, and so how long
-	// an idle worker may take to notice a payment.
+	// taskCheckInterval is how often an empty queue is checked, and so how long an idle
+	// worker may take to notice a payment.
 	taskCheckInterval = 200 * time.Millisecond
-	// delayedTaskCheckInterval is how late a task that was asked for "again in d"
-	// may be. asynq's own 5 s would be most of a short wait.
+	// delayedTaskCheckInterval is how late a task that is retried later may be. asynq's
+	// default of 5 s would be longer than most waits.
 	delayedTaskCheckInterval = time.Second
-	// errorPause is the wait after an error of the worker's own surroundings, a
-	// Redis that is away above all.
-	errorPause = 5 * time.Second
+	// errorRetryDelay is the wait after an error that is not the gateway's, mostly because
+	// Redis is down.
+	errorRetryDelay = 5 * time.Second
 )
 
-// again is how a handler asks asynq to come back. It is not a failure: asynq
-// counts no retry for it, and the payment's attempts are the ledger's to count.
-type again struct {
+// retryLaterError makes asynq run a task again later. It is not a failure: asynq counts no
+// retry, and the ledger counts the payment's attempts. The web UI shows its text as the
+// task's last error.
+type retryLaterError struct {
 	in     time.Duration
 	reason string
 }
 
-func (a again) Error() string {
-	return fmt.Sprintf("again in %s: %s", a.in.Round(time.Millisecond), a.reason)
+func (e retryLaterError) Error() string {
+	return fmt.Sprintf("no failure, will be retried in %s: %s", e.in.Round(time.Millisecond), e.reason)
 }
 
-// NewServer makes a server; Start starts it.
+// NewServer creates a Server. Start starts it.
 func NewServer(client redis.UniversalClient, cfg ServerConfig, h Handlers) *Server {
 	s := &Server{mux: asynq.NewServeMux()}
-	s.mux.Use(guard(cfg.Log))
+	s.mux.Use(redactErrors(cfg.Log))
 	s.mux.HandleFunc(TypeSubmit, func(ctx context.Context, t *asynq.Task) error {
 		p, err := Decode(t.Payload())
 		if err != nil {
@@ -76,9 +77,9 @@ func NewServer(client redis.UniversalClient, cfg ServerConfig, h Handlers) *Serv
 			return fmt.Errorf("tasks: no transaction id: %w", ErrPayload)
 		}
 		in, reason, err := h.Submit(ctx, p.Key())
-		// A standby task runs once: two tasks that come again would keep two times.
-		if id, _ := asynq.GetTaskID(ctx); err == nil && in > 0 && !strings.HasPrefix(id, standby) {
-			err = again{in, reason}
+		// A standby task is not retried: the payment's own task is.
+		if id, _ := asynq.GetTaskID(ctx); err == nil && in > 0 && !strings.HasPrefix(id, standbyPrefix) {
+			err = retryLaterError{in, reason}
 		}
 		return err
 	})
@@ -92,8 +93,8 @@ func NewServer(client redis.UniversalClient, cfg ServerConfig, h Handlers) *Serv
 	for _, g := range cfg.Gateways {
 		s.servers = append(s.servers,
 			newServer(client, cfg, SubmitQueue(g), cfg.Concurrency),
-			// One poll at a time per replica: while it runs, what becomes due gathers
-			// for the next one.
+			// One poll at a time per worker: payments that become due meanwhile are for the
+			// next poll.
 			newServer(client, cfg, PollQueue(g), 1),
 		)
 	}
@@ -109,44 +110,44 @@ func newServer(client redis.UniversalClient, cfg ServerConfig, queue string, con
 		ShutdownTimeout:          cfg.ShutdownTimeout,
 		Logger:                   cfg.AsynqLog,
 		LogLevel:                 asynq.WarnLevel,
-		// Nothing counts as a failure but what can never be done, so no number of
-		// bad minutes brings a task into the archive.
+		// Only a task that can never succeed counts as failed. So no outage, however long,
+		// archives a task.
 		IsFailure: func(err error) bool { return errors.Is(err, asynq.SkipRetry) },
 		RetryDelayFunc: func(_ int, err error, _ *asynq.Task) time.Duration {
-			if a, ok := errors.AsType[again](err); ok {
-				return a.in
+			if later, ok := errors.AsType[retryLaterError](err); ok {
+				return later.in
 			}
-			return errorPause
+			return errorRetryDelay
 		},
 	})
 }
 
-// guard stands around every handler. It logs what went wrong, once, and sees to
-// it that what asynq keeps of an error - in clear, in Redis, for the web UI - is
-// nothing but words of our own.
-func guard(log *slog.Logger) asynq.MiddlewareFunc {
+// redactErrors wraps every handler. It logs each error once, and returns a fixed text
+// instead: asynq stores the error unencrypted in Redis and shows it in the web UI, and it
+// may contain a secret.
+func redactErrors(log *slog.Logger) asynq.MiddlewareFunc {
 	return func(next asynq.Handler) asynq.Handler {
 		return asynq.HandlerFunc(func(ctx context.Context, t *asynq.Task) (err error) {
 			id, _ := asynq.GetTaskID(ctx)
 			defer func() {
 				if r := recover(); r != nil {
 					log.Error("task panicked", "task", id, "panic", r, "stack", string(debug.Stack()))
-					err = errors.New("panicked; see the log")
+					err = errors.New("panicked: see the worker's log")
 				}
 			}()
 			err = next.ProcessTask(ctx, t)
 			switch {
-			case err == nil, errors.As(err, new(again)):
+			case err == nil, errors.As(err, new(retryLaterError)):
 				return err
 			case errors.Is(err, ErrPayload):
-				log.Error("task cannot be read", "task", id, "error", err)
+				log.Error("task archived: its payload cannot be read", "task", id, "error", err)
 				return fmt.Errorf("%w: %w", err, asynq.SkipRetry)
 			case errors.Is(err, ErrNoPayment):
-				log.Error("task names a payment that the ledger does not have: it is archived", "task", id)
+				log.Error("task archived: the ledger does not have its payment", "task", id)
 				return fmt.Errorf("%w: %w", ErrNoPayment, asynq.SkipRetry)
 			default:
-				log.Error("task failed, will be tried again", "task", id, "error", err)
-				return errors.New("failed; see the log")
+				log.Error("task failed, will retry", "task", id, "error", err)
+				return errors.New("failed: see the worker's log")
 			}
 		})
 	}
@@ -162,14 +163,15 @@ func (s *Server) Start() error {
 	return nil
 }
 
-// Stop takes no more tasks from the queues.
+// Stop stops taking tasks from the queues.
 func (s *Server) Stop() {
 	for _, server := range s.servers {
 		server.Stop()
 	}
 }
 
-// Shutdown waits for what is under way, all servers at once, and ends.
+// Shutdown shuts all servers down at the same time. It waits for running tasks, at most for
+// the shutdown timeout.
 func (s *Server) Shutdown() {
 	done := make(chan struct{})
 	for _, server := range s.servers {

@@ -1,9 +1,9 @@
-// Package tasks is the only door to asynq: task types, payloads, ids, queues,
-// enqueueing, serving, and "again in d".
+// Package tasks is the only package that uses asynq's queues: task types, payloads, ids,
+// enqueueing, serving, and retrying later.
 //
-// A task is a reminder, not a record. It names a payment and carries nothing
-// that must not be seen or could be lost: what is so stands in the ledger. So a
-// task may come twice, or late, or not at all, and no money moves for it.
+// A task is a reminder, not a record. It only names a payment; everything else, secrets
+// included, is in the ledger. So a task may run twice, late or never without a duplicate
+// charge or a lost payment.
 package tasks
 
 import (
@@ -23,32 +23,30 @@ import (
 
 // The task types.
 const (
-	TypeSubmit = "payment:submit" // one payment, to be submitted
-	TypePoll   = "payment:poll"   // one gateway, to be polled
+	TypeSubmit = "payment:submit" // submits one payment
+	TypePoll   = "payment:poll"   // polls one gateway
 )
 
-// version of the payloads this code writes.
+// version is the version of the payloads that this code writes.
 const version = 1
 
-// ErrPayload says that a payload cannot be read, or is of a newer version. Such
-// a task is archived: its payment stands in the ledger all the same.
+// ErrPayload says that a payload cannot be read or has another version. Its task is
+// archived; the payment stays in the ledger and gets a new task.
 var ErrPayload = errors.New("payload cannot be read by this version")
 
-// ErrNoPayment says that a task names a payment that the ledger does not have. Such a
-// task is archived: there is nothing that it could do.
+// ErrNoPayment says that the ledger does not have a task's payment. The task is archived.
 var ErrNoPayment = errors.New("the ledger has no such payment")
 
-// Payload is what a task carries. It may be shown to anyone who may see the web
-// UI.
+// Payload is a task's payload. The web UI may show all of it.
 type Payload struct {
 	Version       int             `json:"v"`
 	Gateway       payment.Gateway `json:"gateway"`
 	TransactionID string          `json:"transaction_id,omitempty"` // TypeSubmit
-	Amount        payment.Rupiah  `json:"amount,omitempty"`         // TypeSubmit, for people to read
+	Amount        payment.Rupiah  `json:"amount,omitempty"`         // TypeSubmit, only to be shown
 	Tick          int64           `json:"tick,omitempty"`           // TypePoll, Unix milliseconds
 }
 
-// Key is the payment that a TypeSubmit task is about.
+// Key returns the payment of a TypeSubmit task.
 func (p Payload) Key() payment.Key {
 	return payment.Key{Gateway: p.Gateway, TransactionID: p.TransactionID}
 }
@@ -57,8 +55,8 @@ func (p Payload) Key() payment.Key {
 func Decode(b []byte) (Payload, error) {
 	var p Payload
 	if err := json.Unmarshal(b, &p); err != nil {
-		// The cause may quote the payload, which is not known to be ours.
-		return Payload{}, fmt.Errorf("tasks: not a JSON object of ours: %w", ErrPayload)
+		// The cause is dropped: it may quote a secret from a foreign payload.
+		return Payload{}, fmt.Errorf("tasks: not a payload of Terbayar: %w", ErrPayload)
 	}
 	if p.Version != version {
 		return Payload{}, fmt.Errorf("tasks: version %d: %w", p.Version, ErrPayload)
@@ -69,31 +67,31 @@ func Decode(b []byte) (Payload, error) {
 	return p, nil
 }
 
-// A gateway has two queues, each with a server of its own: so a gateway that
-// answers slowly holds up neither the other nor its own polls, and a dequeue
-// never asks more than one queue (an empty one costs a round trip per task).
+// A gateway has two queues, each with its own asynq server. So a slow gateway delays neither
+// the other gateway nor its own polls, and a dequeue asks one queue only (each empty queue
+// would cost a round trip per task).
 
-// SubmitQueue is the queue of a gateway's submits.
+// SubmitQueue returns the queue of a gateway's submits.
 func SubmitQueue(g payment.Gateway) string { return string(g) }
 
-// PollQueue is the queue of a gateway's polls.
+// PollQueue returns the queue of a gateway's polls.
 func PollQueue(g payment.Gateway) string { return string(g) + "-poll" }
 
 const (
-	// maxRetry is out of reach: running out of attempts is for the ledger to tell,
-	// asynq's archive is no storage. Only a killed worker spends one of these.
+	// maxRetry is never reached: the ledger counts attempts, not asynq. Only a killed worker
+	// uses one up.
 	maxRetry = 10_000
-	// SubmitTimeout is what asynq gives a submit. At that deadline it would forget
-	// the handler's own answer and run the task again beside it, so it must be out
-	// of reach: two requests and a claim's margin are far shorter (config checks).
+	// SubmitTimeout is asynq's deadline for a submit. At the deadline asynq would ignore the
+	// handler's result and run the task a second time next to it. So it must never be
+	// reached: the longest submit is far shorter, which the worker checks at its start.
 	SubmitTimeout = 5 * time.Minute
-	// pollTimeout ends a poll that hangs; what it took is due again long before.
+	// pollTimeout ends a poll that hangs. Its payments are due again long before.
 	pollTimeout = 10 * time.Minute
-	// pollRetention keeps a tick's id taken, so that no replica runs it again.
+	// pollRetention keeps the id of a finished tick in use, so that no worker enqueues it again.
 	pollRetention = time.Minute
 )
 
-// Enqueuer puts tasks into the queues.
+// Enqueuer enqueues tasks.
 type Enqueuer struct {
 	redis     redis.UniversalClient
 	client    *asynq.Client
@@ -101,44 +99,43 @@ type Enqueuer struct {
 	now       func() time.Time
 }
 
-// NewEnqueuer makes an Enqueuer.
+// NewEnqueuer creates an Enqueuer.
 func NewEnqueuer(client redis.UniversalClient, now func() time.Time) *Enqueuer {
 	return &Enqueuer{client, asynq.NewClientFromRedisClient(client), asynq.NewInspectorFromRedisClient(client), now}
 }
 
-// Submit enqueues the submission of a payment. The task's id is the payment's,
-// escaped so that it can stand in the web UI's paths. A task that is still to be
-// run stays the only one; one that asynq has archived, and that would keep the
-// id taken for 90 days, makes room.
+// Submit enqueues the submit of a payment. The task's id is the payment's, escaped for the
+// paths of the web UI. If the payment's task is still waiting, nothing happens. An archived
+// task, which would keep the id in use for 90 days, is replaced.
 func (e *Enqueuer) Submit(ctx context.Context, key payment.Key, amount payment.Rupiah) error {
 	queue, id := SubmitQueue(key.Gateway), taskID(key)
-	taken, err := e.submit(ctx, key, amount, id)
-	if !taken || err != nil {
+	exists, err := e.submit(ctx, key, amount, id)
+	if !exists || err != nil {
 		return err
 	}
 	switch info, err := e.inspector.GetTaskInfo(queue, id); {
-	case errors.Is(err, asynq.ErrTaskNotFound): // it has just been run, and may have found nothing to do
+	case errors.Is(err, asynq.ErrTaskNotFound): // it has run since; whether it submitted the payment is not known
 	case err != nil:
-		return fmt.Errorf("tasks: look at the task of %s: %w", key, err)
+		return fmt.Errorf("tasks: inspect the task of %s: %w", key, err)
 	case info.State != asynq.TaskStateArchived && info.State != asynq.TaskStateCompleted:
 		return nil
 	default:
 		if err := e.inspector.DeleteTask(queue, id); err != nil && !errors.Is(err, asynq.ErrTaskNotFound) {
-			return fmt.Errorf("tasks: make room for the task of %s: %w", key, err)
+			return fmt.Errorf("tasks: replace the task of %s: %w", key, err)
 		}
 	}
 	_, err = e.submit(ctx, key, amount, id)
 	return err
 }
 
-// Requeue is for payments of one gateway whose tasks should have run long ago. In a
-// long queue most are only waiting, which one round trip tells of all of them. One
-// that asynq takes for running most likely was a dead worker's, and comes back after
-// up to two minutes, or never (shared/asynq.md 23): until then a standby task runs in
-// its place, once. The claim lets one of the two through.
+// Requeue makes sure that payments of one gateway, whose tasks should have run long ago,
+// have a task. In a long queue most tasks are only waiting: one round trip finds out for all
+// of them. A task that asynq believes to be running most likely belonged to a crashed worker;
+// asynq runs it again after up to two minutes, or never (docs/asynq.md 23). Until then a
+// standby task runs in its place, once. The claim prevents that both submit.
 func (e *Enqueuer) Requeue(ctx context.Context, payments []*payment.Payment) error {
 	states := make([]*redis.StringCmd, len(payments))
-	// Each command carries its own error; a task that is not there is one.
+	// Each command has its own error; a missing task is one, too.
 	_, _ = e.redis.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		for i, p := range payments {
 			states[i] = pipe.HGet(ctx, taskKey(SubmitQueue(p.Gateway), taskID(p.Key())), "state")
@@ -150,7 +147,7 @@ func (e *Enqueuer) Requeue(ctx context.Context, payments []*payment.Payment) err
 		state, err := states[i].Result()
 		switch {
 		case err != nil && !errors.Is(err, redis.Nil):
-			err = fmt.Errorf("tasks: look at the task of %s: %w", p.Key(), err)
+			err = fmt.Errorf("tasks: inspect the task of %s: %w", p.Key(), err)
 		case state == "pending", state == "scheduled", state == "retry":
 			err = nil
 		case state == "active":
@@ -167,30 +164,32 @@ func taskID(key payment.Key) string {
 	return string(key.Gateway) + ":" + url.PathEscape(key.TransactionID)
 }
 
-// taskKey is asynq's own key of a task, a hash with a field "state" (asynq v0.26.0,
+// taskKey returns asynq's key of a task, a hash with a field "state" (asynq v0.26.0,
 // internal/base.TaskKey).
 func taskKey(queue, id string) string { return "asynq:{" + queue + "}:t:" + id }
 
-// standby begins the id of a task that runs in place of another.
-const standby = "standby:"
+// standbyPrefix begins the id of a standby task: it runs in place of a task that asynq
+// believes to be running.
+const standbyPrefix = "standby:"
 
-// standbyEvery is how often another standby task may be enqueued for the same payment:
-// a standby task may be orphaned as well, and then keeps its id taken for ever.
-const standbyEvery = 5 * time.Minute
+// standbyInterval is how often another standby task may be enqueued for the same payment. A
+// standby task, too, may be lost with its worker and then keeps its id in use forever.
+const standbyInterval = 5 * time.Minute
 
 func (e *Enqueuer) standbyID(key payment.Key) string {
-	return standby + strconv.FormatInt(e.now().Unix()/int64(standbyEvery.Seconds()), 36) + ":" + taskID(key)
+	return standbyPrefix + strconv.FormatInt(e.now().Unix()/int64(standbyInterval.Seconds()), 36) + ":" + taskID(key)
 }
 
-// submit enqueues a submission under that id, and reports whether it is taken.
-func (e *Enqueuer) submit(ctx context.Context, key payment.Key, amount payment.Rupiah, id string) (taken bool, err error) {
+// submit enqueues the submit of a payment as a task with that id, and reports whether a task
+// with that id exists already.
+func (e *Enqueuer) submit(ctx context.Context, key payment.Key, amount payment.Rupiah, id string) (exists bool, err error) {
 	return e.enqueue(ctx, TypeSubmit,
 		Payload{Version: version, Gateway: key.Gateway, TransactionID: key.TransactionID, Amount: amount},
 		asynq.TaskID(id), asynq.Queue(SubmitQueue(key.Gateway)), asynq.Timeout(SubmitTimeout))
 }
 
-// Poll enqueues the poll of a gateway for one tick of the clock. Every replica
-// may ask for the same tick; it runs once.
+// Poll enqueues the poll of a gateway for one tick of the clock. Every worker may enqueue the
+// same tick; it runs once.
 func (e *Enqueuer) Poll(ctx context.Context, g payment.Gateway, tick time.Time) error {
 	_, err := e.enqueue(ctx, TypePoll,
 		Payload{Version: version, Gateway: g, Tick: tick.UnixMilli()},
@@ -202,8 +201,9 @@ func (e *Enqueuer) Poll(ctx context.Context, g payment.Gateway, tick time.Time) 
 	return err
 }
 
-// enqueue reports whether the task's id is taken, which is no error.
-func (e *Enqueuer) enqueue(ctx context.Context, taskType string, p Payload, opts ...asynq.Option) (taken bool, err error) {
+// enqueue enqueues a task, and reports whether one with its id exists already, which is no
+// error.
+func (e *Enqueuer) enqueue(ctx context.Context, taskType string, p Payload, opts ...asynq.Option) (exists bool, err error) {
 	payload, err := json.Marshal(p)
 	if err != nil {
 		return false, fmt.Errorf("tasks: enqueue %s: %w", taskType, err)

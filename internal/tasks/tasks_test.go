@@ -41,7 +41,7 @@ func serve(t *testing.T, client redis.UniversalClient, h tasks.Handlers) {
 	})
 }
 
-// await waits until a task is in a state.
+// await waits until a task is in the state.
 func await(t *testing.T, client redis.UniversalClient, queue, id string, state asynq.TaskState) *asynq.TaskInfo {
 	t.Helper()
 	inspector := asynq.NewInspectorFromRedisClient(client)
@@ -51,13 +51,14 @@ func await(t *testing.T, client redis.UniversalClient, queue, id string, state a
 			return info
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("%s never was %s: %+v, %v", id, state, info, err)
+			t.Fatalf("task %s is never %s: %+v, %v", id, state, info, err)
 		}
 	}
 }
 
 func TestOnePaymentOneTask(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
+		t.Parallel()
 		enqueuer := tasks.NewEnqueuer(client, time.Now)
 		for range 3 {
 			if err := enqueuer.Submit(t.Context(), inv, 13000); err != nil {
@@ -69,16 +70,16 @@ func TestOnePaymentOneTask(t *testing.T) {
 		if diff := cmp.Diff(want, string(info.Payload)); diff != "" {
 			t.Error(diff)
 		}
-		if info.Timeout != tasks.SubmitTimeout || info.Retention != 0 { // kept, it would keep its id
-			t.Errorf("time-out %s, retention %s", info.Timeout, info.Retention)
+		if info.Timeout != tasks.SubmitTimeout || info.Retention != 0 { // a retained task would keep its id in use
+			t.Errorf("timeout %s, retention %s", info.Timeout, info.Retention)
 		}
 	})
 }
 
-// TestArchivedTaskMakesRoom: an operator archived the task, or a version that
-// could not read it did. The payment needs its id again.
-func TestArchivedTaskMakesRoom(t *testing.T) {
+// TestArchivedTaskIsReplaced: Submit replaces an archived task, which has the same id.
+func TestArchivedTaskIsReplaced(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
+		t.Parallel()
 		enqueuer := tasks.NewEnqueuer(client, time.Now)
 		if err := enqueuer.Submit(t.Context(), inv, 13000); err != nil {
 			t.Fatal(err)
@@ -93,10 +94,11 @@ func TestArchivedTaskMakesRoom(t *testing.T) {
 	})
 }
 
-// TestStandIn: a payment whose task is said to run gets a second one, which comes once:
-// asked to come again, it is done. However many only wait, that takes one round trip.
+// TestStandby: Requeue enqueues a standby task when asynq believes that the payment's task is
+// running. A standby task is not retried. Requeue takes one round trip for all waiting tasks.
 func TestStandby(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
+		t.Parallel()
 		enqueuer := tasks.NewEnqueuer(client, epoch)
 		var waiting []*payment.Payment
 		for i := range 200 {
@@ -114,11 +116,11 @@ func TestStandby(t *testing.T) {
 			t.Errorf("%d tasks", n)
 		}
 
-		first, letGo, runs := make(chan struct{}), make(chan struct{}), atomic.Int32{}
+		first, release, runs := make(chan struct{}), make(chan struct{}), atomic.Int32{}
 		serve(t, client, tasks.Handlers{Submit: func(context.Context, payment.Key) (time.Duration, string, error) {
 			if runs.Add(1) == 1 {
 				close(first)
-				<-letGo
+				<-release
 			}
 			return time.Hour, "not yet", nil
 		}})
@@ -139,28 +141,29 @@ func TestStandby(t *testing.T) {
 				break
 			}
 			if time.Now().After(deadline) {
-				t.Fatal("the second task has not come, or not gone")
+				t.Fatal("the standby task has not run, or still exists")
 			}
 		}
-		close(letGo)
+		close(release)
 		await(t, client, "amdigipay", invTask, asynq.TaskStateRetry)
 	})
 }
 
-// epoch is a time that stands still.
+// epoch is a clock that does not move.
 func epoch() time.Time { return time.Unix(0, 0) }
 
-// TestOrphanedStandby: asynq may leave a task active for ever, and the standby task, too:
-// a few minutes later there is another one.
+// TestOrphanedStandby: asynq may leave a task active forever, and its standby task, too.
+// Five minutes later Requeue enqueues another standby task.
 func TestOrphanedStandby(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
+		t.Parallel()
 		now := epoch()
 		enqueuer := tasks.NewEnqueuer(client, func() time.Time { return now })
-		orphan := func() { // given out to nobody, without a lease
+		orphan := func() { // dequeued as asynq does, but without a lease
 			t.Helper()
 			id := client.RPopLPush(t.Context(), "asynq:{amdigipay}:pending", "asynq:{amdigipay}:active").Val()
 			if id == "" || client.HSet(t.Context(), "asynq:{amdigipay}:t:"+id, "state", "active").Err() != nil {
-				t.Fatal("no task waits")
+				t.Fatal("no task is pending")
 			}
 		}
 		stuck := []*payment.Payment{{Gateway: inv.Gateway, TransactionID: inv.TransactionID, Amount: 13000}}
@@ -176,17 +179,16 @@ func TestOrphanedStandby(t *testing.T) {
 		requeue()
 		orphan()
 		if n := requeue(); n != 0 {
-			t.Errorf("%d tasks wait, of an id that is taken", n)
+			t.Errorf("%d tasks are pending, although the id is in use", n)
 		}
 		now = now.Add(5 * time.Minute)
 		if n := requeue(); n != 1 {
-			t.Errorf("%d tasks wait, want another standby task", n)
+			t.Errorf("%d tasks are pending, want another standby task", n)
 		}
 	})
 }
 
-// TestNoPayment: a task that names a payment which the ledger does not have can do nothing,
-// ever: it is archived, for somebody to see.
+// TestNoPayment: a task whose payment is not in the ledger is archived.
 func TestNoPayment(t *testing.T) {
 	client := redistest.Mini(t)
 	serve(t, client, tasks.Handlers{Submit: func(context.Context, payment.Key) (time.Duration, string, error) {
@@ -200,9 +202,10 @@ func TestNoPayment(t *testing.T) {
 	}
 }
 
-// TestOneTickOnePoll: every replica enqueues the tick, before and after it ran.
+// TestOneTickOnePoll: the poll of a tick runs once, even if workers enqueue it after it ran.
 func TestOneTickOnePoll(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
+		t.Parallel()
 		var polls atomic.Int32
 		serve(t, client, tasks.Handlers{Poll: func(_ context.Context, _ payment.Gateway) error {
 			polls.Add(1)
@@ -223,10 +226,11 @@ func TestOneTickOnePoll(t *testing.T) {
 	})
 }
 
-// TestAgainIsNoFailure: "again in d" comes back after d, spends nothing, and
-// says why in the web UI.
-func TestAgainIsNoFailure(t *testing.T) {
+// TestRetryLaterIsNoFailure: a task that is retried later runs again at that time, uses up no
+// retry of asynq, and shows the reason in the web UI.
+func TestRetryLaterIsNoFailure(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
+		t.Parallel()
 		var calls atomic.Int32
 		done := make(chan struct{})
 		serve(t, client, tasks.Handlers{Submit: func(context.Context, payment.Key) (time.Duration, string, error) {
@@ -245,7 +249,7 @@ func TestAgainIsNoFailure(t *testing.T) {
 		}
 		<-done
 		info := await(t, client, "amdigipay", invTask, asynq.TaskStateRetry)
-		for info.LastErr != "again in 1h0m0s: net:unsent" { // the first retry may still be on show
+		for info.LastErr != "no failure, will be retried in 1h0m0s: net:unsent" { // at first that of the first retry
 			info = await(t, client, "amdigipay", invTask, asynq.TaskStateRetry)
 		}
 		if info.Retried != 0 || time.Until(info.NextProcessAt) < 59*time.Minute {
@@ -254,15 +258,15 @@ func TestAgainIsNoFailure(t *testing.T) {
 	})
 }
 
-// TestErrorsTellNothing: what a handler returns, or panics with, may hold
-// anything; what stands in Redis afterwards are words of our own.
-func TestErrorsTellNothing(t *testing.T) {
+// TestErrorsAreRedacted: a handler's error or panic may contain a secret; asynq stores a fixed
+// text in Redis.
+func TestErrorsAreRedacted(t *testing.T) {
 	for name, c := range map[string]struct {
 		submit func() error
 		want   string
 	}{
-		"error": {func() error { return errors.New("password hunter2") }, "failed; see the log"},
-		"panic": {func() error { panic("hunter2") }, "panicked; see the log"},
+		"error": {func() error { return errors.New("password hunter2") }, "failed: see the worker's log"},
+		"panic": {func() error { panic("hunter2") }, "panicked: see the worker's log"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			client := redistest.Mini(t)
@@ -280,7 +284,7 @@ func TestErrorsTellNothing(t *testing.T) {
 	}
 }
 
-// TestUnreadablePayload is archived, where a person finds it, and quotes nothing.
+// TestUnreadablePayload: the task is archived, and its error does not quote the payload.
 func TestUnreadablePayload(t *testing.T) {
 	client := redistest.Mini(t)
 	serve(t, client, tasks.Handlers{})
@@ -315,7 +319,7 @@ func FuzzDecode(f *testing.F) {
 			t.Fatal(err)
 		}
 		if err == nil && (p.Version != 1 || p.Gateway == "") {
-			t.Fatalf("%q passed as %+v", payload, p)
+			t.Fatalf("%q is decoded as %+v", payload, p)
 		}
 	})
 }

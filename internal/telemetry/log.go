@@ -1,4 +1,4 @@
-// Package telemetry is how the programs are watched: logs and metrics.
+// Package telemetry provides logs and metrics.
 package telemetry
 
 import (
@@ -18,12 +18,12 @@ import (
 	"github.com/mattn/go-isatty"
 )
 
-// NewLogger makes a logger that writes to w. The level is debug, info, warn or
-// error; the format is json, text, or auto: text on a terminal, json elsewhere.
-// Text is coloured on a terminal only.
+// NewLogger returns a logger that writes to w. The level is debug, info, warn or error; the
+// format is json, text, or auto: text on a terminal, json elsewhere. Text is coloured on a
+// terminal only.
 //
 // Attributes whose names look like those of secrets are masked. This is a second
-// net: secrets are secret.Text, which masks itself.
+// protection: secrets have the type secret.Text, which masks itself.
 func NewLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 	var l slog.Level
 	if err := l.UnmarshalText([]byte(level)); err != nil {
@@ -53,8 +53,8 @@ func isTerminal(w io.Writer) bool {
 	return ok && isatty.IsTerminal(f.Fd())
 }
 
-// secretWords are what the name of an attribute with a secret may hold; one that
-// ends in "key" or "keys" is masked too.
+// secretWords are parts of names of secret attributes. A name that ends in "key" or "keys" is
+// secret, too.
 var secretWords = []string{"authorization", "token", "password", "passwd", "secret", "signature", "credential", "cookie"}
 
 func mask(groups []string, a slog.Attr) slog.Attr {
@@ -70,57 +70,57 @@ func looksSecret(name string) bool {
 		slices.ContainsFunc(secretWords, func(w string) bool { return strings.Contains(name, w) })
 }
 
-// AsynqLogger lets asynq log through slog. Where asynq would end the process
-// (Fatal), it only says so: what ends the worker is for main.
+// AsynqLogger returns a logger for asynq that writes to l. A message at level Fatal does not
+// end the process.
 //
-// While Redis is away asynq complains without end. Of warnings and errors that
-// differ in numbers, names and addresses only, one in repeatAfter is told, with how
-// many were left out before it; those are there at level debug.
+// While Redis is down, asynq logs the same errors again and again. Messages that differ only
+// in numbers, ids and addresses are of one kind. Of each kind, one warning or error in
+// repeatInterval is logged, with the number of omitted ones (left_out); those are logged at
+// level debug.
 func AsynqLogger(l *slog.Logger) asynq.Logger {
-	return &asynqLogger{log: l, told: make(map[string]telling)}
+	return &asynqLogger{log: l, logged: make(map[string]repeats)}
 }
 
-// repeatAfter is how long a line of one kind stands for all of them.
-const repeatAfter = 30 * time.Second
+const repeatInterval = 30 * time.Second
 
 type asynqLogger struct {
 	log *slog.Logger
 
-	mu   sync.Mutex
-	told map[string]telling // by the kind of line; there are about twenty
+	mu     sync.Mutex
+	logged map[string]repeats // by level and kind, of which there are about twenty
 }
 
-// telling is what was told of one kind of line.
-type telling struct {
-	at      time.Time // when one was last told
-	leftOut int       // how many were not, since
+// repeats counts the messages of one kind.
+type repeats struct {
+	at      time.Time // when one was last logged
+	leftOut int       // how many have been omitted since
 }
 
 func (a *asynqLogger) Debug(args ...any) { a.log.Debug(text(args)) }
 func (a *asynqLogger) Info(args ...any)  { a.log.Info(text(args)) }
-func (a *asynqLogger) Warn(args ...any)  { a.once(slog.LevelWarn, text(args)) }
-func (a *asynqLogger) Error(args ...any) { a.once(slog.LevelError, text(args)) }
+func (a *asynqLogger) Warn(args ...any)  { a.limited(slog.LevelWarn, text(args)) }
+func (a *asynqLogger) Error(args ...any) { a.limited(slog.LevelError, text(args)) }
 func (a *asynqLogger) Fatal(args ...any) { a.log.Error(text(args), "fatal", true) }
 
 func text(args []any) string { return "asynq: " + fmt.Sprint(args...) }
 
-// varying is what may differ between two lines of one kind: task ids, lists of
-// them, and whatever has a digit in it.
+// varying matches what may differ between messages of one kind: task ids, lists of them, and
+// words with a digit.
 var varying = regexp.MustCompile(`\bid=\S+|\[[^\]]*\]|\S*[0-9]\S*`)
 
-// once logs a line unless one of its kind has just been logged.
-func (a *asynqLogger) once(level slog.Level, line string) {
+// limited logs a message unless one of its kind was logged within repeatInterval.
+func (a *asynqLogger) limited(level slog.Level, line string) {
 	kind, now := level.String()+varying.ReplaceAllString(line, ""), time.Now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	before := a.told[kind]
-	if !before.at.IsZero() && now.Sub(before.at) < repeatAfter {
+	before := a.logged[kind]
+	if !before.at.IsZero() && now.Sub(before.at) < repeatInterval {
 		before.leftOut++
-		a.told[kind] = before
+		a.logged[kind] = before
 		a.log.Debug(line)
 		return
 	}
-	a.told[kind] = telling{at: now}
+	a.logged[kind] = repeats{at: now}
 	if before.leftOut > 0 {
 		a.log.Log(context.Background(), level, line, "left_out", before.leftOut)
 	} else {

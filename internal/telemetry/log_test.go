@@ -23,7 +23,7 @@ func TestFormats(t *testing.T) {
 		json   bool
 	}{
 		{"json", true},
-		{"auto", true}, // a buffer is no terminal
+		{"auto", true}, // a buffer is not a terminal
 		{"text", false},
 	} {
 		var out bytes.Buffer
@@ -45,7 +45,7 @@ func TestNoTerminal(t *testing.T) {
 	}
 	defer f.Close()
 	if isTerminal(f) {
-		t.Error("a file is a terminal")
+		t.Error("a file counts as a terminal")
 	}
 }
 
@@ -56,7 +56,7 @@ func TestLevels(t *testing.T) {
 			t.Fatal(err)
 		}
 		if h := log.Handler(); !h.Enabled(context.Background(), want) || h.Enabled(context.Background(), want-1) {
-			t.Errorf("%s does not begin at %s", level, want)
+			t.Errorf("level %s does not start at %s", level, want)
 		}
 	}
 	for _, row := range [][2]string{{"loud", "json"}, {"info", "xml"}, {"", "json"}, {"info", ""}} {
@@ -122,9 +122,9 @@ func TestAsynqLogger(t *testing.T) {
 	}
 }
 
-// TestAsynqRepeatsItself: of lines of one kind one in thirty seconds is told, one of
-// another kind at once, and what ends the process always.
-func TestAsynqRepeatsItself(t *testing.T) {
+// TestAsynqRepeats: of each kind of message one in 30 s is logged. Messages at level info and
+// fatal are always logged.
+func TestAsynqRepeats(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
 		log, err := NewLogger(&out, "info", "json")
@@ -134,9 +134,9 @@ func TestAsynqRepeatsItself(t *testing.T) {
 		l := AsynqLogger(log)
 		for _, step := range []struct {
 			wait time.Duration
-			say  func(args ...any)
+			log  func(args ...any)
 			text string
-			want string // what is logged; empty: nothing
+			want string // the level, and how many were left out; "" when nothing is logged
 		}{
 			{0, l.Error, "Dequeue error: dial tcp 127.0.0.1:6379: connect: connection refused", "ERROR"},
 			{0, l.Error, "Dequeue error: dial tcp 127.0.0.2:6380: connect: connection refused", ""},
@@ -160,7 +160,7 @@ func TestAsynqRepeatsItself(t *testing.T) {
 		} {
 			time.Sleep(step.wait)
 			out.Reset()
-			step.say(step.text)
+			step.log(step.text)
 			got := ""
 			if out.Len() > 0 {
 				var entry struct {
@@ -181,8 +181,8 @@ func TestAsynqRepeatsItself(t *testing.T) {
 	})
 }
 
-// TestNothingIsLost: what is left out is there at level debug.
-func TestNothingIsLost(t *testing.T) {
+// TestOmittedLinesAtDebug: omitted messages are logged at level debug.
+func TestOmittedLinesAtDebug(t *testing.T) {
 	var out bytes.Buffer
 	log, err := NewLogger(&out, "debug", "json")
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/hibiken/asynq"
@@ -17,8 +18,8 @@ import (
 	"terbayar/internal/version"
 )
 
-// Metrics are the worker's metrics, in a registry of their own. No label takes
-// its values from outside without a bound: neither ids nor codes become series.
+// Metrics are the worker's metrics, in their own registry. The number of series is bounded:
+// neither ids nor codes are labels.
 type Metrics struct {
 	registry     *prometheus.Registry
 	attempts     *prometheus.CounterVec
@@ -32,65 +33,64 @@ type Metrics struct {
 	durability   *prometheus.GaugeVec
 	claimsPaused prometheus.Gauge
 
-	primaryChanges prometheus.Gauge
+	primaryChanges atomic.Int64
 	scrapeErrors   prometheus.Counter
 }
 
-// NewMetrics makes the metrics: those the worker counts, and those read at every
-// scrape from asynq's queues, the ledger, the Go runtime and the process. What
-// cannot be read is left out of that scrape, and counted in
-// terbayar_scrape_errors_total. A scrape is answered at once, whatever Redis does.
-// Nothing is asked of Redis before the first one.
-func NewMetrics(inspector *asynq.Inspector, ledger LedgerStats, redis Redis) *Metrics {
+// NewMetrics creates the metrics: those that the worker counts, and those that are read at
+// every scrape from asynq's queues, the ledger, the Go runtime and the process. Values that
+// cannot be read are missing in that scrape, and terbayar_scrape_errors_total counts them. A
+// scrape does not wait for a Redis that hangs. Redis is first read at the first scrape.
+func NewMetrics(inspector *asynq.Inspector, ledger LedgerStats, redis RedisHealth) *Metrics {
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),
 		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "terbayar_attempts_total", Help: "Attempts at a gateway, by what was answered and what followed.",
+			Name: "terbayar_attempts_total", Help: "Recorded requests to a gateway, by the class of their code and the retry policy's action.",
 		}, []string{"gateway", "kind", "code_class", "action"}),
 		polls: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "terbayar_polls_total", Help: "Status polls; the requests they made are those of the look-ups' operations.",
+			Name: "terbayar_polls_total", Help: "Polls of a gateway for the status of its open payments.",
 		}, []string{"gateway"}),
 		latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "terbayar_gateway_request_duration_seconds",
-			Help: "Time from a request to the head of its answer, or to its failure (status_class error).",
-			// AM takes 5 to 7 s to create a payment (gateways.md 1.4).
+			Help: "Time from a request to the headers of its answer, or to its failure (status_class error).",
+			// AM takes 5 to 7 s to create a payment (docs/gateways.md 1.4).
 			Buckets: []float64{.05, .1, .25, .5, 1, 2.5, 5, 7.5, 10, 15, 30},
 		}, []string{"gateway", "operation", "status_class"}),
 		breakers: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "terbayar_gateway_breaker_state", Help: "Circuit breaker before a gateway in this worker: 0 closed, 1 half-open, 2 open.",
+			Name: "terbayar_gateway_circuit_breaker_state", Help: "This worker's circuit breaker of a gateway: 0 closed, 1 half-open, 2 open.",
 		}, []string{"gateway"}),
 		unreadable: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "terbayar_unreadable_records_total", Help: "Times that a record that cannot be read, or is of another version, was met and put off.",
+			Name: "terbayar_unreadable_records_total", Help: "How often a poll skipped a record that is damaged or written by another version.",
 		}, []string{"gateway"}),
 		paused: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "terbayar_gateway_paused", Help: "1 while a gateway is paused because it refuses one payment after the other in the same words; else 0.",
+			Name: "terbayar_gateway_paused", Help: "1 while a gateway is paused because it refused many payments in a row with the same code and message; else 0.",
 		}, []string{"gateway"}),
 		loginFailed: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "terbayar_gateway_login_failed", Help: "1 while this worker cannot log in to a gateway; else 0.",
 		}, []string{"gateway"}),
 		clockSkew: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "terbayar_clock_skew_seconds", Help: "How far this worker's clock is ahead of that of Redis; negative: behind.",
+			Name: "terbayar_clock_skew_seconds", Help: "How far this worker's clock is ahead of Redis' clock; negative: behind.",
 		}),
 		durability: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "terbayar_redis_durability", Help: "1 for the value of REDIS_DURABILITY that this worker runs with.",
+			Name: "terbayar_redis_durability", Help: "1 for the value of REDIS_DURABILITY in force.",
 		}, []string{"mode"}),
-		primaryChanges: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "terbayar_redis_primary_changes", Help: "How often this worker has met another primary of Redis, or one that was restarted, since its start.",
-		}),
 		claimsPaused: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "terbayar_claims_paused", Help: "1 while this worker claims nothing because Redis does not acknowledge writes; else 0.",
+			Name: "terbayar_claims_paused", Help: "1 while this worker claims no payments because Redis does not acknowledge writes; else 0.",
 		}),
 		scrapeErrors: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "terbayar_scrape_errors_total", Help: "Things that a scrape could not read and left out: a gateway's payments, or the queues.",
+			Name: "terbayar_scrape_errors_total", Help: "How often a scrape could not read a gateway's payments, or the queues, and left them out.",
 		}),
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "terbayar_build_info", Help: "Which build this is; always 1.",
+		Name: "terbayar_build_info", Help: "Version, commit and Go version of this build; always 1.",
 		ConstLabels: prometheus.Labels{"version": version.Release, "commit": version.Commit(), "goversion": version.Go()},
 	})
 	build.Set(1)
+	primaryChanges := prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "terbayar_redis_primary_changes_total", Help: "How often the primary of Redis has changed or was restarted since this worker's start.",
+	}, func() float64 { return float64(m.primaryChanges.Load()) })
 	m.registry.MustRegister(
-		build, m.attempts, m.polls, m.latency, m.breakers, m.unreadable, m.paused, m.loginFailed, m.clockSkew, m.durability, m.claimsPaused, m.primaryChanges, m.scrapeErrors,
+		build, m.attempts, m.polls, m.latency, m.breakers, m.unreadable, m.paused, m.loginFailed, m.clockSkew, m.durability, m.claimsPaused, primaryChanges, m.scrapeErrors,
 		&redisCollector{redis}, newLedgerCollector(ledger, redis, m.scrapeErrors), newQueueCollector(inspector, redis, m.scrapeErrors),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
@@ -104,67 +104,66 @@ func NewMetrics(inspector *asynq.Inspector, ledger LedgerStats, redis Redis) *Me
 	return m
 }
 
-// Handler is the page /metrics.
+// Handler returns the handler of /metrics.
 func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
 }
 
-// Attempt counts a finished attempt.
+// Attempt counts a recorded request to a gateway.
 func (m *Metrics) Attempt(g payment.Gateway, a payment.Attempt) {
 	m.attempts.WithLabelValues(string(g), string(a.Kind), codeClass(a.Code), a.Action).Inc()
 }
 
-// Poll counts a status poll.
+// Poll counts a poll.
 func (m *Metrics) Poll(g payment.Gateway) { m.polls.WithLabelValues(string(g)).Inc() }
 
-// Unreadable counts records that cannot be read.
+// Unreadable counts records that a poll skipped.
 func (m *Metrics) Unreadable(g payment.Gateway, n int) {
 	m.unreadable.WithLabelValues(string(g)).Add(float64(n))
 }
 
-// Breaker tells the state of a gateway's circuit breaker: 0 closed, 1 half-open,
-// 2 open.
+// Breaker sets the state of a gateway's circuit breaker: 0 closed, 1 half-open, 2 open.
 func (m *Metrics) Breaker(g payment.Gateway, state int) {
 	m.breakers.WithLabelValues(string(g)).Set(float64(state))
 }
 
-// Paused tells whether a gateway is paused because of refusals in a row.
+// Paused sets whether a gateway is paused because of refusals in a row.
 func (m *Metrics) Paused(g payment.Gateway, paused bool) {
-	m.paused.WithLabelValues(string(g)).Set(truth(paused))
+	m.paused.WithLabelValues(string(g)).Set(gauge(paused))
 }
 
-// LoginFailed tells whether the latest login to a gateway has failed.
+// LoginFailed sets whether the latest login to a gateway failed.
 func (m *Metrics) LoginFailed(g payment.Gateway, failed bool) {
-	m.loginFailed.WithLabelValues(string(g)).Set(truth(failed))
+	m.loginFailed.WithLabelValues(string(g)).Set(gauge(failed))
 }
 
-// ClockSkew tells how far this worker's clock is ahead of that of Redis.
+// ClockSkew sets how far this worker's clock is ahead of Redis' clock.
 func (m *Metrics) ClockSkew(ahead time.Duration) { m.clockSkew.Set(ahead.Seconds()) }
 
-// Durability tells the value of REDIS_DURABILITY that is in force.
+// Durability sets the value of REDIS_DURABILITY in force.
 func (m *Metrics) Durability(mode string) {
 	m.durability.Reset()
 	m.durability.WithLabelValues(mode).Set(1)
 }
 
-// PrimaryChanges tells how often another primary of Redis was met since the start.
-func (m *Metrics) PrimaryChanges(n int) { m.primaryChanges.Set(float64(n)) }
+// PrimaryChanges sets how often the primary of Redis has changed since the worker's start.
+func (m *Metrics) PrimaryChanges(n int) { m.primaryChanges.Store(int64(n)) }
 
-// ClaimsPaused tells whether claims are paused because Redis does not acknowledge
-// writes.
-func (m *Metrics) ClaimsPaused(paused bool) { m.claimsPaused.Set(truth(paused)) }
+// ClaimsPaused sets whether claims are paused because Redis does not acknowledge writes.
+func (m *Metrics) ClaimsPaused(paused bool) { m.claimsPaused.Set(gauge(paused)) }
 
-func truth(b bool) float64 {
+// gauge returns 1 for true and 0 for false.
+func gauge(b bool) float64 {
 	if b {
 		return 1
 	}
 	return 0
 }
 
-// statusCode is http:NNN, or SNAP's seven digits, which begin with the HTTP status.
+// statusCode matches http:NNN, and SNAP's seven digits, which begin with the HTTP status.
 var statusCode = regexp.MustCompile(`^(?:http:([1-5])[0-9]{2}|([1-5])[0-9]{6})$`)
 
-// codeClass is one of the eleven classes of the retry policy's codes.
+// codeClass returns one of eleven classes of the retry policy's codes.
 func codeClass(code string) string {
 	if m := statusCode.FindStringSubmatch(code); m != nil {
 		return m[1] + m[2] + "xx"
@@ -177,16 +176,17 @@ func codeClass(code string) string {
 	}
 }
 
-// Transport measures the requests to a gateway that pass through it to next.
+// Transport returns a transport that measures the requests to a gateway and sends them with
+// next.
 func (m *Metrics) Transport(g payment.Gateway, next http.RoundTripper) http.RoundTripper {
 	return roundTripper(func(r *http.Request) (*http.Response, error) {
-		begun := time.Now()
+		start := time.Now()
 		res, err := next.RoundTrip(r)
 		class := "error"
 		if err == nil {
 			class = strconv.Itoa(res.StatusCode/100) + "xx"
 		}
-		m.latency.WithLabelValues(string(g), operation(r.URL.Path), class).Observe(time.Since(begun).Seconds())
+		m.latency.WithLabelValues(string(g), operation(r.URL.Path), class).Observe(time.Since(start).Seconds())
 		return res, err
 	})
 }
@@ -195,7 +195,7 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// operations names the operations by how their paths end; * is any one element.
+// operations are the names of the operations by the end of their paths; * is any one element.
 var operations = []struct{ ending, name string }{
 	{"/login", "login"},
 	{"/payment/transaction", "create-transaction"},

@@ -23,27 +23,25 @@ import (
 	"terbayar/internal/version"
 )
 
-// census is a ledger that tells what the function says.
-type census func(g payment.Gateway) (ledger.Stats, error)
+// statsFunc is a ledger that returns the function's counts.
+type statsFunc func(g payment.Gateway) (ledger.Stats, error)
 
-func (c census) Stats(_ context.Context, g payment.Gateway) (ledger.Stats, error) {
-	return c(g)
-}
+func (f statsFunc) Stats(_ context.Context, g payment.Gateway) (ledger.Stats, error) { return f(g) }
 
 func empty(payment.Gateway) (ledger.Stats, error) { return ledger.Stats{}, nil }
 
-// fit is a Redis that answers and takes writes.
+// fit is a Redis that answers and accepts writes.
 var fit = health{Up: true, Writable: true}
 
-// health is how Redis is.
+// health is a constant state of Redis.
 type health redishealth.State
 
 func (h health) State() redishealth.State { return redishealth.State(h) }
 
-// newMetrics has the queues of an empty Redis.
-func newMetrics(t *testing.T, c census) *Metrics {
+// newMetrics returns the metrics of the counts and of an empty Redis.
+func newMetrics(t *testing.T, stats statsFunc) *Metrics {
 	t.Helper()
-	return NewMetrics(inspector(t, miniredis.RunT(t).Addr()), c, fit)
+	return NewMetrics(inspector(t, miniredis.RunT(t).Addr()), stats, fit)
 }
 
 func inspector(t *testing.T, addr string) *asynq.Inspector {
@@ -85,13 +83,15 @@ func TestCounters(t *testing.T) {
 	m.Durability("none")
 	m.Durability("auto")
 	m.ClaimsPaused(true)
+	m.PrimaryChanges(2)
+	m.PrimaryChanges(3)
 	for _, want := range []string{
 		`terbayar_attempts_total{action="verify",code_class="5xx",gateway="paydia",kind="submit"} 3`,
 		`terbayar_attempts_total{action="accept",code_class="2xx",gateway="amdigipay",kind="lookup"} 1`,
 		`terbayar_polls_total{gateway="amdigipay"} 2`,
 		`terbayar_polls_total{gateway="paydia"} 0`,
-		`terbayar_gateway_breaker_state{gateway="amdigipay"} 0`,
-		`terbayar_gateway_breaker_state{gateway="paydia"} 2`,
+		`terbayar_gateway_circuit_breaker_state{gateway="amdigipay"} 0`,
+		`terbayar_gateway_circuit_breaker_state{gateway="paydia"} 2`,
 		`terbayar_gateway_paused{gateway="amdigipay"} 1`,
 		`terbayar_gateway_paused{gateway="paydia"} 0`,
 		`terbayar_gateway_login_failed{gateway="amdigipay"} 0`,
@@ -99,6 +99,7 @@ func TestCounters(t *testing.T) {
 		`terbayar_clock_skew_seconds -1.5`,
 		`terbayar_redis_durability{mode="auto"} 1`,
 		`terbayar_claims_paused 1`,
+		`terbayar_redis_primary_changes_total 3`,
 		`terbayar_scrape_errors_total 0`,
 		`terbayar_build_info{commit="` + version.Commit() + `",goversion="` + runtime.Version() + `",version="` + version.Release + `"} 1`,
 	} {
@@ -183,14 +184,14 @@ func TestTransport(t *testing.T) {
 	}
 }
 
-func TestCensus(t *testing.T) {
+func TestLedgerStats(t *testing.T) {
 	m := newMetrics(t, func(g payment.Gateway) (ledger.Stats, error) {
 		if g == payment.Paydia {
 			return ledger.Stats{}, errors.New("Redis is down")
 		}
 		return ledger.Stats{
 			Counts:        map[payment.Status]int64{payment.Verifying: 2, payment.Paid: 7},
-			OldestUnknown: 90 * time.Second, OldestQueued: -time.Hour, // a clock that was set back makes no negative age
+			OldestUnknown: 90 * time.Second, OldestQueued: -time.Hour, // a clock was set back
 		}, nil
 	})
 	page := scrape(t, m)
@@ -208,7 +209,7 @@ func TestCensus(t *testing.T) {
 	}
 	for _, name := range []string{"terbayar_payments", "terbayar_oldest_unknown_age_seconds", "terbayar_oldest_queued_age_seconds"} {
 		if strings.Contains(page, name+`{gateway="paydia"`) {
-			t.Errorf("a census that failed is shown:\n%s", ours(page))
+			t.Errorf("values of a gateway that cannot be read:\n%s", ours(page))
 		}
 	}
 	if got := testutil.ToFloat64(m.scrapeErrors); got != 1 {
@@ -216,12 +217,12 @@ func TestCensus(t *testing.T) {
 	}
 }
 
-// TestRedis: the page says how Redis is. Of one that is down nothing is asked.
+// TestRedis: the page shows the state of Redis. A Redis that is down is not read.
 func TestRedis(t *testing.T) {
 	for _, row := range []struct {
 		redis  health
 		want   string
-		asked  bool
+		read   bool
 		errors float64
 	}{
 		{fit, "terbayar_redis_up 1\nterbayar_redis_writable 1\n", true, 0},
@@ -229,9 +230,9 @@ func TestRedis(t *testing.T) {
 		{health{Up: true, Full: true, UsedMemory: 300, MaxMemory: 200}, "terbayar_redis_memory_used_ratio 1.5\nterbayar_redis_up 1\nterbayar_redis_writable 0\n", true, 0},
 		{health{}, "terbayar_redis_up 0\nterbayar_redis_writable 0\n", false, 3},
 	} {
-		var asked atomic.Bool
-		m := NewMetrics(inspector(t, miniredis.RunT(t).Addr()), census(func(payment.Gateway) (ledger.Stats, error) {
-			asked.Store(true)
+		var read atomic.Bool
+		m := NewMetrics(inspector(t, miniredis.RunT(t).Addr()), statsFunc(func(payment.Gateway) (ledger.Stats, error) {
+			read.Store(true)
 			return ledger.Stats{}, nil
 		}), row.redis)
 		page := scrape(t, m)
@@ -241,8 +242,8 @@ func TestRedis(t *testing.T) {
 				got.WriteString(line)
 			}
 		}
-		if got.String() != row.want || asked.Load() != row.asked || strings.Contains(page, "terbayar_payments{") != row.asked {
-			t.Errorf("%+v: asked %v\n%s", row.redis, asked.Load(), ours(page))
+		if got.String() != row.want || read.Load() != row.read || strings.Contains(page, "terbayar_payments{") != row.read {
+			t.Errorf("%+v: read %v\n%s", row.redis, read.Load(), ours(page))
 		}
 		if n := testutil.ToFloat64(m.scrapeErrors); n != row.errors {
 			t.Errorf("%+v: %v scrape errors, want %v", row.redis, n, row.errors)
@@ -250,23 +251,27 @@ func TestRedis(t *testing.T) {
 	}
 }
 
-// TestSlowRedis: a scrape waits only briefly, shows the answer before where there is a
-// recent one, and asks nothing twice at once.
+// maxScrape is the limit for a scrape while Redis hangs: 20 times scrapeTimeout, for a busy
+// machine. Without scrapeTimeout it would take more than 10 s.
+const maxScrape = 20 * scrapeTimeout
+
+// TestSlowRedis: a scrape waits only briefly, shows the latest value if it is recent, and
+// starts no second read.
 func TestSlowRedis(t *testing.T) {
-	var asked atomic.Int64
+	var reads atomic.Int64
 	answers := make(chan ledger.Stats)
 	m := newMetrics(t, func(g payment.Gateway) (ledger.Stats, error) {
 		if g == payment.Paydia {
 			return ledger.Stats{}, nil
 		}
-		asked.Add(1)
+		reads.Add(1)
 		return <-answers, nil
 	})
 	show := func(want string) {
 		t.Helper()
-		begun := time.Now()
+		start := time.Now()
 		page := scrape(t, m)
-		if d := time.Since(begun); d > scrapeTimeout {
+		if d := time.Since(start); d > maxScrape {
 			t.Errorf("took %s", d)
 		}
 		if !strings.Contains(page, `terbayar_payments{gateway="paydia",status="paid"} 0`) || strings.Contains(page, `gateway="amdigipay",status="paid"`) != (want != "") || !strings.Contains(page, want) {
@@ -275,18 +280,18 @@ func TestSlowRedis(t *testing.T) {
 	}
 	show("")
 	show("")
-	if n := asked.Load(); n != 1 {
-		t.Errorf("asked %d times", n)
+	if n := reads.Load(); n != 1 {
+		t.Errorf("%d reads", n)
 	}
 	answers <- ledger.Stats{Counts: map[payment.Status]int64{payment.Paid: 7}}
-	for asked.Load() == 1 { // the answer may not have been taken note of yet
+	for reads.Load() == 1 { // the value may not be stored yet
 		show(`terbayar_payments{gateway="amdigipay",status="paid"} 7`)
 	}
 	show(`terbayar_payments{gateway="amdigipay",status="paid"} 7`)
 	close(answers)
 }
 
-// The names are those that asynqmon expects.
+// TestQueues: the metrics of the queues have the names that asynqmon expects.
 func TestQueues(t *testing.T) {
 	addr := miniredis.RunT(t).Addr()
 	client := asynq.NewClient(asynq.RedisClientOpt{Addr: addr})
@@ -296,8 +301,8 @@ func TestQueues(t *testing.T) {
 	if err := client.Close(); err != nil {
 		t.Fatal(err)
 	}
-	m := NewMetrics(inspector(t, addr), census(empty), fit)
-	for range 2 { // twice: nothing is used up or registered by a scrape
+	m := NewMetrics(inspector(t, addr), statsFunc(empty), fit)
+	for range 2 { // a scrape changes nothing
 		page := scrape(t, m)
 		for _, want := range []string{
 			`asynq_tasks_enqueued_total{queue="paydia",state="pending"} 1`,
@@ -311,8 +316,8 @@ func TestQueues(t *testing.T) {
 	}
 }
 
-// Redis that refuses, and Redis that takes the connection and says nothing: the
-// page comes, in time, without the queues.
+// TestQueuesWithoutRedis: if Redis refuses connections, or accepts them and never answers, a
+// scrape is answered in time, without the queues.
 func TestQueuesWithoutRedis(t *testing.T) {
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -327,10 +332,10 @@ func TestQueuesWithoutRedis(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, addr := range []string{silent.Addr().String(), closed.Addr().String()} {
-		m := NewMetrics(inspector(t, addr), census(empty), fit)
-		begun := time.Now()
+		m := NewMetrics(inspector(t, addr), statsFunc(empty), fit)
+		start := time.Now()
 		page := scrape(t, m)
-		if d := time.Since(begun); d > scrapeTimeout {
+		if d := time.Since(start); d > maxScrape {
 			t.Errorf("took %s", d)
 		}
 		if strings.Contains(page, "asynq_queue_size") || !strings.Contains(page, "terbayar_payments{") {
@@ -358,7 +363,7 @@ func scrape(t *testing.T, m *Metrics) string {
 	return string(body)
 }
 
-// ours is the part of a page that is about payments.
+// ours returns the lines of Terbayar's own metrics.
 func ours(page string) string {
 	var lines []string
 	for line := range strings.Lines(page) {

@@ -15,94 +15,91 @@ import (
 	"terbayar/internal/redishealth"
 )
 
-// LedgerStats is what the ledger tells at every scrape: how many payments of a gateway
-// are in which status, and how old the oldest queued and unknown ones are.
+// LedgerStats counts, at every scrape, the payments of a gateway by status, and returns the
+// ages of its oldest queued payment and its oldest unknown outcome.
 type LedgerStats interface {
 	Stats(ctx context.Context, g payment.Gateway) (ledger.Stats, error)
 }
 
-// Redis is what the background watch tells at every scrape, at once.
-type Redis interface {
+// RedisHealth returns the state of Redis as last probed in the background, without waiting.
+type RedisHealth interface {
 	State() redishealth.State
 }
 
 const (
-	// scrapePatience is how long a scrape waits for what it asks of Redis. A Redis
-	// that does not answer must not cost the page.
-	scrapePatience = 250 * time.Millisecond
-	// scrapeTimeout is how long a question to Redis may take all the same, for the
-	// next scrape.
-	scrapeTimeout = 2 * time.Second
-	// scrapeAge is how old an answer may be that a scrape shows while Redis is slow.
-	scrapeAge = time.Minute
+	// scrapeTimeout is how long a scrape waits for Redis.
+	scrapeTimeout = 250 * time.Millisecond
+	// readTimeout is how long a read from Redis may go on, for the next scrape.
+	readTimeout = 2 * time.Second
+	// maxAge is how old a value may be that a scrape shows while Redis is slow.
+	maxAge = time.Minute
 )
 
-// answer is the latest answer to a question to Redis. It is asked in the
-// background, one at a time, and whoever wants the answer waits for it only
-// briefly.
-type answer[T any] struct {
-	ask func(ctx context.Context) (T, error)
+// cached is a value that is read from Redis in the background, one read at a time. A scrape
+// waits for a read only briefly.
+type cached[T any] struct {
+	read func(ctx context.Context) (T, error)
 
-	mu    sync.Mutex
-	asked chan struct{} // closed when the question under way is answered; nil: none is
-	value T
-	err   error
-	at    time.Time // of value; zero: there is none
+	mu      sync.Mutex
+	reading chan struct{} // closed at the end of the read in flight; nil when there is none
+	value   T
+	err     error     // of the latest read
+	at      time.Time // when value was read; zero: never
 }
 
-// get asks, and returns the answer, or a recent one where it does not come in
-// time.
-func (a *answer[T]) get() (T, error) {
-	a.mu.Lock()
-	if a.asked == nil {
-		a.asked = make(chan struct{})
-		go a.refresh(a.asked)
+// get starts a read, unless one is in flight, and returns its value. If the read takes too
+// long, get returns the latest value that is not older than maxAge.
+func (c *cached[T]) get() (T, error) {
+	c.mu.Lock()
+	if c.reading == nil {
+		c.reading = make(chan struct{})
+		go c.refresh(c.reading)
 	}
-	asked := a.asked
-	a.mu.Unlock()
-	late := time.NewTimer(scrapePatience)
-	defer late.Stop()
+	reading := c.reading
+	c.mu.Unlock()
+	timeout := time.NewTimer(scrapeTimeout)
+	defer timeout.Stop()
 	select {
-	case <-asked:
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		return a.value, a.err
-	case <-late.C:
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		if a.at.IsZero() || time.Since(a.at) > scrapeAge {
-			return a.value, errLate
+	case <-reading:
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.value, c.err
+	case <-timeout.C:
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.at.IsZero() || time.Since(c.at) > maxAge {
+			return c.value, errTimeout
 		}
-		return a.value, nil
+		return c.value, nil
 	}
 }
 
-var errLate = errors.New("no answer yet")
+var errTimeout = errors.New("redis does not answer in time")
 
-func (a *answer[T]) refresh(asked chan struct{}) {
-	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
+func (c *cached[T]) refresh(done chan struct{}) {
+	ctx, cancel := context.WithTimeout(context.Background(), readTimeout)
 	defer cancel()
-	value, err := a.ask(ctx)
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.err = err; err == nil {
-		a.value, a.at = value, time.Now()
+	value, err := c.read(ctx)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err = err; err == nil {
+		c.value, c.at = value, time.Now()
 	}
-	a.asked = nil
-	close(asked)
+	c.reading = nil
+	close(done)
 }
 
 var (
 	redisUpDesc = prometheus.NewDesc("terbayar_redis_up",
 		"1 while Redis answers; else 0.", nil, nil)
 	redisWritableDesc = prometheus.NewDesc("terbayar_redis_writable",
-		"1 while Redis takes writes; 0 when it is full, cannot write to its disk, or does not answer.", nil, nil)
+		"1 while Redis accepts writes; 0 when its memory is full, it cannot write to its disk, or it does not answer.", nil, nil)
 	redisMemoryDesc = prometheus.NewDesc("terbayar_redis_memory_used_ratio",
-		"Used part of maxmemory, of the fullest primary; left out where there is no limit, or it is not told.", nil, nil)
+		"Used part of maxmemory, of the fullest primary; missing if there is no limit or Redis does not report it.", nil, nil)
 )
 
-// redisCollector shows how Redis was a moment ago. It asks nothing.
-type redisCollector struct{ redis Redis }
+// redisCollector shows the state of Redis as last probed.
+type redisCollector struct{ redis RedisHealth }
 
 func (c *redisCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- redisUpDesc
@@ -112,8 +109,8 @@ func (c *redisCollector) Describe(ch chan<- *prometheus.Desc) {
 
 func (c *redisCollector) Collect(ch chan<- prometheus.Metric) {
 	s := c.redis.State()
-	ch <- prometheus.MustNewConstMetric(redisUpDesc, prometheus.GaugeValue, truth(s.Up))
-	ch <- prometheus.MustNewConstMetric(redisWritableDesc, prometheus.GaugeValue, truth(s.Writable))
+	ch <- prometheus.MustNewConstMetric(redisUpDesc, prometheus.GaugeValue, gauge(s.Up))
+	ch <- prometheus.MustNewConstMetric(redisWritableDesc, prometheus.GaugeValue, gauge(s.Writable))
 	if ratio, known := s.MemoryRatio(); known {
 		ch <- prometheus.MustNewConstMetric(redisMemoryDesc, prometheus.GaugeValue, ratio)
 	}
@@ -123,23 +120,23 @@ var (
 	paymentsDesc = prometheus.NewDesc("terbayar_payments",
 		"Payments in the ledger by status.", []string{"gateway", "status"}, nil)
 	oldestUnknownDesc = prometheus.NewDesc("terbayar_oldest_unknown_age_seconds",
-		"Age of the oldest submit whose outcome is unknown; 0 when there is none.", []string{"gateway"}, nil)
+		"Time since the oldest submit whose outcome is unknown; 0 when there is none.", []string{"gateway"}, nil)
 	oldestQueuedDesc = prometheus.NewDesc("terbayar_oldest_queued_age_seconds",
-		"Age of the oldest payment that waits to be sent, those that wait for a retry included; 0 when there is none.", []string{"gateway"}, nil)
+		"Age of the oldest queued payment, including those that wait for a retry; 0 when there is none.", []string{"gateway"}, nil)
 )
 
-// ledgerCollector takes a census at every scrape. A gateway whose census fails, or
-// a Redis that is down, is left out of that scrape.
+// ledgerCollector reads the ledger's counts at every scrape. A gateway whose counts cannot be
+// read is missing in that scrape; while Redis is down, both are.
 type ledgerCollector struct {
-	redis   Redis
-	answers map[payment.Gateway]*answer[ledger.Stats]
-	errors  prometheus.Counter
+	redis  RedisHealth
+	stats  map[payment.Gateway]*cached[ledger.Stats]
+	errors prometheus.Counter
 }
 
-func newLedgerCollector(census LedgerStats, redis Redis, errors prometheus.Counter) *ledgerCollector {
-	c := &ledgerCollector{redis: redis, answers: map[payment.Gateway]*answer[ledger.Stats]{}, errors: errors}
+func newLedgerCollector(source LedgerStats, redis RedisHealth, errors prometheus.Counter) *ledgerCollector {
+	c := &ledgerCollector{redis: redis, stats: map[payment.Gateway]*cached[ledger.Stats]{}, errors: errors}
 	for _, g := range payment.Gateways() {
-		c.answers[g] = &answer[ledger.Stats]{ask: func(ctx context.Context) (ledger.Stats, error) { return census.Stats(ctx, g) }}
+		c.stats[g] = &cached[ledger.Stats]{read: func(ctx context.Context) (ledger.Stats, error) { return source.Stats(ctx, g) }}
 	}
 	return c
 }
@@ -152,44 +149,43 @@ func (c *ledgerCollector) Describe(ch chan<- *prometheus.Desc) {
 
 func (c *ledgerCollector) Collect(ch chan<- prometheus.Metric) {
 	if !c.redis.State().Up {
-		c.errors.Add(float64(len(c.answers)))
+		c.errors.Add(float64(len(c.stats)))
 		return
 	}
 	var group sync.WaitGroup
-	for g, answer := range c.answers {
+	for g, cached := range c.stats {
 		group.Go(func() {
-			census, err := answer.get()
+			stats, err := cached.get()
 			if err != nil {
 				c.errors.Inc()
 				return
 			}
 			for _, s := range payment.Statuses() {
-				ch <- prometheus.MustNewConstMetric(paymentsDesc, prometheus.GaugeValue, float64(census.Counts[s]), string(g), string(s))
+				ch <- prometheus.MustNewConstMetric(paymentsDesc, prometheus.GaugeValue, float64(stats.Counts[s]), string(g), string(s))
 			}
-			ch <- prometheus.MustNewConstMetric(oldestUnknownDesc, prometheus.GaugeValue, max(0, census.OldestUnknown.Seconds()), string(g))
-			ch <- prometheus.MustNewConstMetric(oldestQueuedDesc, prometheus.GaugeValue, max(0, census.OldestQueued.Seconds()), string(g))
+			ch <- prometheus.MustNewConstMetric(oldestUnknownDesc, prometheus.GaugeValue, max(0, stats.OldestUnknown.Seconds()), string(g))
+			ch <- prometheus.MustNewConstMetric(oldestQueuedDesc, prometheus.GaugeValue, max(0, stats.OldestQueued.Seconds()), string(g))
 		})
 	}
 	group.Wait()
 }
 
-// queueCollector is asynq's own collector of queue metrics, with what it lacks:
-// an answer to a Redis that is down or does not answer. It leaves the queues out
-// then.
+// queueCollector shows the metrics of asynq's own collector. While Redis is down or hangs, it
+// leaves them out; asynq's collector would wait.
 type queueCollector struct {
-	redis  Redis
-	answer *answer[[]prometheus.Metric]
-	errors prometheus.Counter
+	redis   RedisHealth
+	metrics *cached[[]prometheus.Metric]
+	errors  prometheus.Counter
 }
 
-func newQueueCollector(inspector *asynq.Inspector, redis Redis, errors prometheus.Counter) *queueCollector {
-	return &queueCollector{redis: redis, errors: errors, answer: &answer[[]prometheus.Metric]{
-		// The inspector takes no context; this ends with Redis' own time-outs.
-		ask: func(context.Context) ([]prometheus.Metric, error) { return queueMetrics(inspector) },
+func newQueueCollector(inspector *asynq.Inspector, redis RedisHealth, errors prometheus.Counter) *queueCollector {
+	return &queueCollector{redis: redis, errors: errors, metrics: &cached[[]prometheus.Metric]{
+		// The inspector takes no context; the Redis client's timeouts end the read.
+		read: func(context.Context) ([]prometheus.Metric, error) { return queueMetrics(inspector) },
 	}}
 }
 
-// Describe tells nothing: asynq's would ask Redis for it at start-up.
+// Describe sends nothing: asynq's Describe would ask Redis, at the worker's start.
 func (c *queueCollector) Describe(chan<- *prometheus.Desc) {}
 
 func (c *queueCollector) Collect(ch chan<- prometheus.Metric) {
@@ -197,7 +193,7 @@ func (c *queueCollector) Collect(ch chan<- prometheus.Metric) {
 		c.errors.Inc()
 		return
 	}
-	all, err := c.answer.get()
+	all, err := c.metrics.get()
 	if err != nil {
 		c.errors.Inc()
 		return
@@ -208,7 +204,7 @@ func (c *queueCollector) Collect(ch chan<- prometheus.Metric) {
 }
 
 func queueMetrics(inspector *asynq.Inspector) ([]prometheus.Metric, error) {
-	if _, err := inspector.Queues(); err != nil { // asynq's collector would only print it
+	if _, err := inspector.Queues(); err != nil { // asynq's collector would only print this error
 		return nil, err
 	}
 	ch := make(chan prometheus.Metric)

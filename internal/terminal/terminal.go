@@ -1,6 +1,6 @@
-// Package terminal makes text of strangers fit to be shown: what a gateway or an order
-// system wrote may hold sequences that move a terminal's cursor, set its title, paste into
-// its clipboard, or characters that make a line read otherwise than it is written.
+// Package terminal makes foreign text safe for a terminal. Text of a gateway or an order
+// system may contain escape sequences that move the cursor, set the title or write to the
+// clipboard, and characters that change the order in which a line is displayed.
 package terminal
 
 import (
@@ -13,11 +13,11 @@ import (
 	"unicode/utf8"
 )
 
-// Safe returns the text with everything that is not seen as what it is written as an
-// escape, such as \u001b, and so on one line. Letters, signs and spaces of all scripts stay,
-// and so do the joiners that Indic and Arabic words and emoji are written with.
+// Safe returns the text on one line, with control, format and other invisible characters
+// replaced by escapes such as \u001b. Letters, symbols and spaces of all scripts are kept, and
+// so are the joiners of Indic and Arabic scripts and of emoji.
 func Safe(s string) string {
-	if strings.IndexFunc(s, acts) < 0 {
+	if strings.IndexFunc(s, isUnsafe) < 0 {
 		return s
 	}
 	var b strings.Builder
@@ -26,7 +26,7 @@ func Safe(s string) string {
 		switch {
 		case r == utf8.RuneError && size == 1:
 			fmt.Fprintf(&b, `\x%02x`, s[0])
-		case acts(r):
+		case isUnsafe(r):
 			escape(&b, r)
 		default:
 			b.WriteString(s[:size])
@@ -36,10 +36,9 @@ func Safe(s string) string {
 	return b.String()
 }
 
-// JSON returns a JSON text on one line, equal in value, in which everything that Safe
-// escapes is escaped as well: JSON itself lets C1 controls, which some terminals obey, and
-// bidirectional overrides stand in texts as they are. What is no JSON becomes the JSON
-// text of itself.
+// JSON returns a JSON text of equal value on one line, in which the characters that Safe
+// escapes are escaped. JSON itself allows C1 controls, which some terminals obey, and
+// bidirectional overrides in strings. Text that is not JSON becomes a JSON string.
 func JSON(text []byte) []byte {
 	var line bytes.Buffer
 	if err := json.Compact(&line, text); err != nil {
@@ -47,13 +46,13 @@ func JSON(text []byte) []byte {
 		quoted, _ := json.Marshal(string(text)) // a string can always be marshalled
 		line.Write(quoted)
 	}
-	if bytes.IndexFunc(line.Bytes(), acts) < 0 {
+	if bytes.IndexFunc(line.Bytes(), isUnsafe) < 0 {
 		return line.Bytes()
 	}
-	// All that is found now stands in a text: outside of one, JSON has plain ASCII only.
+	// Such characters can only be in strings: the rest of a JSON text is ASCII.
 	var b strings.Builder
 	for _, r := range line.String() {
-		if acts(r) {
+		if isUnsafe(r) {
 			escape(&b, r)
 		} else {
 			b.WriteRune(r)
@@ -62,7 +61,7 @@ func JSON(text []byte) []byte {
 	return []byte(b.String())
 }
 
-// escape writes a character as JSON does.
+// escape writes a character as a JSON escape.
 func escape(b *strings.Builder, r rune) {
 	if r > 0xffff {
 		high, low := utf16.EncodeRune(r)
@@ -72,10 +71,10 @@ func escape(b *strings.Builder, r rune) {
 	fmt.Fprintf(b, `\u%04x`, r)
 }
 
-// acts reports whether a character does anything but be seen. The byte that is no UTF-8,
-// which ranging over a text shows as U+FFFD, counts: it may be a C1 control to a terminal
-// that is set to another encoding.
-func acts(r rune) bool {
+// isUnsafe reports whether a character may change how a terminal displays text. U+FFFD is
+// unsafe: a range loop returns it for a byte that is not UTF-8, which may be a C1 control in
+// a terminal with another encoding.
+func isUnsafe(r rune) bool {
 	switch r {
 	case '\u200c', '\u200d': // joiners
 		return false

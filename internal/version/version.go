@@ -1,4 +1,4 @@
-// Package version says which build a program is.
+// Package version identifies the build of a program.
 package version
 
 import (
@@ -7,15 +7,15 @@ import (
 	"runtime/debug"
 )
 
-// Release is the version of this source. The chart's appVersion, and so the tag
-// of the image that it asks for, is the same.
+// Release is the version of this source code. The chart's appVersion, and with it the tag of
+// the image, is the same.
 const Release = "0.1.0"
 
-// commit is what an image's build stamps with
+// commit is set when an image is built, with
 // -ldflags "-X terbayar/internal/version.commit=abc1234".
 var commit string
 
-// Commit is the commit the program was built from, "unknown" where nobody said.
+// Commit returns the commit that the program was built from, or "unknown".
 func Commit() string {
 	if commit != "" {
 		return commit
@@ -24,14 +24,14 @@ func Commit() string {
 	if !ok {
 		return unknown
 	}
-	return recorded(info.Settings)
+	return fromBuildInfo(info.Settings)
 }
 
 const unknown = "unknown"
 
-// recorded is the commit as the go command wrote it down, which it does where
-// it finds git and the repository.
-func recorded(settings []debug.BuildSetting) string {
+// fromBuildInfo returns the commit that the go command recorded. It records one if it finds
+// git and the repository.
+func fromBuildInfo(settings []debug.BuildSetting) string {
 	revision, dirty := unknown, ""
 	for _, s := range settings {
 		switch {
@@ -44,8 +44,8 @@ func recorded(settings []debug.BuildSetting) string {
 	return revision + dirty
 }
 
-// Go is the version of Go the program was built with.
+// Go returns the version of Go that the program was built with.
 func Go() string { return runtime.Version() }
 
-// String is all of it, e.g. "0.1.0 (commit abc1234, go1.26.8)".
+// String returns release, commit and Go version, e.g. "0.1.0 (commit abc1234, go1.26.8)".
 func String() string { return fmt.Sprintf("%s (commit %s, %s)", Release, Commit(), Go()) }

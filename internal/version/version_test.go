@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-func TestRecorded(t *testing.T) {
+func TestFromBuildInfo(t *testing.T) {
 	revision := debug.BuildSetting{Key: "vcs.revision", Value: "3b130b8f4c2d1e0a9b8c7d6e5f4a3b2c1d0e9f8a"}
 	for _, row := range []struct {
 		settings []debug.BuildSetting
@@ -22,20 +22,23 @@ func TestRecorded(t *testing.T) {
 		{[]debug.BuildSetting{revision}, "3b130b8"},
 		{[]debug.BuildSetting{revision, {Key: "vcs.modified", Value: "false"}}, "3b130b8"},
 		{[]debug.BuildSetting{revision, {Key: "vcs.modified", Value: "true"}}, "3b130b8-dirty"},
-		{[]debug.BuildSetting{{Key: "vcs.revision", Value: "77"}}, "77"}, // Subversion numbers them
+		{[]debug.BuildSetting{{Key: "vcs.revision", Value: "77"}}, "77"}, // a revision of Subversion
 	} {
-		if got := recorded(row.settings); got != row.want {
+		if got := fromBuildInfo(row.settings); got != row.want {
 			t.Errorf("%v: %s, want %s", row.settings, got, row.want)
 		}
 	}
 }
 
-// TestPrograms builds the programs with a stamp and asks each for its version:
-// no command and no setting is needed for that.
+// TestPrograms builds the programs with a commit and runs each with --version, which needs
+// neither a command nor valid settings.
 func TestPrograms(t *testing.T) {
+	if testing.Short() {
+		t.Skip("links three programs")
+	}
 	dir := t.TempDir()
 	programs := []string{"worker", "enqueue", "gatewaysim"}
-	build := exec.Command("go", "build", "-ldflags", "-X terbayar/internal/version.commit=abc1234", "-o", dir)
+	build := exec.Command("go", "build", "-ldflags", "-s -w -X terbayar/internal/version.commit=abc1234", "-o", dir)
 	for _, p := range programs {
 		build.Args = append(build.Args, "terbayar/cmd/"+p)
 	}
@@ -53,7 +56,7 @@ func TestPrograms(t *testing.T) {
 	}
 }
 
-// TestChart: the chart installs the release that it stands beside.
+// TestChart: the chart's appVersion is the release.
 func TestChart(t *testing.T) {
 	chart, err := os.ReadFile("../../deploy/helm/terbayar/Chart.yaml")
 	if err != nil {

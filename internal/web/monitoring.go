@@ -21,19 +21,19 @@ import (
 
 const monitoringPath = "/monitoring"
 
-// monitoring is asynqmon, for reading only: a click on "cancel" or "run" there
-// would re-run a payment's task behind the ledger's back.
+// monitoring returns asynqmon, read-only: its buttons "cancel" and "run" would run a
+// payment's task again without the ledger knowing.
 func monitoring(client redis.UniversalClient, l *ledger.Ledger) http.Handler {
 	ui := asynqmon.New(asynqmon.Options{
 		RootPath:         monitoringPath,
 		RedisConnOpt:     sharedClient{client},
 		ReadOnly:         true,
 		PayloadFormatter: asynqmon.PayloadFormatterFunc(formatter(l)),
-		// No task of ours writes a result.
+		// Terbayar's tasks write no result.
 		ResultFormatter: asynqmon.ResultFormatterFunc(func(string, []byte) string { return "" }),
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// asynqmon sends no such headers itself.
+		// asynqmon does not set these headers itself.
 		h := w.Header()
 		h.Set("Content-Security-Policy", "default-src 'self'; style-src 'self' 'unsafe-inline' https://fonts.googleapis.com; "+
 			"font-src 'self' https://fonts.gstatic.com; script-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'")
@@ -44,17 +44,17 @@ func monitoring(client redis.UniversalClient, l *ledger.Ledger) http.Handler {
 	})
 }
 
-// sharedClient lets asynqmon use the worker's own connections. asynqmon is never
-// closed: closing it would close them.
+// sharedClient lets asynqmon use the worker's own Redis connections. asynqmon is never
+// closed, because that would close them.
 type sharedClient struct{ client redis.UniversalClient }
 
 func (s sharedClient) MakeRedisClient() any { return s.client }
 
-// attemptTimeout bounds the look into the ledger for one row of the web UI.
+// attemptTimeout bounds the read from the ledger for one row of the web UI.
 const attemptTimeout = 500 * time.Millisecond
 
-// formatter shows a payload as gateway, transaction id, amount and attempt, and
-// nothing else: what the task of somebody else carries stays hidden.
+// formatter returns a function that shows a payload as gateway, transaction id, amount and
+// attempt, and hides the payload of any other task in the same Redis.
 func formatter(l *ledger.Ledger) func(taskType string, payload []byte) string {
 	return func(taskType string, payload []byte) string {
 		p, err := tasks.Decode(payload)
@@ -82,49 +82,50 @@ func formatter(l *ledger.Ledger) func(taskType string, payload []byte) string {
 	}
 }
 
-// Users are the people who may see the web UI: bcrypt hashes by name.
+// Users may see the web UI: bcrypt hashes of their passwords by name.
 type Users map[string][]byte
 
-// guard lets in who is known or, when nobody is, callers on this very machine.
-func (u Users) guard(next http.Handler) http.Handler {
+// protect requires the password of one of the users. Without users, only loopback callers
+// are allowed.
+func (u Users) protect(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case len(u) == 0 && !local(r):
-			http.Error(w, "the web UI answers loopback callers only; MONITORING_USERS opens it to others", http.StatusForbidden)
-		case len(u) > 0 && !u.known(r):
+			http.Error(w, "the web UI answers loopback callers only; set MONITORING_USERS to open it to others", http.StatusForbidden)
+		case len(u) > 0 && !u.authenticated(r):
 			w.Header().Set("WWW-Authenticate", `Basic realm="terbayar", charset="UTF-8"`)
-			http.Error(w, "who are you?", http.StatusUnauthorized)
+			http.Error(w, "unauthorized", http.StatusUnauthorized)
 		default:
 			next.ServeHTTP(w, r)
 		}
 	})
 }
 
-// nobody is compared with when a name is unknown, so that the time an answer
-// takes does not tell names apart.
-var nobody = sync.OnceValue(func() []byte {
+// unknownUser is the hash that is compared when a name is unknown, so that the time of the
+// answer does not reveal which names exist.
+var unknownUser = sync.OnceValue(func() []byte {
 	hash, err := bcrypt.GenerateFromPassword([]byte(rand.Text()), bcrypt.DefaultCost)
 	if err != nil {
-		panic(err) // only for a password that is too long or a cost out of range
+		panic(err) // only if the password is too long or the cost out of range
 	}
 	return hash
 })
 
-func (u Users) known(r *http.Request) bool {
+func (u Users) authenticated(r *http.Request) bool {
 	name, password, ok := r.BasicAuth()
 	if !ok {
 		return false
 	}
 	hash, ok := u[name]
 	if !ok {
-		hash = nobody()
+		hash = unknownUser()
 	}
 	return bcrypt.CompareHashAndPassword(hash, []byte(password)) == nil && ok
 }
 
-// local reports whether a request comes from this machine and was meant for it:
-// not handed on by a proxy, and not brought here by a foreign page whose name
-// was made to resolve to loopback.
+// local reports whether a request comes from this machine and was meant for it: it was not
+// forwarded by a proxy, and not sent by a foreign page whose name resolves to loopback
+// (DNS rebinding).
 func local(r *http.Request) bool {
 	for _, h := range []string{"Forwarded", "X-Forwarded-For", "X-Real-Ip"} {
 		if r.Header.Get(h) != "" {

@@ -1,5 +1,5 @@
-// Package web is the worker's HTTP side: health, readiness, metrics, and the
-// asynq web UI.
+// Package web serves the worker's HTTP pages: health, readiness, metrics, and asynq's web
+// UI.
 package web
 
 import (
@@ -15,55 +15,54 @@ import (
 	"terbayar/internal/ledger"
 )
 
-// Options is what the HTTP side needs to know.
+// Options are the settings of a Handler.
 type Options struct {
 	Redis   redis.UniversalClient
-	Ready   func() error // why the worker cannot work right now, at once; nil when it can
+	Ready   func() error // why the worker cannot work now; nil when it can; must not block
 	Ledger  *ledger.Ledger
 	Metrics http.Handler
 	Users   Users // who may see the web UI; empty: loopback callers only
 }
 
-// Site is the HTTP side. It is not ready until it is told so.
-type Site struct {
-	redis redis.UniversalClient
-	fit   func() error
-	ready atomic.Bool
-	mux   *http.ServeMux
+// Handler serves the pages. It is not ready until SetReady(true).
+type Handler struct {
+	options Options
+	ready   atomic.Bool
+	mux     *http.ServeMux
 }
 
-// New builds the HTTP side.
-func New(o Options) *Site {
-	s := &Site{redis: o.Redis, fit: o.Ready, mux: http.NewServeMux()}
-	s.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	s.mux.HandleFunc("GET /readyz", s.readyz)
-	s.mux.Handle("GET /metrics", o.Metrics)
-	s.mux.Handle("GET "+monitoringPath, http.RedirectHandler(monitoringPath+"/", http.StatusMovedPermanently))
-	s.mux.Handle(monitoringPath+"/", o.Users.guard(monitoring(o.Redis, o.Ledger)))
-	s.mux.Handle("GET /{$}", http.RedirectHandler(monitoringPath+"/", http.StatusFound))
-	return s
+// New creates a Handler.
+func New(o Options) *Handler {
+	h := &Handler{options: o, mux: http.NewServeMux()}
+	h.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	h.mux.HandleFunc("GET /readyz", h.readyz)
+	h.mux.Handle("GET /metrics", o.Metrics)
+	h.mux.Handle("GET "+monitoringPath, http.RedirectHandler(monitoringPath+"/", http.StatusMovedPermanently))
+	h.mux.Handle(monitoringPath+"/", o.Users.protect(monitoring(o.Redis, o.Ledger)))
+	h.mux.Handle("GET /{$}", http.RedirectHandler(monitoringPath+"/", http.StatusFound))
+	return h
 }
 
-// SetReady says whether the worker takes payments: after its start, and until
-// its shutdown begins.
-func (s *Site) SetReady(ready bool) { s.ready.Store(ready) }
+// SetReady sets whether the worker accepts tasks: true after its start, false when its
+// shutdown begins.
+func (h *Handler) SetReady(ready bool) { h.ready.Store(ready) }
 
 // ServeHTTP implements http.Handler.
-func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.mux.ServeHTTP(w, r) }
 
-// pingTimeout bounds the one question that readiness asks of Redis.
+// pingTimeout bounds the PING of Redis in readyz.
 const pingTimeout = 500 * time.Millisecond
 
-func (s *Site) readyz(w http.ResponseWriter, r *http.Request) {
-	if !s.ready.Load() {
+func (h *Handler) readyz(w http.ResponseWriter, r *http.Request) {
+	if !h.ready.Load() {
 		http.Error(w, "starting or shutting down", http.StatusServiceUnavailable)
 		return
 	}
-	err := s.fit()
-	if err == nil { // as of a second ago: it may just have died
+	err := h.options.Ready()
+	if err == nil { // that is up to a second old: Redis may have stopped since
 		ctx, cancel := context.WithTimeout(r.Context(), pingTimeout)
 		defer cancel()
-		if s.redis.Ping(ctx).Err() != nil {
+		if h.options.Redis.Ping(ctx).Err() != nil {
 			err = errors.New("redis does not answer")
 		}
 	}

@@ -21,13 +21,12 @@ import (
 	"terbayar/internal/retrypolicy"
 )
 
-// ErrCheck says that a check failed; its line has said which one, and why.
+// ErrCheck says that a check failed. The check's line says why.
 var ErrCheck = errors.New("a check failed")
 
-// Check tries what a worker with these settings would need, and prints to out
-// what each check came to. It logs in to the gateways and sends them nothing
-// else. Every check runs, whatever became of those before it. The error is that
-// of a wrong setting, else ErrCheck.
+// Check checks everything that a worker with these settings needs, and writes one line per
+// check to out. It logs in to the gateways and sends them nothing else. A failed check
+// does not stop the others. The error is that of a wrong setting, else ErrCheck.
 func Check(ctx context.Context, cfg Config, client redis.UniversalClient, out io.Writer) error {
 	r := &report{out: out}
 	r.settings(cfg, client)
@@ -37,22 +36,22 @@ func Check(ctx context.Context, cfg Config, client redis.UniversalClient, out io
 		r.durability(ctx, cfg)
 		r.customerTokens(ctx, cfg, client)
 	}
-	r.gateway(ctx, payment.AMDigiPay, cfg.AMDigiPay.Enabled(), access{
-		open:       func() (clients.Gateway, error) { return amdigipayClient(cfg, clients.NewTransport()) },
-		address:    "AMDIGIPAY_BASE_URL",
-		login:      "AMDIGIPAY_USERNAME and AMDIGIPAY_PASSWORD",
-		signatures: "AMDIGIPAY_SIGNATURE_SCHEME",
+	r.gateway(ctx, payment.AMDigiPay, cfg.AMDigiPay.Enabled(), gatewaySettings{
+		newClient: func() (clients.Gateway, error) { return amdigipayClient(cfg, clients.NewTransport()) },
+		address:   "AMDIGIPAY_BASE_URL",
+		login:     "AMDIGIPAY_USERNAME and AMDIGIPAY_PASSWORD",
+		signature: "AMDIGIPAY_SIGNATURE_SCHEME",
 	})
-	r.gateway(ctx, payment.Paydia, cfg.Paydia.Enabled(), access{
-		open:       func() (clients.Gateway, error) { return paydiaClient(cfg, clients.NewTransport()) },
-		address:    "PAYDIA_BASE_URL",
-		login:      "PAYDIA_CLIENT_ID and PAYDIA_PRIVATE_KEY",
-		signatures: "PAYDIA_CLIENT_SECRET",
+	r.gateway(ctx, payment.Paydia, cfg.Paydia.Enabled(), gatewaySettings{
+		newClient: func() (clients.Gateway, error) { return paydiaClient(cfg, clients.NewTransport()) },
+		address:   "PAYDIA_BASE_URL",
+		login:     "PAYDIA_CLIENT_ID and PAYDIA_PRIVATE_KEY",
+		signature: "PAYDIA_CLIENT_SECRET",
 	})
 	return r.err
 }
 
-// report prints what was found, one line each.
+// report writes the result of every check, one line each.
 type report struct {
 	out io.Writer
 	err error
@@ -71,7 +70,7 @@ func (r *report) fail(what, text string) {
 	}
 }
 
-// wrong reports a setting with which no worker would start.
+// wrong reports a setting with which a worker does not start.
 func (r *report) wrong(what string, err error) {
 	r.line("FAIL", what, err.Error())
 	if r.err == nil || errors.Is(r.err, ErrCheck) {
@@ -80,11 +79,11 @@ func (r *report) wrong(what string, err error) {
 }
 
 func (r *report) settings(cfg Config, client redis.UniversalClient) {
-	if err := agree(cfg, client); err != nil {
+	if err := checkCombined(cfg, client); err != nil {
 		r.wrong("settings", err)
 		return
 	}
-	r.ok("settings", "every one is well-formed, and they agree with each other")
+	r.ok("settings", "all are valid and do not contradict each other")
 }
 
 func (r *report) policy(cfg Config) {
@@ -94,9 +93,9 @@ func (r *report) policy(cfg Config) {
 	case err != nil:
 		r.wrong(what, err)
 	case cfg.RetryPolicy.File == "":
-		r.ok(what, "the built-in one")
+		r.ok(what, "the built-in policy")
 	default:
-		r.ok(what, "RETRY_POLICY_FILE can be read, and is safe for money")
+		r.ok(what, "RETRY_POLICY_FILE is valid and cannot cause a duplicate charge")
 		for _, c := range policy.VendorConfirmed() {
 			r.line("note", what, c.String())
 		}
@@ -105,22 +104,22 @@ func (r *report) policy(cfg Config) {
 
 func (r *report) payloadKeys(cfg Config) {
 	const what = "payload keys"
-	sealer, err := cfg.Payload.Sealer()
+	cipher, err := cfg.Payload.Cipher()
 	switch {
 	case err != nil:
 		r.wrong(what, err)
-	case sealer.CanEncrypt():
-		r.ok(what, "seal customer tokens; enqueue needs the same PAYLOAD_KEYS")
+	case cipher.CanEncrypt():
+		r.ok(what, "encrypt customer tokens; enqueue needs the same PAYLOAD_KEYS")
 	case cfg.Paydia.Enabled():
 		r.fail(what, "PAYLOAD_KEYS is not set: payments with a customer token cannot be sent")
 	default:
-		r.ok(what, "none, and none needed: Paydia is off")
+		r.ok(what, "not set and not needed: Paydia is off")
 	}
 }
 
-// redisCheckTimeout is longer than one try to connect: a Cluster or a Sentinel
-// has several addresses.
-const redisCheckTimeout = 8 * time.Second
+// redisCheckTimeout is longer than one attempt to connect: a Cluster or a Sentinel has
+// several addresses. Tests make it shorter.
+var redisCheckTimeout = 8 * time.Second
 
 // redis reports whether Redis can be used.
 func (r *report) redis(ctx context.Context, client redis.UniversalClient) (usable bool) {
@@ -132,10 +131,10 @@ func (r *report) redis(ctx context.Context, client redis.UniversalClient) (usabl
 	switch {
 	case errors.Is(err, redisconn.ErrUnfit):
 		r.fail(what, strings.TrimPrefix(err.Error(), "redisconn: check: "))
-	case err != nil && time.Until(end) < time.Second: // a connection's time-out may come before the context's
-		r.fail(what, fmt.Sprintf("gives no answer within %s: see REDIS_URL and the network on the way", redisCheckTimeout))
+	case err != nil && time.Until(end) < time.Second: // a connection's timeout may end before the context's
+		r.fail(what, fmt.Sprintf("no answer within %s: check REDIS_URL and the network", redisCheckTimeout))
 	case err != nil:
-		r.fail(what, fmt.Sprintf("cannot be used (%s): see REDIS_URL and REDIS_PASSWORD", strings.TrimPrefix(err.Error(), "redisconn: check: ")))
+		r.fail(what, fmt.Sprintf("cannot be used (%s): check REDIS_URL and REDIS_PASSWORD", strings.TrimPrefix(err.Error(), "redisconn: check: ")))
 	case r.unwritable(ctx, client):
 	case len(warnings) > 0:
 		for _, w := range warnings {
@@ -143,32 +142,33 @@ func (r *report) redis(ctx context.Context, client redis.UniversalClient) (usabl
 		}
 		return true
 	default:
-		r.ok(what, "answers, and is fit to keep payments (version, eviction policy)")
+		r.ok(what, "answers, and its version and eviction policy are fit to keep payments")
 		return true
 	}
 	return false
 }
 
-// customerTokens tries the keys on what enqueue has encrypted with them. It says
-// nothing where all is well, or there is nothing to try them on.
+// customerTokens tries the keys on customer tokens that enqueue has encrypted. It writes
+// a line only when a key is missing.
 func (r *report) customerTokens(ctx context.Context, cfg Config, client redis.UniversalClient) {
-	sealer, err := cfg.Payload.Sealer()
+	const what = "payload keys"
+	cipher, err := cfg.Payload.Cipher()
 	if err != nil || !cfg.Paydia.Enabled() {
-		return // which is told elsewhere
+		return // payloadKeys has reported the error
 	}
 	ctx, cancel := context.WithTimeout(ctx, redisCheckTimeout)
 	defer cancel()
-	complaint, err := decryptable(ctx, ledger.NewReader(client), sealer)
+	problem, err := findUndecryptable(ctx, ledger.NewReader(client), cipher)
 	switch {
 	case err != nil:
-		r.fail("payload keys", "cannot be tried on the payments in Redis: "+err.Error())
-	case complaint != "":
-		r.fail("payload keys", complaint)
+		r.fail(what, "cannot be tried on the payments in Redis: "+err.Error())
+	case problem != "":
+		r.fail(what, problem)
 	}
 }
 
-// durability looks whether Redis gives what REDIS_DURABILITY wants, and whether the clocks
-// agree.
+// durability checks whether Redis guarantees what REDIS_DURABILITY requires, and whether
+// the clocks agree.
 func (r *report) durability(ctx context.Context, cfg Config) {
 	const what, clocks = "durability", "clocks"
 	ctx, cancel := context.WithTimeout(ctx, redisCheckTimeout)
@@ -184,13 +184,13 @@ func (r *report) durability(ctx context.Context, cfg Config) {
 		r.fail(what, err.Error())
 		return
 	case err != nil:
-		return // that Redis cannot be used was told
+		return // the check of Redis reports that it cannot be reached
 	}
 	for _, w := range writes.Warnings() {
 		r.line("warn", what, w)
 	}
 	s := writes.Status()
-	how := fmt.Sprintf("REDIS_DURABILITY is %s: a write waits for %d replicas of %d", s.Mode, s.Needed, s.Replicas)
+	how := fmt.Sprintf("REDIS_DURABILITY is %s: a write waits for %d of %d replicas", s.Mode, s.Needed, s.Replicas)
 	if s.Fsync {
 		how += " and for an fsync"
 	}
@@ -201,14 +201,14 @@ func (r *report) durability(ctx context.Context, cfg Config) {
 		ahead, behind = max(ahead, by), min(behind, by)
 	}
 	if ahead-behind > durable.MaxSkew {
-		r.fail(clocks, fmt.Sprintf("of this machine and of %d nodes of Redis are %s apart: gateways, expiry dates and a failover need them to agree within %s",
+		r.fail(clocks, fmt.Sprintf("of this machine and of %d Redis nodes differ by %s, %s is allowed: gateways, expiry dates and failovers need the real time",
 			len(nodes), (ahead-behind).Round(time.Millisecond), durable.MaxSkew))
 		return
 	}
-	r.ok(clocks, fmt.Sprintf("of this machine and of %d nodes of Redis agree", len(nodes)))
+	r.ok(clocks, fmt.Sprintf("of this machine and of %d Redis nodes agree", len(nodes)))
 }
 
-// unwritable tries whether Redis takes writes: one that is full answers all the same.
+// unwritable reports whether Redis refuses writes: when it is full, it still answers.
 func (r *report) unwritable(ctx context.Context, client redis.UniversalClient) bool {
 	err := redishealth.Check(ctx, client).Err()
 	if err != nil {
@@ -217,19 +217,19 @@ func (r *report) unwritable(ctx context.Context, client redis.UniversalClient) b
 	return err != nil
 }
 
-// access is the way to a gateway, and the names of the settings on it.
-type access struct {
-	open                       func() (clients.Gateway, error)
-	address, login, signatures string
+// gatewaySettings creates a gateway's client, and names the settings that it depends on.
+type gatewaySettings struct {
+	newClient                 func() (clients.Gateway, error)
+	address, login, signature string
 }
 
-func (r *report) gateway(ctx context.Context, g payment.Gateway, on bool, a access) {
+func (r *report) gateway(ctx context.Context, g payment.Gateway, on bool, s gatewaySettings) {
 	what := string(g)
 	if !on {
-		r.line("off", what, "its credentials are not set: its payments wait in the queue")
+		r.line("off", what, "no credentials: its payments wait in the queue")
 		return
 	}
-	client, err := a.open()
+	client, err := s.newClient()
 	if err != nil {
 		r.wrong(what, err)
 		return
@@ -238,25 +238,25 @@ func (r *report) gateway(ctx context.Context, g payment.Gateway, on bool, a acce
 	var failure *clients.Error
 	switch {
 	case err == nil:
-		r.ok(what, "can be logged in to; whether "+a.signatures+" is right, only a payment shows")
+		r.ok(what, "login works; "+s.signature+" can only be checked with a payment")
 	case errors.As(err, &failure):
-		verdict, look := judge(failure, a)
-		r.fail(what, fmt.Sprintf("%s (%s): %s", verdict, strings.TrimPrefix(failure.Error(), what+" "), look))
+		problem, advice := explainLogin(failure, s)
+		r.fail(what, fmt.Sprintf("%s (%s): %s", problem, strings.TrimPrefix(failure.Error(), what+" "), advice))
 	default:
 		r.fail(what, err.Error())
 	}
 }
 
-// judge says what a login that failed means, and where to look.
-func judge(e *clients.Error, a access) (verdict, look string) {
+// explainLogin returns what a failed login means, and what to do about it.
+func explainLogin(e *clients.Error, s gatewaySettings) (problem, advice string) {
 	switch {
 	case e.Code == retrypolicy.CodeUnsent || e.Code == retrypolicy.CodeUnknown:
-		return "cannot be reached", "see " + a.address + ", GATEWAY_TIMEOUT and the network on the way"
+		return "cannot be reached", "check " + s.address + ", GATEWAY_TIMEOUT and the network"
 	case e.HTTPStatus == http.StatusTooManyRequests:
 		return "is busy", "try again later"
 	case e.HTTPStatus/100 == 5, e.Code == retrypolicy.CodeUnreadable, e.HTTPStatus == http.StatusNotFound:
-		return "gives no login", "it is in trouble, or " + a.address + " is not its address"
+		return "no usable answer to the login", "the gateway has an outage, or " + s.address + " is wrong"
 	default:
-		return "refuses the login", "see " + a.login
+		return "refuses the login", "check " + s.login
 	}
 }

@@ -15,10 +15,14 @@ import (
 	"terbayar/internal/worker"
 )
 
-// TestRedisUnfit: a worker whose Redis is full, or gone, is not ready and says why;
-// its metrics come at once and say so, too; when Redis is well again so is the worker.
-func TestRedisUnfit(t *testing.T) {
-	s := newStage(t)
+// TestReadiness: while Redis is full, down or hangs, the worker is not ready and says why,
+// and so do its metrics, without a delay. When Redis works again, the worker is ready.
+func TestReadiness(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes 10 s: it stops a real Redis")
+	}
+	t.Parallel()
+	s := newEnv(t)
 	var cfg struct{ worker.Config }
 	if _, err := config.Parse("worker", "", &cfg, slices.Concat(s.args, []string{"--worker-http-addr=127.0.0.1:0", "--worker-shutdown-timeout=16s"}), io.Discard); err != nil {
 		t.Fatal(err)
@@ -49,7 +53,6 @@ func TestRedisUnfit(t *testing.T) {
 	}()
 	page := func(path string) (int, string) {
 		t.Helper()
-		begun := time.Now()
 		res, err := http.Get("http://" + w.Addr().String() + path)
 		if err != nil {
 			t.Fatal(err)
@@ -59,14 +62,14 @@ func TestRedisUnfit(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if d := time.Since(begun); d > 1500*time.Millisecond { // it is at once; two busy cores are not
-			t.Errorf("%s took %s", path, d)
-		}
 		return res.StatusCode, string(body)
 	}
-	becomes := func(status int, reason string, metrics ...string) {
+	// eventually waits for /readyz to answer with the status and the reason, and for
+	// /metrics to have the lines. Then neither page may wait for Redis, whose timeouts are
+	// 3 s and longer; the fastest of three requests counts, since the machine may be busy.
+	eventually := func(status int, reason string, metrics ...string) {
 		t.Helper()
-		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 			got, body := page("/readyz")
 			if got == status && strings.Contains(body, reason) {
 				break
@@ -75,19 +78,30 @@ func TestRedisUnfit(t *testing.T) {
 				t.Fatalf("/readyz: %d %s, want %d %s", got, body, status, reason)
 			}
 		}
-		// The metrics are as of the last look at Redis, a second ago at the most.
-		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		// The metrics show the latest probe of Redis, at most a second old.
+		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 			_, body := page("/metrics")
 			missing := slices.DeleteFunc(slices.Clone(metrics), func(want string) bool { return strings.Contains(body, "\n"+want+"\n") })
 			if len(missing) == 0 {
-				return
+				break
 			}
 			if time.Now().After(deadline) {
-				t.Fatalf("no %q", missing)
+				t.Fatalf("/metrics: %q is missing", missing)
+			}
+		}
+		for _, path := range []string{"/readyz", "/metrics"} {
+			fastest := time.Hour
+			for range 3 {
+				start := time.Now()
+				page(path)
+				fastest = min(fastest, time.Since(start))
+			}
+			if fastest > 1500*time.Millisecond {
+				t.Errorf("%s takes %s: it waits for Redis", path, fastest)
 			}
 		}
 	}
-	becomes(200, "ready", "terbayar_redis_up 1", "terbayar_redis_writable 1", `terbayar_payments{gateway="paydia",status="paid"} 0`)
+	eventually(200, "ready", "terbayar_redis_up 1", "terbayar_redis_writable 1", `terbayar_payments{gateway="paydia",status="paid"} 0`)
 	set := func(parameter, value string) {
 		t.Helper()
 		if err := s.redis.Client(t).ConfigSet(t.Context(), parameter, value).Err(); err != nil {
@@ -95,15 +109,15 @@ func TestRedisUnfit(t *testing.T) {
 		}
 	}
 	set("maxmemory", "1")
-	becomes(503, "redis is full", "terbayar_redis_up 1", "terbayar_redis_writable 0")
+	eventually(503, "redis is full", "terbayar_redis_up 1", "terbayar_redis_writable 0")
 	set("maxmemory", "0")
-	becomes(200, "ready", "terbayar_redis_writable 1")
+	eventually(200, "ready", "terbayar_redis_writable 1")
 	s.redis.Kill()
-	becomes(503, "redis does not answer", "terbayar_redis_up 0", "terbayar_redis_writable 0")
+	eventually(503, "redis does not answer", "terbayar_redis_up 0", "terbayar_redis_writable 0")
 	s.redis.Start(t)
-	becomes(200, "ready", "terbayar_redis_up 1")
+	eventually(200, "ready", "terbayar_redis_up 1")
 	s.redis.Pause(t)
-	becomes(503, "redis does not answer", "terbayar_redis_up 0")
+	eventually(503, "redis does not answer", "terbayar_redis_up 0")
 	s.redis.Resume(t)
-	becomes(200, "ready", "terbayar_redis_up 1")
+	eventually(200, "ready", "terbayar_redis_up 1")
 }

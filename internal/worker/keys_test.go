@@ -16,17 +16,18 @@ import (
 	"terbayar/internal/worker"
 )
 
-// TestCheckKeys: a check tells that enqueue encrypts with another key, and which,
-// before any payment is sent.
+// TestCheckKeys: a check names the key that enqueue encrypts with and this worker does not
+// have, before any payment is sent.
 func TestCheckKeys(t *testing.T) {
-	s := newStage(t)
+	t.Parallel()
+	s := newEnv(t)
 	key := secret.NewKey()
-	sealer, err := secret.NewCipher(key)
+	cipher, err := secret.NewCipher(key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	taker := &intake.Intake{
-		Ledger: testenv.NewLedger(s.redis.Client(t), time.Now), Cipher: sealer,
+	in := &intake.Intake{
+		Ledger: testenv.NewLedger(s.redis.Client(t), time.Now), Cipher: cipher,
 		Enqueue: func(context.Context, payment.Key, payment.Rupiah) error { return nil },
 	}
 	var lines []intake.Line
@@ -34,14 +35,14 @@ func TestCheckKeys(t *testing.T) {
 		lines = append(lines, intake.Line{Number: i + 1, Text: fmt.Appendf(nil, `{"gateway":"paydia","customer_token":"eyJ.x","payment":{"partnerReferenceNo":"ORD-%d",`+
 			`"merchantId":"240327001000000","amount":{"value":"10000.00","currency":"IDR"},"title":"Payment"}}`, i)})
 	}
-	for _, a := range taker.Create(t.Context(), lines) {
+	for _, a := range in.Create(t.Context(), lines) {
 		if a.Result != intake.Enqueued {
 			t.Fatal(a)
 		}
 	}
 	got, err := s.check(t)
 	if !errors.Is(err, worker.ErrCheck) || !slices.ContainsFunc(got, func(line string) bool {
-		return strings.HasPrefix(line, "FAIL  payload keys") && strings.Contains(line, "3 of 3") && strings.Contains(line, sealer.KeyIDs()[0])
+		return strings.HasPrefix(line, "FAIL  payload keys") && strings.Contains(line, "3 of 3") && strings.Contains(line, cipher.KeyIDs()[0])
 	}) {
 		t.Errorf("%v\n%s", err, strings.Join(got, "\n"))
 	}

@@ -10,72 +10,73 @@ import (
 	"terbayar/internal/payment"
 )
 
-// loginReminder is how often a login that goes on failing is told of.
+// loginReminder is how often failing logins to one gateway are logged.
 const loginReminder = time.Minute
 
-// loginWatch tells of a gateway that cannot be logged in to: when that begins, once
-// a minute while it lasts, and when it is over.
+// loginWatch logs when logins to a gateway begin to fail, once a minute while they fail,
+// and when they work again.
 type loginWatch struct {
 	log    *slog.Logger
 	now    func() time.Time
 	metric func(g payment.Gateway, failed bool)
 
-	mu  sync.Mutex
-	out map[payment.Gateway]*loginOutage
+	mu      sync.Mutex
+	outages map[payment.Gateway]*loginOutage
 }
 
-// loginOutage is a time in which no login succeeds.
+// loginOutage is a time in which all logins to a gateway fail.
 type loginOutage struct {
-	since  time.Time
-	told   time.Time
-	logins int   // that failed
-	latest error // whoever asks before the next login gets the same
+	since        time.Time
+	logged       time.Time // when it was last logged
+	failedLogins int
+	latest       error // of the latest login; every request until the next login gets the same error
 }
 
 func newLoginWatch(log *slog.Logger, now func() time.Time, metric func(payment.Gateway, bool)) *loginWatch {
-	return &loginWatch{log: log, now: now, metric: metric, out: map[payment.Gateway]*loginOutage{}}
+	return &loginWatch{log: log, now: now, metric: metric, outages: map[payment.Gateway]*loginOutage{}}
 }
 
-// told is told, before every request, whether a gateway can be logged in to.
-func (w *loginWatch) told(g payment.Gateway, err error) {
+// report is called before every request to a gateway; err is nil when the worker is
+// logged in.
+func (w *loginWatch) report(g payment.Gateway, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	now, outage := w.now(), w.out[g]
+	now, outage := w.now(), w.outages[g]
 	if err == nil {
 		if outage != nil {
-			delete(w.out, g)
+			delete(w.outages, g)
 			w.metric(g, false)
-			w.log.Info("the gateway can be logged in to again", "gateway", g,
-				"failed_logins", outage.logins, "after", now.Sub(outage.since).Round(time.Second).String())
+			w.log.Info("gateway login works again", "gateway", g,
+				"failed_logins", outage.failedLogins, "after", now.Sub(outage.since).Round(time.Second).String())
 		}
 		return
 	}
 	if outage == nil {
 		outage = &loginOutage{since: now}
-		w.out[g] = outage
+		w.outages[g] = outage
 		w.metric(g, true)
 	}
 	if !errors.Is(err, outage.latest) {
-		outage.logins++
+		outage.failedLogins++
 		outage.latest = err
 	}
-	if outage.told.IsZero() || now.Sub(outage.told) >= loginReminder {
-		outage.told = now
-		w.log.Error("the gateway cannot be logged in to: its payments wait, no attempt is spent", "gateway", g,
-			"error", err, "failed_logins", outage.logins, "since", outage.since.UTC().Format(time.RFC3339))
+	if outage.logged.IsZero() || now.Sub(outage.logged) >= loginReminder {
+		outage.logged = now
+		w.log.Error("gateway login failed: payments wait, no attempt is counted", "gateway", g,
+			"error", err, "failed_logins", outage.failedLogins, "since", outage.since.UTC().Format(time.RFC3339))
 	}
 }
 
-// knows takes out of a poll's error what the watch has told already: that the
-// gateway cannot be logged in to. The next poll comes by itself.
-func (w *loginWatch) knows(err error) error {
+// withoutReported returns a poll's error, or nil when it is a failed login that report has
+// already handled: the gateway is polled again at the next tick.
+func (w *loginWatch) withoutReported(err error) error {
 	failure, ok := errors.AsType[*clients.Error](err)
 	if !ok {
 		return err
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if outage := w.out[failure.Gateway]; outage != nil && errors.Is(failure, outage.latest) {
+	if outage := w.outages[failure.Gateway]; outage != nil && errors.Is(failure, outage.latest) {
 		return nil
 	}
 	return err

@@ -15,32 +15,32 @@ import (
 	"terbayar/internal/payment"
 )
 
-// TestLoginWatch: a login that goes on failing is told of once a minute, with how
-// many were made, and its end once.
+// TestLoginWatch: failing logins are logged once a minute, with their number, and their
+// end is logged once.
 func TestLoginWatch(t *testing.T) {
 	var log bytes.Buffer
 	now := time.Date(2026, 5, 20, 12, 0, 0, 0, time.UTC)
 	var metric []string
 	w := newLoginWatch(slog.New(slog.NewTextHandler(&log, nil)), func() time.Time { return now },
 		func(g payment.Gateway, failed bool) { metric = append(metric, fmt.Sprintf("%s %v", g, failed)) })
-	w.told(payment.AMDigiPay, nil)
+	w.report(payment.AMDigiPay, nil)
 	for second := range 150 {
 		now = now.Add(time.Second)
 		failure := error(&clients.Error{Gateway: payment.AMDigiPay, Code: "http:401"})
 		for range 10 {
-			w.told(payment.AMDigiPay, failure)
+			w.report(payment.AMDigiPay, failure)
 		}
-		if err := w.knows(fmt.Errorf("poll: %w", failure)); err != nil {
-			t.Errorf("second %d: %v is told twice", second, err)
+		if err := w.withoutReported(fmt.Errorf("poll: %w", failure)); err != nil {
+			t.Errorf("second %d: the poll returns %v, which is already logged", second, err)
 		}
 	}
-	w.told(payment.Paydia, nil)
-	w.told(payment.AMDigiPay, nil)
-	w.told(payment.AMDigiPay, nil)
+	w.report(payment.Paydia, nil)
+	w.report(payment.AMDigiPay, nil)
+	w.report(payment.AMDigiPay, nil)
 	lines := strings.Split(strings.TrimSpace(log.String()), "\n")
 	for i, want := range []string{"failed_logins=1 ", "failed_logins=61 ", "failed_logins=121 ", "failed_logins=150 after=2m29s"} {
 		if i >= len(lines) || !strings.Contains(lines[i]+" ", want) {
-			t.Errorf("line %d is not %s", i, want)
+			t.Errorf("line %d does not contain %s", i, want)
 		}
 	}
 	if len(lines) != 4 || strings.Count(log.String(), "level=ERROR") != 3 {
@@ -49,11 +49,11 @@ func TestLoginWatch(t *testing.T) {
 	if diff := cmp.Diff([]string{"amdigipay true", "amdigipay false"}, metric); diff != "" {
 		t.Error(diff)
 	}
-	other := errors.New("redis is away")
-	if err := w.knows(other); !errors.Is(err, other) {
-		t.Error("another error is swallowed")
+	other := errors.New("redis is down")
+	if err := w.withoutReported(other); !errors.Is(err, other) {
+		t.Error("another error is dropped")
 	}
-	if w.knows(&clients.Error{Gateway: payment.Paydia}) == nil {
-		t.Error("one that was not told is swallowed")
+	if w.withoutReported(&clients.Error{Gateway: payment.Paydia}) == nil {
+		t.Error("a failed login that is not logged is dropped")
 	}
 }

@@ -1,5 +1,6 @@
-// Package worker is the worker's house: it builds every room, opens the doors,
-// and closes them again in the right order. cmd/worker and cmd/demo live in it.
+// Package worker wires the worker together: New creates every part from the settings,
+// Run starts them and shuts them down in the right order. Check is the command
+// "worker check".
 package worker
 
 import (
@@ -9,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"time"
 
@@ -18,15 +20,12 @@ import (
 
 	"terbayar/internal/admission"
 	"terbayar/internal/clients"
-	"terbayar/internal/clients/amdigipay"
-	"terbayar/internal/clients/paydia"
 	"terbayar/internal/config"
 	"terbayar/internal/durable"
 	"terbayar/internal/ledger"
 	"terbayar/internal/payment"
 	"terbayar/internal/redisconn"
 	"terbayar/internal/redishealth"
-	"terbayar/internal/refusals"
 	"terbayar/internal/retrypolicy"
 	"terbayar/internal/secret"
 	"terbayar/internal/statuspoll"
@@ -37,7 +36,7 @@ import (
 	"terbayar/internal/web"
 )
 
-// Config is every setting of the worker.
+// Config holds all settings of the worker.
 type Config struct {
 	Redis       config.Redis       `embed:""`
 	AMDigiPay   config.AMDigiPay   `embed:""`
@@ -49,7 +48,17 @@ type Config struct {
 	Log         config.Log         `embed:""`
 }
 
-// Worker is a worker, built and not yet open.
+// ID returns the worker's id for the log: host and process id, as the column "Host:PID"
+// of the web UI's page "Servers" shows them.
+func ID() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown-host" // as asynq does
+	}
+	return fmt.Sprintf("%s:%d", host, os.Getpid())
+}
+
+// Worker is one worker process. New creates it, Run runs it.
 type Worker struct {
 	cfg       Config
 	log       *slog.Logger
@@ -58,23 +67,25 @@ type Worker struct {
 	health    *redishealth.Monitor
 	cipher    *secret.Cipher
 	ledger    *ledger.Ledger
-	listener  net.Listener
-	site      *web.Site
-	gateways  []payment.Gateway // those that are on
+	metrics   *telemetry.Metrics
+	logins    *loginWatch
+	gateways  []payment.Gateway // those that have credentials
 	admission map[payment.Gateway]*admission.Controller
 	tasks     *tasks.Server
 	ticker    *statuspoll.Ticker
+	web       *web.Handler
+	listener  net.Listener
 }
 
-// New builds the house. An error is a wrong setting, or an address that is
-// taken. Nothing is sent anywhere yet. The client and what the writer writes with are
-// the caller's to close.
+// New creates a worker and opens its HTTP port. It sends nothing to Redis or a gateway.
+// An error is a wrong setting or an HTTP address that is in use. The caller closes the
+// Redis client and the connections of writes.
 func New(cfg Config, client redis.UniversalClient, writes *durable.Writer, log *slog.Logger) (*Worker, error) {
 	policy, err := Policy(cfg.RetryPolicy, cfg.Worker.GatewayTimeout)
 	if err != nil {
 		return nil, err
 	}
-	sealer, err := cfg.Payload.Sealer()
+	cipher, err := cfg.Payload.Cipher()
 	if err != nil {
 		return nil, err
 	}
@@ -82,124 +93,55 @@ func New(cfg Config, client redis.UniversalClient, writes *durable.Writer, log *
 	if err != nil {
 		return nil, err
 	}
-	if err := agree(cfg, client); err != nil {
+	if err := checkCombined(cfg, client); err != nil {
 		return nil, err
 	}
-	now := time.Now
-	book := ledger.New(ledger.Options{Redis: client, Writes: writes, Stream: cfg.Events.Stream, Now: now, Log: log})
-	inspector := asynq.NewInspectorFromRedisClient(client)
-	health := redishealth.New(client, now, log)
-	metrics := telemetry.NewMetrics(inspector, book, health)
-	writes.Observe(func(s durable.Status) {
-		metrics.ClockSkew(-s.Skew)
-		metrics.ClaimsPaused(s.Paused != "")
-		metrics.PrimaryChanges(s.PrimaryChanges)
-	})
-	metrics.Durability(string(cfg.Redis.Durability))
-	observe := observer(log, metrics)
-	enqueuer := tasks.NewEnqueuer(client, now)
 
-	submitter := &submit.Submitter{
-		Ledger: book, Gateways: map[payment.Gateway]clients.Gateway{}, Admission: map[payment.Gateway]*admission.Controller{}, Policy: policy, Cipher: sealer,
-		Times:        submit.Times{Send: cfg.Worker.SendBudget(cfg.Redis.LongestWait()), Lease: cfg.Worker.ClaimLease(cfg.Redis.LongestWait())},
-		PollInterval: cfg.Worker.StatusPollInterval,
-		QueueTTL:     map[payment.Gateway]time.Duration{payment.Paydia: time.Duration(cfg.Paydia.QueueTTL)},
-		Now:          now, OnLogin: func(payment.Gateway, error) {}, OnAttempt: observe, // the gates tell of logins, those for lookups included
-		OnExpired: func(r *ledger.Record) {
-			log.Warn("payment expired: not sent in time", "gateway", r.Gateway, "transaction_id", r.TransactionID, "expires_at", r.ExpiresAt)
-		},
+	w := &Worker{
+		cfg: cfg, log: log, redis: client, writes: writes, cipher: cipher,
+		health:    redishealth.New(client, time.Now, log),
+		ledger:    ledger.New(ledger.Options{Redis: client, Writes: writes, Stream: cfg.Events.Stream, Now: time.Now, Log: log}),
+		admission: map[payment.Gateway]*admission.Controller{},
 	}
-	poller := &statuspoll.Poller{
-		Ledger: book, Submitter: submitter, Askers: map[payment.Gateway]statuspoll.Asker{}, Policy: policy,
-		Requeue: enqueuer.Requeue, Interval: cfg.Worker.StatusPollInterval, FullScan: cfg.Worker.StatusSweepInterval,
-		ExpiryGrace: cfg.Worker.ExpiryGrace, LateWindow: cfg.Worker.LatePaymentWindow,
-		Now: now, OnAttempt: observe,
-		OnUnreadable: func(g payment.Gateway, ids []string, why error) {
-			metrics.Unreadable(g, len(ids))
-			log.Error("records cannot be read, or are of another version: they are put off", "gateway", g, "records", len(ids), "error", why)
-		},
+	w.metrics = w.newMetrics()
+	w.logins = newLoginWatch(log, time.Now, w.metrics.LoginFailed)
+	enqueuer := tasks.NewEnqueuer(client, time.Now)
+	submitter := w.newSubmitter(policy)
+	poller := w.newPoller(submitter, enqueuer)
+	if err := w.addAMDigiPay(submitter, poller); err != nil {
+		return nil, err
 	}
-	watch := newLoginWatch(log, now, metrics.LoginFailed)
-	newGate := func(g payment.Gateway, limit config.Rate) *admission.Controller {
-		submitter.Admission[g] = admission.New(admission.Options{
-			Gateway: g, Failures: cfg.Worker.BreakerFailures, Pause: cfg.Worker.BreakerPause,
-			Requests: limit.Requests, Per: limit.Per, Redis: client,
-			Refusals: refusals.New(refusals.Options{
-				Gateway: g, Limit: cfg.Worker.Refusals, Redis: client, Accepted: book.Accepted,
-				Now: now, Log: log, OnPaused: func(paused bool) { metrics.Paused(g, paused) },
-			}),
-			Now: now, Log: log, OnState: func(state int) { metrics.Breaker(g, state) },
-			OnLogin: func(err error) { watch.told(g, err) },
-		})
-		return submitter.Admission[g]
+	if err := w.addPaydia(submitter, poller); err != nil {
+		return nil, err
 	}
-	h := &Worker{cfg: cfg, log: log, cipher: sealer, redis: client, writes: writes, health: health, ledger: book, admission: submitter.Admission}
-	if cfg.AMDigiPay.Enabled() {
-		client, err := amdigipayClient(cfg, metrics.Transport(payment.AMDigiPay, clients.NewTransport()))
-		if err != nil {
-			return nil, err
-		}
-		submitter.Gateways[payment.AMDigiPay] = client
-		poller.Askers[payment.AMDigiPay] = &statuspoll.ListAsker{
-			Client: client, Admission: newGate(payment.AMDigiPay, cfg.AMDigiPay.RateLimit), Policy: policy, Limit: cfg.AMDigiPay.ListLimit,
-		}
-		h.gateways = append(h.gateways, payment.AMDigiPay)
+	w.tasks = w.newTaskServer(submitter, poller)
+	w.ticker = &statuspoll.Ticker{
+		Ledger: w.ledger, Gateways: w.gateways, Enqueue: enqueuer.Poll,
+		Every: min(time.Second, cfg.Worker.StatusPollInterval), Now: time.Now, Log: log,
 	}
-	if cfg.Paydia.Enabled() {
-		client, err := paydiaClient(cfg, metrics.Transport(payment.Paydia, clients.NewTransport()))
-		if err != nil {
-			return nil, err
-		}
-		submitter.Gateways[payment.Paydia] = client
-		poller.Askers[payment.Paydia] = &statuspoll.QueryAsker{
-			Client: client, Admission: newGate(payment.Paydia, cfg.Paydia.RateLimit), Policy: policy, Cipher: sealer, Now: now,
-			// Half as many as submits: what a dead worker had under way takes two rounds.
-			Concurrency: (cfg.Worker.Concurrency + 1) / 2,
-		}
-		h.gateways = append(h.gateways, payment.Paydia)
-	}
-	h.tasks = tasks.NewServer(client, tasks.ServerConfig{
-		Gateways: h.gateways, Concurrency: cfg.Worker.Concurrency, ShutdownTimeout: cfg.Worker.Drain(),
-		Log: log, AsynqLog: telemetry.AsynqLogger(log),
-	}, tasks.Handlers{
-		Submit: func(ctx context.Context, key payment.Key) (time.Duration, string, error) {
-			next, err := submitter.Submit(ctx, key)
-			if errors.Is(err, ledger.ErrNotFound) {
-				err = tasks.ErrNoPayment
-			}
-			return next.In, next.Reason, err
-		},
-		Poll: func(ctx context.Context, g payment.Gateway) error {
-			metrics.Poll(g)
-			return watch.knows(poller.Poll(ctx, g))
-		},
-	})
-	h.ticker = &statuspoll.Ticker{
-		Ledger: book, Gateways: h.gateways, Enqueue: enqueuer.Poll,
-		Every: min(time.Second, cfg.Worker.StatusPollInterval), Now: now, Log: log,
-	}
-	h.site = web.New(web.Options{Redis: client, Ready: health.Err, Ledger: book, Metrics: metrics.Handler(), Users: users})
-	h.warn(sealer, policy)
-	if h.listener, err = net.Listen("tcp", cfg.Worker.HTTPAddr); err != nil {
+	w.web = web.New(web.Options{Redis: client, Ready: w.health.Err, Ledger: w.ledger, Metrics: w.metrics.Handler(), Users: users})
+	w.warn(policy)
+	if w.listener, err = net.Listen("tcp", cfg.Worker.HTTPAddr); err != nil {
 		return nil, config.Wrong("WORKER_HTTP_ADDR", err)
 	}
-	return h, nil
+	return w, nil
 }
 
-// agree checks the settings that only together are right or wrong.
-func agree(cfg Config, client redis.UniversalClient) error {
-	if needs := cfg.Worker.TaskNeeds(cfg.Redis.LongestWait()); needs >= tasks.SubmitTimeout {
+// checkCombined checks settings that are each valid but may contradict each other.
+func checkCombined(cfg Config, client redis.UniversalClient) error {
+	if longest := cfg.Worker.LongestSubmit(cfg.Redis.LongestWait()); longest >= tasks.SubmitTimeout {
 		return config.Wrong("GATEWAY_TIMEOUT", fmt.Errorf(
-			"%s is too long: to log in, to send and to record may take %s, and a task has %s", cfg.Worker.GatewayTimeout, needs, tasks.SubmitTimeout))
+			"%s is too long: to log in, send and record a payment may take %s, and its task has %s", cfg.Worker.GatewayTimeout, longest, tasks.SubmitTimeout))
 	}
 	if _, isCluster := client.(*redis.ClusterClient); isCluster && !ledger.SharesSlot(cfg.Events.Stream) {
 		return config.Wrong("EVENTS_STREAM", fmt.Errorf(
-			"%q lies in another slot of the Redis Cluster than the ledger; put {%s} into its name", cfg.Events.Stream, ledger.DefaultStream))
+			"%q is in another slot of the Redis Cluster than the ledger; put the hash tag {%s} into its name", cfg.Events.Stream, ledger.DefaultStream))
 	}
 	return nil
 }
 
-// Policy is the retry policy in force, checked against the gateway time-out.
+// Policy returns the retry policy in force: the built-in one, or the policy file's,
+// checked against the gateway timeout.
 func Policy(cfg config.RetryPolicy, gatewayTimeout time.Duration) (*retrypolicy.Policy, error) {
 	policy, err := retrypolicy.Load(cfg.File)
 	if err == nil {
@@ -211,157 +153,175 @@ func Policy(cfg config.RetryPolicy, gatewayTimeout time.Duration) (*retrypolicy.
 	return policy, nil
 }
 
-func amdigipayClient(cfg Config, transport http.RoundTripper) (*amdigipay.Client, error) {
-	statusMap, err := amdigipay.ParseStatusMap(cfg.AMDigiPay.StatusMap)
-	if err != nil {
-		return nil, config.Wrong("AMDIGIPAY_STATUS_MAP", err)
-	}
-	a := cfg.AMDigiPay
-	client, err := amdigipay.New(amdigipay.Options{
-		BaseURL: a.BaseURL, Username: a.Username, Password: a.Password,
-		SignatureScheme: a.SignatureScheme, SignatureKey: a.SignatureKey, SignatureFields: a.SignatureFields,
-		LoginEncoding: a.LoginEncoding, ListMethod: a.ListMethod, StatusMap: statusMap,
-		Timeout: cfg.Worker.GatewayTimeout, Transport: transport, Now: time.Now,
+func (w *Worker) newMetrics() *telemetry.Metrics {
+	metrics := telemetry.NewMetrics(asynq.NewInspectorFromRedisClient(w.redis), w.ledger, w.health)
+	metrics.Durability(string(w.cfg.Redis.Durability))
+	w.writes.Observe(func(s durable.Status) {
+		metrics.ClockSkew(-s.Skew)
+		metrics.ClaimsPaused(s.Paused != "")
+		metrics.PrimaryChanges(s.PrimaryChanges)
 	})
-	if err != nil {
-		return nil, config.Invalid(err)
-	}
-	return client, nil
+	return metrics
 }
 
-func paydiaClient(cfg Config, transport http.RoundTripper) (*paydia.Client, error) {
-	key, err := cfg.Paydia.Key()
-	if err != nil {
-		return nil, err
+// newSubmitter creates the submitter, as yet without gateways.
+func (w *Worker) newSubmitter(policy *retrypolicy.Policy) *submit.Submitter {
+	longestWait := w.cfg.Redis.LongestWait()
+	return &submit.Submitter{
+		Ledger: w.ledger, Gateways: map[payment.Gateway]clients.Gateway{}, Admission: w.admission, Policy: policy, Cipher: w.cipher,
+		Times:        submit.Times{Send: w.cfg.Worker.SendBudget(longestWait), Lease: w.cfg.Worker.ClaimLease(longestWait)},
+		PollInterval: w.cfg.Worker.StatusPollInterval,
+		QueueTTL:     map[payment.Gateway]time.Duration{payment.Paydia: time.Duration(w.cfg.Paydia.QueueTTL)},
+		Now:          time.Now,
+		OnLogin:      func(payment.Gateway, error) {}, // admission reports logins, those of lookups included
+		OnExpired:    w.logExpired,
+		OnAttempt:    w.onAttempt,
 	}
-	p := cfg.Paydia
-	client, err := paydia.New(paydia.Options{
-		BaseURL: p.BaseURL, ClientID: p.ClientID, ClientSecret: p.ClientSecret, PrivateKey: key, ChannelID: p.ChannelID,
-		CustomerTokenPrefix: p.CustomerTokenPrefix, SendEmptyReference: p.QueryEmptyReference,
-		Timeout: cfg.Worker.GatewayTimeout, Transport: transport, Now: time.Now,
-	})
-	if err != nil {
-		return nil, config.Invalid(err)
-	}
-	return client, nil
 }
 
-// warn says at the start what an operator would otherwise find out late.
-func (h *Worker) warn(sealer *secret.Cipher, policy *retrypolicy.Policy) {
+// newPoller creates the poller, as yet without gateways.
+func (w *Worker) newPoller(submitter *submit.Submitter, enqueuer *tasks.Enqueuer) *statuspoll.Poller {
+	return &statuspoll.Poller{
+		Ledger: w.ledger, Submitter: submitter, Askers: map[payment.Gateway]statuspoll.Asker{}, Policy: submitter.Policy,
+		Requeue: enqueuer.Requeue, Interval: w.cfg.Worker.StatusPollInterval, FullScan: w.cfg.Worker.StatusSweepInterval,
+		ExpiryGrace: w.cfg.Worker.ExpiryGrace, LateWindow: w.cfg.Worker.LatePaymentWindow,
+		Now: time.Now, OnAttempt: w.onAttempt, OnUnreadable: w.onUnreadable,
+	}
+}
+
+func (w *Worker) newTaskServer(submitter *submit.Submitter, poller *statuspoll.Poller) *tasks.Server {
+	return tasks.NewServer(w.redis, tasks.ServerConfig{
+		Gateways: w.gateways, Concurrency: w.cfg.Worker.Concurrency, ShutdownTimeout: w.cfg.Worker.Drain(),
+		Log: w.log, AsynqLog: telemetry.AsynqLogger(w.log),
+	}, tasks.Handlers{
+		Submit: func(ctx context.Context, key payment.Key) (time.Duration, string, error) {
+			next, err := submitter.Submit(ctx, key)
+			if errors.Is(err, ledger.ErrNotFound) {
+				err = tasks.ErrNoPayment
+			}
+			return next.In, next.Reason, err
+		},
+		Poll: func(ctx context.Context, g payment.Gateway) error {
+			w.metrics.Poll(g)
+			return w.logins.withoutReported(poller.Poll(ctx, g))
+		},
+	})
+}
+
+// warn logs at the start what an operator would otherwise notice too late.
+func (w *Worker) warn(policy *retrypolicy.Policy) {
 	for _, c := range policy.VendorConfirmed() {
-		h.log.Warn("the retry policy trusts a vendor's word", "gateway", c.Gateway, "rule", c.What, "vendor_confirms", c.Words, "source", c.Source)
+		w.log.Warn("retry policy relies on a vendor's confirmation", "gateway", c.Gateway, "rule", c.What, "vendor_confirms", c.Words, "source", c.Source)
 	}
 	for _, g := range payment.Gateways() {
-		if !slices.Contains(h.gateways, g) {
-			h.log.Warn("gateway is off: no credentials; its tasks wait in the queue", "gateway", g)
+		if !slices.Contains(w.gateways, g) {
+			w.log.Warn("gateway is off: no credentials; its tasks wait in the queue", "gateway", g)
 		}
 	}
-	if slices.Contains(h.gateways, payment.Paydia) && !sealer.CanEncrypt() {
-		h.log.Warn("PAYLOAD_KEYS is not set: payments with a customer token cannot be sent")
+	if slices.Contains(w.gateways, payment.Paydia) && !w.cipher.CanEncrypt() {
+		w.log.Warn("PAYLOAD_KEYS is not set: payments with a customer token cannot be sent")
 	}
 }
 
-// Addr is where the HTTP side listens.
-func (h *Worker) Addr() net.Addr { return h.listener.Addr() }
+// Addr returns the address of the HTTP port.
+func (w *Worker) Addr() net.Addr { return w.listener.Addr() }
 
-// redisPause is the longest wait between two looks at a Redis that is not there.
-const redisPause = 2 * time.Second
-
-// Run opens the house and keeps it open until the context ends; then it takes
-// nothing new, lets what is under way finish and be recorded, and closes. While
-// Redis is not there yet it waits, alive but not ready. A Redis that does not answer
-// keeps nobody beyond the shutdown time-out.
-func (h *Worker) Run(ctx context.Context) error {
+// Run runs the worker until the context ends, then shuts down gracefully: the worker
+// accepts no more tasks, and requests in flight finish and are recorded. While Redis
+// cannot be reached at the start, the worker waits for it: alive, but not ready. If
+// Redis hangs at shutdown, Run returns before the shutdown timeout all the same.
+func (w *Worker) Run(ctx context.Context) error {
 	ended := make(chan error, 1)
-	go func() { ended <- h.run(ctx) }()
+	go func() { ended <- w.run(ctx) }()
 	select {
 	case err := <-ended:
 		return err
 	case <-ctx.Done():
 	}
-	latest := time.NewTimer((h.cfg.Worker.Drain() + h.cfg.Worker.ShutdownTimeout) / 2)
-	defer latest.Stop()
+	// Between the time that tasks have to finish and the shutdown timeout.
+	forced := time.NewTimer((w.cfg.Worker.Drain() + w.cfg.Worker.ShutdownTimeout) / 2)
+	defer forced.Stop()
 	select {
 	case err := <-ended:
 		return err
-	case <-latest.C:
-		h.log.Error("worker ends as it stands: the time for shutdown is over; what was under way will be looked up")
+	case <-forced.C:
+		w.log.Error("forced shutdown: graceful shutdown took too long; payments in flight will be looked up")
 		return nil
 	}
 }
 
-func (h *Worker) run(ctx context.Context) error {
-	server := &http.Server{Handler: h.site, ReadHeaderTimeout: 5 * time.Second}
-	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(h.listener) }()
-	// The HTTP side answers to the very end: probes want to know.
+func (w *Worker) run(ctx context.Context) error {
+	server := &http.Server{Handler: w.web, ReadHeaderTimeout: 5 * time.Second}
+	httpFailed := make(chan error, 1)
+	go func() { httpFailed <- server.Serve(w.listener) }()
+	// HTTP is closed last, so that probes are answered during the whole shutdown.
 	defer func() {
 		closing, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		_ = server.Shutdown(closing) // the worker is done; a page still loading is not worth waiting for
+		_ = server.Shutdown(closing) // a page that is still loading may be cut off
 	}()
-	h.log.Info("worker starts", "version", version.String(), "http", h.Addr().String(), "gateways", h.gateways,
-		"concurrency", h.cfg.Worker.Concurrency, "poll", h.cfg.Worker.StatusPollInterval.String())
+	w.log.Info("worker starts", "version", version.String(), "http", w.Addr().String(), "gateways", w.gateways,
+		"concurrency", w.cfg.Worker.Concurrency, "poll", w.cfg.Worker.StatusPollInterval.String())
 
-	watching, stopWatching := context.WithCancel(context.WithoutCancel(ctx)) // to the very end, as the HTTP side
+	watching, stopWatching := context.WithCancel(context.WithoutCancel(ctx)) // until the end of the shutdown
 	defer stopWatching()
-	go h.health.Run(watching)
-	if err := h.awaitRedis(ctx); err != nil || ctx.Err() != nil {
+	go w.health.Run(watching)
+	if err := w.awaitRedis(ctx); err != nil || ctx.Err() != nil {
 		return err
 	}
-	go h.writes.Watch(watching)
-	if slices.Contains(h.gateways, payment.Paydia) {
-		// Where Redis does not tell right now, every payment will.
-		if complaint, err := decryptable(ctx, h.ledger, h.cipher); err == nil && complaint != "" {
-			h.log.Error(complaint)
-		}
-	}
-	if err := h.tasks.Start(); err != nil {
+	go w.writes.Watch(watching)
+	w.checkPayloadKeys(ctx)
+
+	if err := w.tasks.Start(); err != nil {
 		return err
 	}
 	ticking, stopTicking := context.WithCancel(ctx)
 	defer stopTicking()
-	ticked := make(chan struct{})
+	tickerStopped := make(chan struct{})
 	go func() {
-		defer close(ticked)
-		h.ticker.Run(ticking)
+		defer close(tickerStopped)
+		w.ticker.Run(ticking)
 	}()
-	for _, g := range h.admission {
-		go g.Watch(ticking)
+	for _, a := range w.admission {
+		go a.Watch(ticking)
 	}
-	h.site.SetReady(true)
-	h.log.Info("worker is ready")
+	w.web.SetReady(true)
+	w.log.Info("worker is ready")
 
 	var err error
 	select {
 	case <-ctx.Done():
-	case err = <-failed:
+	case err = <-httpFailed:
 		err = fmt.Errorf("worker: http: %w", err)
 	}
-	h.site.SetReady(false)
-	h.log.Info("worker stops: nothing new is taken", "timeout", h.cfg.Worker.ShutdownTimeout.String())
-	for _, g := range h.admission {
-		g.Stop()
+	w.web.SetReady(false)
+	w.log.Info("worker is stopping: no longer accepting tasks", "timeout", w.cfg.Worker.ShutdownTimeout.String())
+	for _, a := range w.admission {
+		a.Stop()
 	}
 	stopTicking()
-	<-ticked
-	h.tasks.Stop()
-	h.tasks.Shutdown()
-	flushing, cancel := context.WithTimeout(context.Background(), h.cfg.Worker.ShutdownTimeout)
+	<-tickerStopped
+	w.tasks.Stop()
+	w.tasks.Shutdown()
+	flushing, cancel := context.WithTimeout(context.Background(), w.cfg.Worker.ShutdownTimeout)
 	defer cancel()
-	h.ledger.Flush(flushing)
-	h.log.Info("worker has stopped")
+	w.ledger.Flush(flushing)
+	w.log.Info("worker stopped")
 	return err
 }
 
-// awaitRedis returns once Redis answers and is fit to keep payments, or the context
+// redisRetryInterval is the longest time between two tries to reach Redis at the start.
+const redisRetryInterval = 2 * time.Second
+
+// awaitRedis returns when Redis answers and is fit to keep payments, or when the context
 // ends, which is no error.
-func (h *Worker) awaitRedis(ctx context.Context) error {
-	wait := retry.WithCappedDuration(redisPause, retry.NewFibonacci(100*time.Millisecond))
+func (w *Worker) awaitRedis(ctx context.Context) error {
+	backoff := retry.WithCappedDuration(redisRetryInterval, retry.NewFibonacci(100*time.Millisecond))
 	var warnings []string
-	err := retry.Do(ctx, wait, func(ctx context.Context) (err error) {
-		if warnings, err = redisconn.Check(ctx, h.redis); err == nil {
-			err = h.writes.Start(ctx)
+	level := slog.LevelWarn // the first time, then debug: redishealth logs how long Redis is down
+	err := retry.Do(ctx, backoff, func(ctx context.Context) (err error) {
+		if warnings, err = redisconn.Check(ctx, w.redis); err == nil {
+			err = w.writes.Start(ctx)
 		}
 		switch {
 		case redis.IsAuthError(err):
@@ -370,7 +330,8 @@ func (h *Worker) awaitRedis(ctx context.Context) error {
 			return config.Unfit(err)
 		}
 		if err != nil && !errors.Is(err, redisconn.ErrUnfit) {
-			h.log.Warn("waiting for redis", "error", err)
+			w.log.Log(ctx, level, "waiting for redis", "error", err)
+			level = slog.LevelDebug
 			return retry.RetryableError(err)
 		}
 		return err
@@ -378,36 +339,19 @@ func (h *Worker) awaitRedis(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return nil
 	}
-	for _, w := range append(warnings, h.writes.Warnings()...) {
-		h.log.Warn("redis: " + w)
+	for _, text := range append(warnings, w.writes.Warnings()...) {
+		w.log.Warn("redis: " + text)
 	}
 	return err
 }
 
-// observer writes one line an attempt and counts it.
-func observer(log *slog.Logger, metrics *telemetry.Metrics) func(*ledger.Record, payment.Attempt, error) {
-	return func(r *ledger.Record, a payment.Attempt, detail error) {
-		metrics.Attempt(r.Gateway, a)
-		level := slog.LevelInfo
-		if r.Status == payment.NeedsReview {
-			level = slog.LevelError
-		}
-		args := []any{
-			"gateway", r.Gateway, "transaction_id", r.TransactionID, "kind", a.Kind, "code", a.Code,
-			"action", a.Action, "status", r.Status, "duration_ms", a.DurationMS,
-		}
-		if a.ExternalID != "" {
-			args = append(args, "external_id", a.ExternalID)
-		}
-		if a.Message != "" {
-			args = append(args, "message", a.Message)
-		}
-		if r.Reason != "" {
-			args = append(args, "reason", r.Reason)
-		}
-		if detail != nil {
-			args = append(args, "detail", detail)
-		}
-		log.Log(context.Background(), level, "attempt", args...)
+// checkPayloadKeys logs an error when PAYLOAD_KEYS do not decrypt the customer tokens in
+// Redis. If Redis cannot be asked now, each payment reports it when it is sent.
+func (w *Worker) checkPayloadKeys(ctx context.Context) {
+	if !slices.Contains(w.gateways, payment.Paydia) {
+		return
+	}
+	if problem, err := findUndecryptable(ctx, w.ledger, w.cipher); err == nil && problem != "" {
+		w.log.Error(problem)
 	}
 }

@@ -1,0 +1,5 @@
+package worker
+
+import "time"
+
+func init() { redisCheckTimeout = 5 * time.Second }
