@@ -1,7 +1,6 @@
-package docs_test
+package docs
 
 import (
-	"os"
 	"reflect"
 	"regexp"
 	"slices"
@@ -17,25 +16,6 @@ import (
 	"terbayar/internal/payment"
 )
 
-// section returns the part of a document below a heading, to the next heading.
-func section(t *testing.T, file, heading string) string {
-	t.Helper()
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rest, found := strings.Cut(string(text), "\n"+heading+"\n")
-	if !found {
-		t.Fatalf("%s has no heading %q", file, heading)
-	}
-	if i := regexp.MustCompile(`(?m)^#+ `).FindStringIndex(rest); i != nil {
-		rest = rest[:i[0]]
-	}
-	return rest
-}
-
-var quoted = regexp.MustCompile("`([^`]+)`")
-
 // tableFields returns the rows of a section's table by the names in their first cell.
 func tableFields(text string) (names []string, rows map[string]string) {
 	rows = map[string]string{}
@@ -44,9 +24,9 @@ func tableFields(text string) (names []string, rows map[string]string) {
 			continue
 		}
 		first, rest, _ := strings.Cut(line[2:], " |")
-		for _, m := range quoted.FindAllStringSubmatch(first, -1) {
-			names = append(names, m[1])
-			rows[m[1]] = rest
+		for _, name := range code(first) {
+			names = append(names, name)
+			rows[name] = rest
 		}
 	}
 	return names, rows
@@ -81,15 +61,14 @@ func jsonFields(typ reflect.Type, prefix string) (names []string, rules map[stri
 	return names, rules
 }
 
-// TestPaymentFields holds the tables of docs/payments.md to the fields and limits of the
+// TestPaymentFields compares the tables of docs/payments.md with the fields and limits of the
 // types that read and write them.
 func TestPaymentFields(t *testing.T) {
-	const doc = "../../docs/payments.md"
-	sorted := func(names []string) []string { return slices.Sorted(slices.Values(names)) }
+	doc := read(t, "docs/payments.md")
 	limit := regexp.MustCompile(`\bmax=(\d+)`)
 	for heading, typ := range map[string]reflect.Type{
-		"### AM Digital Payment": reflect.TypeFor[order.AMDigiPay](),
-		"### Paydia":             reflect.TypeFor[order.Paydia](),
+		"AM Digital Payment": reflect.TypeFor[order.AMDigiPay](),
+		"Paydia":             reflect.TypeFor[order.Paydia](),
 	} {
 		want, rules := jsonFields(typ, "")
 		got, rows := tableFields(section(t, doc, heading))
@@ -112,7 +91,7 @@ func TestPaymentFields(t *testing.T) {
 	event = append(slices.DeleteFunc(event, func(name string) bool { return strings.HasPrefix(name, "data.") }), "data")
 	answer, _ := jsonFields(reflect.TypeFor[intake.Answer](), "")
 	answer = slices.DeleteFunc(answer, func(name string) bool { return strings.HasPrefix(name, "errors[].") })
-	for heading, want := range map[string][]string{"## Status": status, "## Result events": event, "## Answers": answer} {
+	for heading, want := range map[string][]string{"Status": status, "Result events": event, "Answers": answer} {
 		got, _ := tableFields(section(t, doc, heading))
 		if diff := cmp.Diff(sorted(want), sorted(got)); diff != "" {
 			t.Errorf("%s: code -, document +\n%s", heading, diff)
@@ -122,13 +101,9 @@ func TestPaymentFields(t *testing.T) {
 
 // TestPaymentExamples reads every example payment in the documents as "enqueue create" does.
 func TestPaymentExamples(t *testing.T) {
-	for _, file := range []string{"../../docs/payments.md", "../../README.md"} {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
+	for _, file := range []string{"docs/payments.md", "README.md"} {
 		n := 0
-		for line := range strings.Lines(string(text)) {
+		for line := range strings.Lines(read(t, file)) {
 			if !strings.HasPrefix(line, `{"gateway":`) {
 				continue
 			}

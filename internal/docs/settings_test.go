@@ -12,7 +12,7 @@ import (
 )
 
 // settings returns the variables that the programs read, with their defaults. A test in
-// cmd/worker compares them with the README.
+// cmd/worker compares them with docs/settings.md.
 func settings(t *testing.T) map[string]string {
 	t.Helper()
 	parser, err := kong.New(&struct {
