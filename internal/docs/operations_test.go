@@ -153,3 +153,32 @@ func TestLogMessages(t *testing.T) {
 		}
 	}
 }
+
+// TestReasons: the fixed parts of the reasons in the runbook are in the code.
+func TestReasons(t *testing.T) {
+	text := ""
+	for _, name := range files(t, ".go") {
+		if dir := filepath.Base(filepath.Dir(name)); !strings.HasSuffix(name, "_test.go") &&
+			slices.Contains([]string{"clients", "refusals", "retrypolicy", "statuspoll", "submit"}, dir) {
+			text += read(t, name)
+		}
+	}
+	variable := regexp.MustCompile(`[(),.:]*\.\.\.[(),.:]*|[ (]?\b(N|X|Y|CODE)\b[ :]?|\(`)
+	parts := 0
+	for _, row := range table(t, read(t, "docs/runbook.md"), `reason \|`) {
+		for _, reason := range code(row[0]) {
+			for _, part := range variable.Split(reason, -1) {
+				part = strings.TrimSpace(part)
+				if len(part) < 5 || regexp.MustCompile(`^(\d|http:)`).MatchString(part) {
+					continue
+				}
+				if parts++; !strings.Contains(text, part) {
+					t.Errorf("no reason contains %q: %s", part, reason)
+				}
+			}
+		}
+	}
+	if parts < 12 {
+		t.Errorf("%d parts compared", parts)
+	}
+}
