@@ -9,9 +9,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestSettingsInReadme compares the README's table of settings and defaults with the flags.
-func TestSettingsInReadme(t *testing.T) {
-	doc, err := os.ReadFile("../../README.md")
+// TestSettingsDocument compares the table of docs/settings.md of settings and defaults with the flags.
+func TestSettingsDocument(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/settings.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,6 +34,6 @@ func TestSettingsInReadme(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(flags, documented); diff != "" {
-		t.Errorf("flags -, README +\n%s", diff)
+		t.Errorf("flags -, docs/settings.md +\n%s", diff)
 	}
 }

@@ -103,7 +103,7 @@ func TestDefaults(t *testing.T) {
 		Paydia: Paydia{BaseURL: "https://api.paydia.id/snap/v1.0", ChannelID: "12345"},
 		Worker: Worker{
 			Concurrency: 50, HTTPAddr: ":8080", ShutdownTimeout: 40 * time.Second, GatewayTimeout: 15 * time.Second,
-			StatusPollInterval: 30 * time.Second, ExpiryGrace: time.Minute, StatusSweepInterval: 15 * time.Minute, LatePaymentWindow: 168 * time.Hour,
+			StatusPollInterval: 30 * time.Second, ExpiryGrace: time.Minute, StatusFullScanInterval: 15 * time.Minute, LatePaymentWindow: 168 * time.Hour,
 			BreakerFailures: 5, BreakerPause: 15 * time.Second, Refusals: 10,
 		},
 		Events: Events{Stream: "terbayar:events"},

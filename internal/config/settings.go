@@ -292,12 +292,12 @@ type Worker struct {
 	StatusPollInterval time.Duration `name:"status-poll-interval" env:"STATUS_POLL_INTERVAL" default:"30s" group:"Worker:" help:"How often open payments are looked up."`
 	MonitoringUsers    secret.Text   `name:"monitoring-users" env:"MONITORING_USERS" group:"Worker:" help:"The users of /monitoring/, as name:bcrypt-hash, separated by commas; without any, only loopback callers see it."`
 
-	ExpiryGrace         time.Duration `name:"expiry-grace" env:"EXPIRY_GRACE" default:"1m" group:"Worker, rarely changed:" help:"How long after its expired_date an unpaid payment becomes expired."`
-	StatusSweepInterval time.Duration `name:"status-sweep-interval" env:"STATUS_SWEEP_INTERVAL" default:"15m" group:"Worker, rarely changed:" help:"A poll reads AM's whole list at least this often; other polls read only a part of it."`
-	LatePaymentWindow   time.Duration `name:"late-payment-window" env:"LATE_PAYMENT_WINDOW" default:"168h" group:"Worker, rarely changed:" help:"How long an expired payment, or one in needs_review, is still looked up for a late payment."`
-	BreakerFailures     int           `name:"gateway-breaker-failures" env:"GATEWAY_BREAKER_FAILURES" default:"5" group:"Worker, rarely changed:" help:"After this number of failures in a row a gateway's circuit breaker opens."`
-	BreakerPause        time.Duration `name:"gateway-breaker-pause" env:"GATEWAY_BREAKER_PAUSE" default:"15s" group:"Worker, rarely changed:" help:"How long the circuit breaker stays open before one request tries the gateway again."`
-	Refusals            int           `name:"gateway-refusals" env:"GATEWAY_REFUSALS" default:"10" group:"Worker, rarely changed:" help:"After this number of payments in a row refused with the same code and message a gateway is paused, except for one probe payment a minute."`
+	ExpiryGrace            time.Duration `name:"expiry-grace" env:"EXPIRY_GRACE" default:"1m" group:"Worker, rarely changed:" help:"How long after its expired_date an unpaid payment becomes expired."`
+	StatusFullScanInterval time.Duration `name:"status-full-scan-interval" aliases:"status-sweep-interval" env:"STATUS_FULL_SCAN_INTERVAL,STATUS_SWEEP_INTERVAL" default:"15m" group:"Worker, rarely changed:" help:"A poll reads AM's whole list at least this often; other polls read only a part of it."`
+	LatePaymentWindow      time.Duration `name:"late-payment-window" env:"LATE_PAYMENT_WINDOW" default:"168h" group:"Worker, rarely changed:" help:"How long an expired payment, or one in needs_review, is still looked up for a late payment."`
+	BreakerFailures        int           `name:"gateway-breaker-failures" env:"GATEWAY_BREAKER_FAILURES" default:"5" group:"Worker, rarely changed:" help:"After this number of failures in a row a gateway's circuit breaker opens."`
+	BreakerPause           time.Duration `name:"gateway-breaker-pause" env:"GATEWAY_BREAKER_PAUSE" default:"15s" group:"Worker, rarely changed:" help:"How long the circuit breaker stays open before one request tries the gateway again."`
+	Refusals               int           `name:"gateway-refusals" env:"GATEWAY_REFUSALS" default:"10" group:"Worker, rarely changed:" help:"After this number of payments in a row refused with the same code and message a gateway is paused, except for one probe payment a minute."`
 }
 
 const (
@@ -341,7 +341,7 @@ func (w *Worker) Validate() error {
 		atLeast("GATEWAY_TIMEOUT", w.GatewayTimeout, time.Millisecond),
 		atLeast("STATUS_POLL_INTERVAL", w.StatusPollInterval, 100*time.Millisecond),
 		atLeast("EXPIRY_GRACE", w.ExpiryGrace, 0),
-		atLeast("STATUS_SWEEP_INTERVAL", w.StatusSweepInterval, time.Second),
+		atLeast("STATUS_FULL_SCAN_INTERVAL", w.StatusFullScanInterval, time.Second),
 		atLeast("LATE_PAYMENT_WINDOW", w.LatePaymentWindow, 0),
 		between("GATEWAY_BREAKER_FAILURES", w.BreakerFailures, 1, 10_000),
 		atLeast("GATEWAY_BREAKER_PAUSE", w.BreakerPause, time.Millisecond),

@@ -190,6 +190,7 @@ func TestOrphanedStandby(t *testing.T) {
 
 // TestNoPayment: a task whose payment is not in the ledger is archived.
 func TestNoPayment(t *testing.T) {
+	t.Parallel()
 	client := redistest.Mini(t)
 	serve(t, client, tasks.Handlers{Submit: func(context.Context, payment.Key) (time.Duration, string, error) {
 		return 0, "", tasks.ErrNoPayment
@@ -261,6 +262,7 @@ func TestRetryLaterIsNoFailure(t *testing.T) {
 // TestErrorsAreRedacted: a handler's error or panic may contain a secret; asynq stores a fixed
 // text in Redis.
 func TestErrorsAreRedacted(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		submit func() error
 		want   string
@@ -269,6 +271,7 @@ func TestErrorsAreRedacted(t *testing.T) {
 		"panic": {func() error { panic("hunter2") }, "panicked: see the worker's log"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			client := redistest.Mini(t)
 			serve(t, client, tasks.Handlers{Submit: func(context.Context, payment.Key) (time.Duration, string, error) {
 				return 0, "", c.submit()
@@ -286,6 +289,7 @@ func TestErrorsAreRedacted(t *testing.T) {
 
 // TestUnreadablePayload: the task is archived, and its error does not quote the payload.
 func TestUnreadablePayload(t *testing.T) {
+	t.Parallel()
 	client := redistest.Mini(t)
 	serve(t, client, tasks.Handlers{})
 	for id, payload := range map[string]string{

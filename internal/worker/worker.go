@@ -183,7 +183,7 @@ func (w *Worker) newSubmitter(policy *retrypolicy.Policy) *submit.Submitter {
 func (w *Worker) newPoller(submitter *submit.Submitter, enqueuer *tasks.Enqueuer) *statuspoll.Poller {
 	return &statuspoll.Poller{
 		Ledger: w.ledger, Submitter: submitter, Askers: map[payment.Gateway]statuspoll.Asker{}, Policy: submitter.Policy,
-		Requeue: enqueuer.Requeue, Interval: w.cfg.Worker.StatusPollInterval, FullScan: w.cfg.Worker.StatusSweepInterval,
+		Requeue: enqueuer.Requeue, Interval: w.cfg.Worker.StatusPollInterval, FullScan: w.cfg.Worker.StatusFullScanInterval,
 		ExpiryGrace: w.cfg.Worker.ExpiryGrace, LateWindow: w.cfg.Worker.LatePaymentWindow,
 		Now: time.Now, OnAttempt: w.onAttempt, OnUnreadable: w.onUnreadable,
 	}

@@ -48,16 +48,16 @@ func settings(t *testing.T, r *release) map[string]string {
 	return nil
 }
 
-// workerSettings returns the worker's settings with their defaults, from the table in the README.
+// workerSettings returns the worker's settings with their defaults, from the table in docs/settings.md.
 // A test in cmd/worker compares that table with the flags.
 func workerSettings(t *testing.T) map[string]string {
 	t.Helper()
 	table := map[string]string{}
-	for _, m := range regexp.MustCompile("(?m)^\\| `([A-Z_]+)` \\| (?:`([^`]*)` )?\\|").FindAllStringSubmatch(read(t, repo+"/README.md"), -1) {
+	for _, m := range regexp.MustCompile("(?m)^\\| `([A-Z_]+)` \\| (?:`([^`]*)` )?\\|").FindAllStringSubmatch(read(t, repo+"/docs/settings.md"), -1) {
 		table[m[1]] = m[2]
 	}
 	if len(table) < 30 {
-		t.Fatalf("the README's table has %d settings", len(table))
+		t.Fatalf("the table of docs/settings.md has %d settings", len(table))
 	}
 	return table
 }

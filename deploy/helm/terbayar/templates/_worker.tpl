@@ -126,7 +126,7 @@ GATEWAY_BREAKER_FAILURES: {{ .breakerFailures | int | quote }}
 GATEWAY_BREAKER_PAUSE: {{ .breakerPause | quote }}
 GATEWAY_REFUSALS: {{ .refusals | int | quote }}
 STATUS_POLL_INTERVAL: {{ .statusPollInterval | quote }}
-STATUS_SWEEP_INTERVAL: {{ .statusSweepInterval | quote }}
+STATUS_FULL_SCAN_INTERVAL: {{ .statusFullScanInterval | quote }}
 EXPIRY_GRACE: {{ .expiryGrace | quote }}
 LATE_PAYMENT_WINDOW: {{ .latePaymentWindow | quote }}
 LOG_LEVEL: {{ .log.level | quote }}

@@ -1,0 +1,2 @@
+// Package docs contains the tests that compare the documents with the code.
+package docs
