@@ -9,7 +9,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: test
-test: ## gofmt, vet and all tests with the race detector
+test: ## gofmt, vet, and all but the slow tests with the race detector
 	scripts/test
 
 .PHONY: race
