@@ -241,8 +241,8 @@ func (p *Poller) apply(ctx context.Context, batch *ledger.Batch, wanted []*ledge
 	)
 }
 
-// cannotAsk handles the reason why a gateway could not be asked, and returns it if it is
-// an error of ours. A paused gateway is no error, as admission has already logged it. A
+// cannotAsk handles the reason why a gateway could not be asked, and returns it unless
+// it is the gateway's. A denied request is no error: package admission logs a pause itself. A
 // failed login is reported to the submitter.
 func (p *Poller) cannotAsk(g payment.Gateway, why error) error {
 	var denied *admission.DeniedError
