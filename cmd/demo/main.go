@@ -113,14 +113,14 @@ func run(ctx context.Context, args []string, out, logOut io.Writer) error {
 	}()
 
 	fmt.Fprintf(out, "Submitting %d payments to two simulated gateways, with an embedded Redis.\n\n", len(scenarios))
-	sealer, err := cfg.Payload.Cipher()
+	cipher, err := cfg.Payload.Cipher()
 	if err != nil {
 		return err
 	}
 	book := ledger.New(ledger.Options{Redis: client, Writes: writes, Stream: ledger.DefaultStream, Now: time.Now, Log: logger})
 	waiting, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
-	err = submitAll(waiting, book, sealer, tasks.NewEnqueuer(client, time.Now), scenarios)
+	err = submitAll(waiting, book, cipher, tasks.NewEnqueuer(client, time.Now), scenarios)
 	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
@@ -246,7 +246,7 @@ func workerConfig(gateways *gatewaysim.Server, policyFile string, c cli) (worker
 // submitAll submits the payments and waits for their results. Payments that lose the access
 // token are submitted after the others: the loss affects all payments of the gateway, and the
 // first request without a token could be that of another scenario.
-func submitAll(ctx context.Context, book *ledger.Ledger, sealer *secret.Cipher, enqueuer *tasks.Enqueuer, scenarios []Scenario) error {
+func submitAll(ctx context.Context, book *ledger.Ledger, cipher *secret.Cipher, enqueuer *tasks.Enqueuer, scenarios []Scenario) error {
 	answered := func(r *ledger.Record, _ Scenario) bool { return len(r.Attempts) > 0 && r.Attempts[0].Code != "" }
 	ended := func(r *ledger.Record, s Scenario) bool { return r.Status == s.final() }
 	var rounds [2][]Scenario
@@ -258,7 +258,7 @@ func submitAll(ctx context.Context, book *ledger.Ledger, sealer *secret.Cipher, 
 		rounds[round] = append(rounds[round], s)
 	}
 	for _, round := range rounds {
-		if err := enqueue(ctx, book, sealer, enqueuer, round); err != nil {
+		if err := enqueue(ctx, book, cipher, enqueuer, round); err != nil {
 			return err
 		}
 		if err := waitFor(ctx, book, round, answered); err != nil {
@@ -269,12 +269,12 @@ func submitAll(ctx context.Context, book *ledger.Ledger, sealer *secret.Cipher, 
 }
 
 // enqueue submits payments as "enqueue create" does.
-func enqueue(ctx context.Context, book *ledger.Ledger, sealer *secret.Cipher, enqueuer *tasks.Enqueuer, scenarios []Scenario) error {
+func enqueue(ctx context.Context, book *ledger.Ledger, cipher *secret.Cipher, enqueuer *tasks.Enqueuer, scenarios []Scenario) error {
 	lines := make([]intake.Line, len(scenarios))
 	for i, s := range scenarios {
 		lines[i] = intake.Line{Number: i + 1, Text: s.Order}
 	}
-	in := &intake.Intake{Ledger: book, Cipher: sealer, Enqueue: enqueuer.Submit}
+	in := &intake.Intake{Ledger: book, Cipher: cipher, Enqueue: enqueuer.Submit}
 	for _, a := range in.Create(ctx, lines) {
 		if a.Result != intake.Enqueued {
 			return fmt.Errorf("%s: %s: %s", a.TransactionID, a.Result, a.Error)
