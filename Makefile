@@ -9,8 +9,12 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: test
-test: ## gofmt, vet and all tests with the race detector
+test: ## gofmt, vet and the tests with the race detector, without the slow ones
 	scripts/test
+
+.PHONY: test-all
+test-all: ## The same with the slow tests of real processes
+	scripts/test --all
 
 .PHONY: race
 race: ## All tests with the race detector
@@ -59,6 +63,10 @@ build: ## Static binaries in bin/
 .PHONY: chart
 chart: ## All checks of the Helm chart
 	scripts/chart
+
+.PHONY: compose
+compose: ## All checks of compose.yaml
+	scripts/compose
 
 .PHONY: image
 image: ## Build the image as an OCI layout in bin/image, without a container engine

@@ -109,7 +109,7 @@ func measurePolls(t testenv.TB) ([]pollCost, error) {
 		{"1000 unknown outcomes, none at the gateway, until all need review", gatewaysim.FaultLostBefore, payment.NeedsReview, others},
 	} {
 		e := newPollEnv(t)
-		// After one answer of AM the ledger knows a lower bound of the ids of later payments.
+		// After one answer of AM the ledger has a lower bound of the ids of later payments.
 		if err := e.submit(ctx, outage, outage+1); err != nil {
 			return nil, err
 		}

@@ -61,7 +61,7 @@ func sentinel(t *testenv.ProgramTB, replicas int) *deployment {
 	return &deployment{url: g.URL(), fail: func(random *rand.Rand, moment func(string)) bool {
 		primary := g.Primary(t.Context())
 		if primary == nil {
-			t.Fatal("the Sentinel knows no primary")
+			t.Fatal("the Sentinel reports no primary")
 		}
 		others := make([]*redistest.Node, 0, replicas)
 		for _, n := range g.Nodes {

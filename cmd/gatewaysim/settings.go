@@ -61,8 +61,8 @@ type paydiaSettings struct {
 	ClientID           string        `help:"X-PARTNER-ID and X-CLIENT-KEY." env:"CLIENT_ID" default:"5171a7ed0c11e47000000000000000c1"`
 	ClientSecret       string        `help:"Key of the symmetric signature." env:"CLIENT_SECRET" default:"simulated-paydia-secret"`
 	MerchantID         string        `help:"The only valid merchantId." env:"MERCHANT_ID" default:"240327001000000"`
-	PublicKeyFile      string        `help:"File with the worker's public key (PEM). Without it, a key pair is made and the private key is printed." env:"PUBLIC_KEY_FILE" type:"path"`
-	KeyDir             string        `help:"Directory for the made private key: the next start uses the same key. Without it, every start makes a new key." env:"KEY_DIR" type:"path"`
+	PublicKeyFile      string        `help:"File with the worker's public key (PEM). Without it, a key pair is generated and the private key is printed." env:"PUBLIC_KEY_FILE" type:"path"`
+	KeyDir             string        `help:"Directory for the generated private key: the next start uses the same key. Without it, every start generates a new one." env:"KEY_DIR" type:"path"`
 	TokenLifetime      time.Duration `help:"Lifetime of a B2B token." env:"TOKEN_LIFETIME" default:"24h"`
 	ExpiresIn          string        `help:"Type of expiresIn in the answer: ${enum}." enum:"text,number,absent" env:"EXPIRES_IN" default:"text"`
 	CustomerTokens     []string      `help:"Accepted customer tokens; default: any." env:"CUSTOMER_TOKENS"`

@@ -8,23 +8,14 @@ import (
 
 	"github.com/alecthomas/kong"
 
-	"terbayar/internal/config"
+	"terbayar/internal/worker"
 )
 
 // settings returns the variables that the programs read, with their defaults. A test in
 // cmd/worker compares them with docs/settings.md.
 func settings(t *testing.T) map[string]string {
 	t.Helper()
-	parser, err := kong.New(&struct {
-		Redis       config.Redis       `embed:""`
-		AMDigiPay   config.AMDigiPay   `embed:""`
-		Paydia      config.Paydia      `embed:""`
-		Worker      config.Worker      `embed:""`
-		RetryPolicy config.RetryPolicy `embed:""`
-		Events      config.Events      `embed:""`
-		Payload     config.Payload     `embed:""`
-		Log         config.Log         `embed:""`
-	}{})
+	parser, err := kong.New(&struct{ worker.Config }{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -94,7 +94,7 @@ func (e *env) pages(p *programs.Process) map[string]string {
 	}
 	queues, err := e.Redis.SMembers(e.Context(), "asynq:queues").Result() // asynq does not know a queue that was never used
 	if err != nil || len(queues) == 0 {
-		e.Fatalf("asynq knows the queues %v: %v", queues, err)
+		e.Fatalf("queues of asynq: %v, %v", queues, err)
 	}
 	for _, queue := range queues {
 		for _, list := range []string{"active", "pending", "scheduled", "retry", "archived", "completed"} {

@@ -123,7 +123,7 @@ func TestFrozenWorker(t *testing.T) {
 	claim := redistest.NewInterceptor(t, server.Addr, true, programs.IsClaim(held.Key), func() { frozen.Freeze() })
 	frozen = e.Worker("REDIS_URL=" + claim.URL())
 	orders.Submit(t.Context(), before)
-	e.AwaitEnd(orders.Submitted(), programs.Timeout) // so the ledger knows a lower bound of AM's ids
+	e.AwaitEnd(orders.Submitted(), programs.Timeout) // so the ledger has a lower bound of AM's ids
 	orders.Submit(t.Context(), []programs.Payment{held})
 	select {
 	case <-claim.Done:

@@ -6,9 +6,10 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
-	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -148,18 +149,15 @@ func (e *env) read(key payment.Key) *ledger.Record {
 // config returns the settings of a worker in this process; each edit is NAME=value.
 func (e *env) config(edits ...string) worker.Config {
 	e.Helper()
-	var args []string
-	for name, value := range e.Settings {
-		if value != "" && !slices.ContainsFunc(edits, func(edit string) bool { return len(edit) > len(name) && edit[:len(name)+1] == name+"=" }) {
-			args = append(args, gatewaysim.Setting{Name: name, Value: value}.Flag())
-		}
-	}
+	settings := maps.Clone(e.Settings)
 	for _, edit := range edits {
-		for i := range edit {
-			if edit[i] == '=' {
-				args = append(args, gatewaysim.Setting{Name: edit[:i], Value: edit[i+1:]}.Flag())
-				break
-			}
+		name, value, _ := strings.Cut(edit, "=")
+		settings[name] = value
+	}
+	var args []string
+	for name, value := range settings {
+		if value != "" {
+			args = append(args, gatewaysim.Setting{Name: name, Value: value}.Flag())
 		}
 	}
 	var cfg struct{ worker.Config }

@@ -25,7 +25,7 @@ func TestSplitBrain(t *testing.T) {
 	e := newEnv(t, g.URL())
 	e.failover = true
 	e.Worker()
-	// It knows the primary by the address past the proxy, which the partition does not cut.
+	// It connects to the primary past the proxy, so the partition does not cut it off.
 	isolated := e.Worker("REDIS_URL=" + primary.URL())
 	orders, isolatedOrders := e.NewOrderSystem(), e.NewOrderSystem("REDIS_URL="+primary.URL())
 	// The queue is not empty for a while: both sides try to send what is in it.

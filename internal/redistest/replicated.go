@@ -83,7 +83,7 @@ type Replicated struct {
 }
 
 // NewReplicated starts a primary, its replicas and their Sentinel, and waits until the
-// Sentinel knows all of them. The edits may change the nodes before they start.
+// Sentinel reports all of them. The edits may change the nodes before they start.
 func NewReplicated(t TB, replicas int, edits ...func(nodes []*Node)) *Replicated {
 	t.Helper()
 	need(t, "redis-sentinel")
@@ -130,7 +130,8 @@ func (g *Replicated) AwaitReplicas(t TB, n int) {
 	await(t, fmt.Sprintf("%d replicas", n), func(ctx context.Context) bool { return g.replicas(ctx) == n })
 }
 
-// Prefer makes a replica the first choice for promotion, and waits until the Sentinel knows.
+// Prefer makes a replica the first choice for promotion, and waits until the Sentinel reports
+// that.
 func (g *Replicated) Prefer(t TB, preferred *Node) {
 	t.Helper()
 	priority := func(n *Node) string {
@@ -147,7 +148,7 @@ func (g *Replicated) Prefer(t TB, preferred *Node) {
 			t.Fatal(err)
 		}
 	}
-	await(t, "the Sentinel knows the preferred replica", func(ctx context.Context) bool {
+	await(t, "the Sentinel reports the preferred replica", func(ctx context.Context) bool {
 		sentinel := g.sentinel()
 		defer sentinel.Close()
 		known, err := sentinel.Replicas(ctx, SentinelMaster).Result()

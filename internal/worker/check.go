@@ -201,11 +201,11 @@ func (r *report) durability(ctx context.Context, cfg Config) {
 		ahead, behind = max(ahead, by), min(behind, by)
 	}
 	if ahead-behind > durable.MaxSkew {
-		r.fail(clocks, fmt.Sprintf("of this machine and of %d Redis nodes differ by %s, %s is allowed: gateways, expiry dates and failovers need the real time",
+		r.fail(clocks, fmt.Sprintf("of this machine and of the Redis nodes (%d) differ by %s, %s is allowed: gateways, expiry dates and failovers need the real time",
 			len(nodes), (ahead-behind).Round(time.Millisecond), durable.MaxSkew))
 		return
 	}
-	r.ok(clocks, fmt.Sprintf("of this machine and of %d Redis nodes agree", len(nodes)))
+	r.ok(clocks, fmt.Sprintf("of this machine and of all Redis nodes (%d) agree", len(nodes)))
 }
 
 // unwritable reports whether Redis refuses writes. A full Redis refuses them but still

@@ -1,6 +1,6 @@
 // Package verify is the verifier: it decides whether a run of the programs was correct.
-// It compares what an order system was told with the ledger, the events, and what the
-// simulated gateways have seen. Tests and bench/chaos use it.
+// It compares the answers to an order system with the ledger, the events, and what the
+// simulated gateways have received. Tests and bench/chaos use it.
 package verify
 
 import (
@@ -152,8 +152,8 @@ func (v *Report) Summary() string {
 	return strings.Join(counts, ", ")
 }
 
-// checkLedger compares a payment's record with what the order system was told, what the
-// customer did and what the gateway has.
+// checkLedger compares a payment's record with the answers to the order system, with what
+// the customer did, and with what the gateway has.
 func (v *Report) checkLedger(p Payment) {
 	if p.AcceptedTwice {
 		v.add(Lost, p.Key, "it was acknowledged, and later accepted as new")
