@@ -80,13 +80,14 @@ const (
 
 // LoginPause is how long a payment waits after a failed login. Nothing has been claimed or
 // sent then, and no attempt is spent. It does not depend on the time of this worker's next
-// login: another worker may be able to log in.
+// login: another worker may be able to log in. It is also the wait while this worker's clock
+// and Redis' disagree, see ExpirePayment.
 const LoginPause = 5 * time.Second
 
 // Submit sends one queued payment if it may be sent now, and expires it if it is too late to
 // send it. A payment whose claim has expired becomes verifying, see ExpireClaim. It changes no
-// other payment. The error is ledger.ErrNotFound, or that of Redis; after the latter the task
-// has to run again.
+// other payment. The error is ledger.ErrNotFound or an error of Redis; after an error of Redis
+// the task has to run again.
 func (s *Submitter) Submit(ctx context.Context, key payment.Key) (Next, error) {
 	gateway, ok := s.Gateways[key.Gateway]
 	if !ok {
