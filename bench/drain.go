@@ -29,7 +29,7 @@ import (
 	"terbayar/internal/worker"
 )
 
-// round is the figures of one drain, per payment or per second.
+// round contains the figures of one drained queue, per payment or per second.
 type round struct {
 	roundTrips   float64
 	idle         float64
@@ -61,7 +61,8 @@ func body(i int) []byte {
 
 func reference(i int) string { return fmt.Sprintf("0030c97b-5ccc-4482-b4af-%012d", i) }
 
-// gateway is the cheapest possible AM: it accepts every payment at once and checks nothing.
+// gateway simulates AM as cheaply as possible: it accepts every payment at once and checks
+// nothing.
 type gateway struct {
 	url      string
 	first    atomic.Int64 // when it received the first payment, Unix nanoseconds
@@ -171,8 +172,8 @@ func (s side) measure(ctx context.Context) (r round, err error) {
 	return r, err
 }
 
-// await waits until everything is done. It asks Redis only when the gateway has received all
-// payments, so that its own round trips are few.
+// await waits until everything is done. It reads from Redis only when the gateway has received
+// all payments, to add few round trips.
 func (s side) await(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
@@ -259,7 +260,7 @@ func measureTerbayar(t testenv.TB, n int) (round, error) {
 	return s.measure(t.Context())
 }
 
-// measureBare runs asynq with the same settings and a handler that does only the same signed
+// measureBare runs asynq with the same settings and a handler that only sends the same signed
 // POST.
 func measureBare(t testenv.TB, n int) (round, error) {
 	s := side{server: startRedis(t), gateway: startGateway(t), n: n}
@@ -292,7 +293,7 @@ func measureBare(t testenv.TB, n int) (round, error) {
 	return s.measure(t.Context())
 }
 
-// post sends a create-transaction with the least code.
+// post sends a create-transaction request, with as little code as possible.
 func (g *gateway) post(ctx context.Context, sender *http.Client, payload []byte) error {
 	var order struct {
 		Payment map[string]any `json:"payment"`

@@ -32,7 +32,7 @@ func main() {
 	}
 }
 
-// with calls a function with a test environment's TB, and then frees what it has started.
+// with calls a function with a TB, and then stops everything that the function has started.
 func with(ctx context.Context, f func(testenv.TB) error) error {
 	t, err := testenv.NewProgramTB(ctx, true)
 	if err != nil {

@@ -21,7 +21,7 @@ const (
 	fullScan = 15 * time.Minute // between two full scans
 )
 
-// pollCost is the number of requests, for lists and for single rows, that something took.
+// pollCost is the number of requests, for lists and for single rows, in one situation.
 type pollCost struct {
 	name     string
 	requests int
@@ -90,8 +90,8 @@ func (e pollEnv) pollUntil(ctx context.Context, status payment.Status, n int64) 
 	}
 }
 
-// measurePolls counts requests: of a poll without open payments, with 200 open payments, with
-// five of them paid, and after an outage of the gateway.
+// measurePolls counts the requests of a poll without open payments, of a poll with 200 open
+// payments, until five of them are recorded as paid, and after an outage of the gateway.
 func measurePolls(t testenv.TB) ([]pollCost, error) {
 	ctx := t.Context()
 	costs, err := measureOpen(t)
@@ -109,7 +109,7 @@ func measurePolls(t testenv.TB) ([]pollCost, error) {
 		{"1000 unknown outcomes, none at the gateway, until all need review", gatewaysim.FaultLostBefore, payment.NeedsReview, others},
 	} {
 		e := newPollEnv(t)
-		// After one answer of AM the ledger has a lower bound of the ids of later payments.
+		// After one answer of AM the ledger has a lowest possible id for later payments.
 		if err := e.submit(ctx, outage, outage+1); err != nil {
 			return nil, err
 		}

@@ -34,13 +34,13 @@ func (r *chaosRun) submitWhileFailing() {
 	}
 }
 
-// random returns a random source of its own for each user, so that users do not change each
-// other's numbers.
-func (r *chaosRun) random(user uint64) *rand.Rand {
-	return rand.New(rand.NewPCG(r.f.Seed, user)) //nolint:gosec // a run can be repeated
+// random returns the random source of one stream. Each activity uses its own stream, so that
+// its numbers do not depend on the other activities.
+func (r *chaosRun) random(stream uint64) *rand.Rand {
+	return rand.New(rand.NewPCG(r.f.Seed, stream)) //nolint:gosec // a run can be repeated
 }
 
-// about returns a duration of that length on average.
+// about returns a random duration between half and one and a half of d.
 func about(d time.Duration, random *rand.Rand) time.Duration {
 	return d/2 + time.Duration(random.Int64N(int64(d)+1))
 }
@@ -64,7 +64,7 @@ func (r *chaosRun) submit(ctx context.Context) {
 	gap := r.f.Duration * 8 / 10 * (largest + 1) / 2 / time.Duration(len(r.payments))
 	for left := r.payments; len(left) > 0; {
 		n := min(1+random.IntN(largest), len(left))
-		batch, cancel := context.WithTimeout(ctx, r.f.RedisAway+3*time.Minute)
+		batch, cancel := context.WithTimeout(ctx, r.f.RedisDown+3*time.Minute)
 		if failed := r.orders.Submit(batch, left[:n]); failed > 0 {
 			r.t.Fatalf("%d payments could not be submitted", failed)
 		}

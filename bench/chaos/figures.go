@@ -21,15 +21,15 @@ import (
 // looked up. Misbehaving gateways may make it longer, so that is shown and is no finding.
 const recoveryLimit = 15 * time.Second
 
-// recovery is how long a payment whose claim had expired waited for its first lookup, without
-// the time in which Redis was down.
+// recovery is the time that a payment with an expired claim waited for its first lookup,
+// without the time in which Redis was down.
 type recovery struct {
 	key  payment.Key
 	took time.Duration
 }
 
-// unknownOutcomes returns, for the submits of unknown outcome, the number of lookups each
-// took, and the recoveries of those whose claim had expired. Both are sorted.
+// unknownOutcomes returns, for the submits of unknown outcome, the numbers of lookups, and the
+// recoveries of those with an expired claim. Both are sorted.
 func (r *chaosRun) unknownOutcomes() (lookups []int, recoveries []recovery) {
 	for _, p := range r.result.Records {
 		for i, a := range p.Attempts {
@@ -47,7 +47,7 @@ func (r *chaosRun) unknownOutcomes() (lookups []int, recoveries []recovery) {
 				}
 			}
 			lookups = append(lookups, n)
-			if n > 0 && a.DurationMS == claimLease.Milliseconds() { // the worker that found the claim expired wrote this
+			if n > 0 && a.DurationMS == claimLease.Milliseconds() { // written by the worker that found the claim expired
 				waited := span{a.End(), r.firstLookup(p.Key(), a.End(), p.Attempts[i+1].At)}
 				took := waited.to.Sub(waited.from)
 				for _, outage := range r.outages {
@@ -63,8 +63,8 @@ func (r *chaosRun) unknownOutcomes() (lookups []int, recoveries []recovery) {
 }
 
 // firstLookup returns when a payment was first looked up after the end of its claim. The
-// ledger has the first lookup whose answer was recorded. Paydia's queries name their payment,
-// so the journal may have an earlier one.
+// ledger has the first lookup with a recorded answer. The journal may have an earlier one:
+// Paydia's queries contain the payment's id.
 func (r *chaosRun) firstLookup(key payment.Key, claimEnd, recorded time.Time) time.Time {
 	for _, e := range r.result.Journal {
 		if e.Operation == gatewaysim.PaydiaQuery && e.Reference == key.TransactionID && e.At.After(claimEnd) && e.At.Before(recorded) {
@@ -177,7 +177,7 @@ func worst[T any](sorted []T) (w T) {
 	return w
 }
 
-// writeResult writes the findings with the story of each payment, and one line with the
+// writeResult writes the findings with the details of each payment, and one line with the
 // result.
 func (r *chaosRun) writeResult(out io.Writer) {
 	if !r.report.Clean() {
@@ -185,7 +185,7 @@ func (r *chaosRun) writeResult(out io.Writer) {
 	}
 	_, recoveries := r.unknownOutcomes()
 	if w := worst(recoveries); w.took > recoveryLimit {
-		fmt.Fprintf(out, "\nno finding, but the longest recovery: %s: %s\n%s", w.key, w.took, r.report.Story(w.key))
+		fmt.Fprintf(out, "\nno finding, but the longest recovery: %s: %s\n%s", w.key, w.took, r.report.Details(w.key))
 	}
 	result := "clean"
 	if !r.report.Clean() {

@@ -13,8 +13,8 @@ import (
 // deployment is the Redis of a run.
 type deployment struct {
 	url string
-	// fail makes it fail once, and returns when it works again. It calls moment when it
-	// fails. late: the replica that lagged was promoted.
+	// fail makes Redis fail once, and returns when it works again. It calls moment at the
+	// moment of the failure. late: the replica that lagged was promoted.
 	fail func(random *rand.Rand, moment func(how string)) (late bool)
 }
 
@@ -28,15 +28,16 @@ func deploy(t *testenv.ProgramTB, f flags) *deployment {
 	case "cluster":
 		return cluster(t)
 	default:
-		return standalone(t, f.RedisAway)
+		return standalone(t, f.RedisDown)
 	}
 }
 
-// standalone is one Redis that is killed and comes back with its append-only file.
-func standalone(t *testenv.ProgramTB, away time.Duration) *deployment {
+// standalone returns one Redis that is killed and restarted with its append-only file. It is
+// down for the fixed time, or if that is 0 for up to about 4 s.
+func standalone(t *testenv.ProgramTB, fixed time.Duration) *deployment {
 	server := redistest.Server(t)
 	return &deployment{url: server.URL(), fail: func(random *rand.Rand, moment func(string)) bool {
-		down := away
+		down := fixed
 		if down == 0 {
 			down = 100*time.Millisecond + time.Duration(random.Int64N(int64(4*time.Second)))
 		}
@@ -48,13 +49,13 @@ func standalone(t *testenv.ProgramTB, away time.Duration) *deployment {
 	}}
 }
 
-// lag is how long a replica lags before it is promoted: long enough to make claims that it
-// does not have, and to send the payments, if nothing waits for the replica.
+// lag is how long a replica lags before it is promoted: long enough that workers which do
+// not wait for it can claim and send payments whose claims the replica does not have.
 func lag(random *rand.Rand) time.Duration {
 	return time.Duration(random.Int64N(int64(1500 * time.Millisecond)))
 }
 
-// sentinel is a primary with replicas and a Sentinel. One replica lags and is promoted, with
+// sentinel returns a primary with replicas and a Sentinel. One replica lags and is promoted, with
 // the primary killed, frozen for a while, or alive.
 func sentinel(t *testenv.ProgramTB, replicas int) *deployment {
 	g := redistest.NewReplicated(t, replicas)
@@ -103,7 +104,7 @@ func sentinel(t *testenv.ProgramTB, replicas int) *deployment {
 	}}
 }
 
-// cluster is a Cluster. The replica of the ledger's primary lags and takes over.
+// cluster returns a Cluster. The replica of the ledger's primary lags and takes over.
 func cluster(t *testenv.ProgramTB) *deployment {
 	c := redistest.NewReplicatedCluster(t)
 	return &deployment{url: c.URL(), fail: func(random *rand.Rand, moment func(string)) bool {
@@ -120,7 +121,7 @@ func cluster(t *testenv.ProgramTB) *deployment {
 		}
 		if kill {
 			sleep(t.Context(), lag(random))
-			primary.Start(t) // it learns from the others that it is a replica now
+			primary.Start(t) // the other nodes make it a replica
 		}
 		c.AwaitHolder(t, ledger.DefaultStream, late)
 		primary.Proxy.Drop(late.Proxy)

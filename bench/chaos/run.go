@@ -42,9 +42,9 @@ type chaosRun struct {
 
 	kills, terms   int
 	sameMoment     int    // of these, at the moment at which Redis failed
-	outages        []span // of Redis
+	outages        []span // when Redis was down
 	latePromotions int    // of these, promotions of a replica that lagged
-	down           span   // of the gateway that was down
+	down           span   // when the gateway was down
 	settled        time.Duration
 
 	result *verify.Run

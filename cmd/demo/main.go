@@ -117,14 +117,14 @@ func run(ctx context.Context, args []string, out, logOut io.Writer) error {
 	if err != nil {
 		return err
 	}
-	book := ledger.New(ledger.Options{Redis: client, Writes: writes, Stream: ledger.DefaultStream, Now: time.Now, Log: logger})
+	records := ledger.New(ledger.Options{Redis: client, Writes: writes, Stream: ledger.DefaultStream, Now: time.Now, Log: logger})
 	waiting, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
-	err = submitAll(waiting, book, cipher, tasks.NewEnqueuer(client, time.Now), scenarios)
+	err = submitAll(waiting, records, cipher, tasks.NewEnqueuer(client, time.Now), scenarios)
 	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
-	expected, err := printResults(ctx, out, book, events.NewStream(client, ledger.DefaultStream), scenarios)
+	expected, err := printResults(ctx, out, records, events.NewStream(client, ledger.DefaultStream), scenarios)
 	if err != nil {
 		return err
 	}
@@ -181,7 +181,7 @@ func simulate(scenarios []Scenario) (*gatewaysim.Server, error) {
 	return server, nil
 }
 
-// printServed prints how to look at the payments while the demo keeps running.
+// printServed prints the addresses of the running demo, and commands that show its payments.
 func printServed(out io.Writer, web, gateways, redisAddr string, keys secret.Text) {
 	fmt.Fprintf(out, `
 The worker keeps running; Ctrl-C ends it.
@@ -199,7 +199,7 @@ From another terminal, in this directory:
 `, web, gateways, redisAddr, keys.Reveal())
 }
 
-// policy has retries after seconds, where the built-in policy has minutes.
+// policy retries after seconds, the built-in policy after minutes.
 const policy = `gateways:
   amdigipay:
     verify: {settle: 4s, lookups: 2, then: review}
@@ -244,9 +244,9 @@ func workerConfig(gateways *gatewaysim.Server, policyFile string, c cli) (worker
 }
 
 // submitAll submits the payments and waits for their results. Payments that lose the access
-// token are submitted after the others: the loss affects all payments of the gateway, and the
-// first request without a token could be that of another scenario.
-func submitAll(ctx context.Context, book *ledger.Ledger, cipher *secret.Cipher, enqueuer *tasks.Enqueuer, scenarios []Scenario) error {
+// token are submitted after the others: the loss affects all requests to the gateway, also those
+// of the other scenarios.
+func submitAll(ctx context.Context, records *ledger.Ledger, cipher *secret.Cipher, enqueuer *tasks.Enqueuer, scenarios []Scenario) error {
 	answered := func(r *ledger.Record, _ Scenario) bool { return len(r.Attempts) > 0 && r.Attempts[0].Code != "" }
 	ended := func(r *ledger.Record, s Scenario) bool { return r.Status == s.final() }
 	var rounds [2][]Scenario
@@ -258,23 +258,23 @@ func submitAll(ctx context.Context, book *ledger.Ledger, cipher *secret.Cipher, 
 		rounds[round] = append(rounds[round], s)
 	}
 	for _, round := range rounds {
-		if err := enqueue(ctx, book, cipher, enqueuer, round); err != nil {
+		if err := enqueue(ctx, records, cipher, enqueuer, round); err != nil {
 			return err
 		}
-		if err := waitFor(ctx, book, round, answered); err != nil {
+		if err := waitFor(ctx, records, round, answered); err != nil {
 			return err
 		}
 	}
-	return waitFor(ctx, book, scenarios, ended)
+	return waitFor(ctx, records, scenarios, ended)
 }
 
 // enqueue submits payments as "enqueue create" does.
-func enqueue(ctx context.Context, book *ledger.Ledger, cipher *secret.Cipher, enqueuer *tasks.Enqueuer, scenarios []Scenario) error {
+func enqueue(ctx context.Context, records *ledger.Ledger, cipher *secret.Cipher, enqueuer *tasks.Enqueuer, scenarios []Scenario) error {
 	lines := make([]intake.Line, len(scenarios))
 	for i, s := range scenarios {
 		lines[i] = intake.Line{Number: i + 1, Text: s.Order}
 	}
-	in := &intake.Intake{Ledger: book, Cipher: cipher, Enqueue: enqueuer.Submit}
+	in := &intake.Intake{Ledger: records, Cipher: cipher, Enqueue: enqueuer.Submit}
 	for _, a := range in.Create(ctx, lines) {
 		if a.Result != intake.Enqueued {
 			return fmt.Errorf("%s: %s: %s", a.TransactionID, a.Result, a.Error)
@@ -284,12 +284,12 @@ func enqueue(ctx context.Context, book *ledger.Ledger, cipher *secret.Cipher, en
 }
 
 // waitFor returns when the condition holds for the record of every scenario.
-func waitFor(ctx context.Context, book *ledger.Ledger, scenarios []Scenario, condition func(*ledger.Record, Scenario) bool) error {
+func waitFor(ctx context.Context, records *ledger.Ledger, scenarios []Scenario, condition func(*ledger.Record, Scenario) bool) error {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for _, s := range scenarios {
 		for {
-			r, err := book.Read(ctx, s.Key)
+			r, err := records.Read(ctx, s.Key)
 			if err != nil {
 				return err
 			}

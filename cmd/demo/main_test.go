@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// The log of the demo opens without warnings about its own Redis.
-func TestLogOpensWithoutWarnings(t *testing.T) {
+// TestNoWarningsAtStart: the log of the demo begins without warnings about its own Redis.
+func TestNoWarningsAtStart(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	log := &logUntil{text: "ready", reached: cancel}
@@ -22,7 +22,7 @@ func TestLogOpensWithoutWarnings(t *testing.T) {
 	}
 }
 
-// logUntil keeps what is written, and calls reached when it contains text.
+// logUntil collects a log, and calls reached when a line contains the text.
 type logUntil struct {
 	text    string
 	reached func()

@@ -117,7 +117,7 @@ func document(v any) []byte {
 
 // printResults prints what happened to each payment. It returns the number of payments with
 // the expected status and events.
-func printResults(ctx context.Context, out io.Writer, book *ledger.Ledger, stream *events.Stream, scenarios []Scenario) (int, error) {
+func printResults(ctx context.Context, out io.Writer, records *ledger.Ledger, stream *events.Stream, scenarios []Scenario) (int, error) {
 	received := map[string][]string{} // by transaction id: the statuses of its events
 	err := stream.Each(ctx, "", false, func(event []byte) error {
 		var e struct {
@@ -140,7 +140,7 @@ func printResults(ctx context.Context, out io.Writer, book *ledger.Ledger, strea
 	t.SetColumnConfigs([]table.ColumnConfig{{Number: 2, WidthMax: 26, WidthMaxEnforcer: text.WrapSoft}})
 	expected := 0
 	for _, s := range scenarios {
-		r, err := book.Read(ctx, s.Key)
+		r, err := records.Read(ctx, s.Key)
 		if err != nil {
 			return 0, err
 		}

@@ -83,7 +83,7 @@ func TestHelpDocumentsEveryFault(t *testing.T) {
 	}
 }
 
-// The private key is printed in one line, and no file is left behind.
+// TestRun: the private key is printed in one line, and no temporary file remains.
 func TestRun(t *testing.T) {
 	tmp := t.TempDir()
 	t.Setenv("TMPDIR", tmp)
@@ -96,7 +96,7 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// With a directory for the key, a second start uses the same key.
+// TestKeyDir: with a directory for the key, a second start uses the same key.
 func TestKeyDir(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "keys")
 	var keys [2]string

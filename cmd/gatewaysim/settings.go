@@ -171,7 +171,7 @@ func (s settings) config() (gatewaysim.Config, error) {
 }
 
 // loadPrivateKey returns the private key in dir (PEM) and its file. If there is none, it
-// makes one.
+// generates one.
 func loadPrivateKey(dir string) (file string, key []byte, err error) {
 	file = filepath.Join(dir, "paydia-private-key.pem")
 	key, der, err := readPEM(file)
@@ -188,7 +188,7 @@ func loadPrivateKey(dir string) (file string, key []byte, err error) {
 		return "", nil, err
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", nil, fmt.Errorf("make --paydia-key-dir: %w", err)
+		return "", nil, fmt.Errorf("create --paydia-key-dir: %w", err)
 	}
 	if err := os.WriteFile(file, key, 0o600); err != nil {
 		return "", nil, fmt.Errorf("write the private key: %w", err)

@@ -97,8 +97,8 @@ func TestServices(t *testing.T) {
 func TestBuild(t *testing.T) {
 	p := load(t)
 	dockerfile := read(t, repo+"/Dockerfile")
-	stages := regexp.MustCompile(`(?m)^FROM .*$`).FindAllStringIndex(dockerfile, -1)
-	production := dockerfile[stages[len(stages)-1][0]:]
+	targets := regexp.MustCompile(`(?m)^FROM .*$`).FindAllStringIndex(dockerfile, -1)
+	production := dockerfile[targets[len(targets)-1][0]:]
 	if strings.Contains(production, "gatewaysim") || !strings.Contains(production, "/out/worker /out/enqueue") {
 		t.Errorf("the production image is built by\n%s", production)
 	}
@@ -127,7 +127,8 @@ func abs(t *testing.T, file string) string {
 	return a
 }
 
-// mounts returns the host's file of every file in a service's container.
+// mounts returns the files that are mounted into a service's container: the file on the host
+// by its path in the container.
 func mounts(p *types.Project, s types.ServiceConfig) map[string]string {
 	files := map[string]string{}
 	for _, v := range s.Volumes {

@@ -233,7 +233,7 @@ func labels(ctx context.Context, source string) ([]string, error) {
 		return nil, err
 	}
 	if changed != "" {
-		commit += "-dirty" // as .ko.yaml has it
+		commit += "-dirty" // as in .ko.yaml
 	}
 	code, err := os.ReadFile(filepath.Join(source, "internal/version/version.go"))
 	if err != nil {

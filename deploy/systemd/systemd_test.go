@@ -28,7 +28,7 @@ func unit(t *testing.T) map[string][]string {
 	return directives
 }
 
-// environmentFile returns the variables of worker.env, those that are commented out too.
+// environmentFile returns the variables of worker.env, including those in comments.
 func environmentFile(t *testing.T) map[string]string {
 	t.Helper()
 	variables := map[string]string{}
@@ -85,7 +85,7 @@ func TestSettings(t *testing.T) {
 
 	m := regexp.MustCompile(`--worker-shutdown-timeout=(\S+)`).FindStringSubmatch(string(help))
 	if m == nil || m[1] != variables["WORKER_SHUTDOWN_TIMEOUT"] {
-		t.Fatalf("worker.env says %s, the default is %v", variables["WORKER_SHUTDOWN_TIMEOUT"], m)
+		t.Fatalf("WORKER_SHUTDOWN_TIMEOUT is %s in worker.env, the default is %v", variables["WORKER_SHUTDOWN_TIMEOUT"], m)
 	}
 	shutdown, err := time.ParseDuration(m[1])
 	if err != nil {

@@ -154,7 +154,7 @@ func TestIdentifiersExist(t *testing.T) {
 		for _, each := range code(fence.ReplaceAllString(read(t, page), "")) {
 			m := identifier.FindStringSubmatch(each)
 			if m == nil || text[m[1]] == "" || page == "CHANGELOG.md" || strings.Contains(values, m[2]+":") {
-				continue // another's, an old one, or a value of the chart
+				continue // of another module, a former name, or a value of the chart
 			}
 			found++
 			for _, name := range m[2:] {

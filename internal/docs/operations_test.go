@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestAlerts: every alert of the chart has a section in the runbook, in the same order, and
-// the other way round. A test in deploy/helm/typed compares their expressions.
+// TestAlerts: the runbook has a section for every alert of the chart, in the same order, and
+// for no other. A test in deploy/helm/typed compares their expressions.
 func TestAlerts(t *testing.T) {
 	var shipped, documented []string
 	for _, m := range regexp.MustCompile(`(?m)^ +- alert: (\w+)$`).FindAllStringSubmatch(read(t, "deploy/helm/terbayar/files/alerts.yaml"), -1) {

@@ -139,6 +139,8 @@ func TestReplicas(t *testing.T) {
 func TestDoRetries(t *testing.T) {
 	t.Parallel()
 	client := redistest.Server(t).Client(t)
+	rejected := make(rejections, 1)
+	client.AddHook(rejected)
 	w := newWriter(client, durable.Auto, durable.EveryReplica, 0)
 	for range 2 {
 		if err := client.ScriptFlush(t.Context()).Err(); err != nil {
@@ -156,16 +158,47 @@ func TestDoRetries(t *testing.T) {
 	if _, err := w.Do(ctx, call("3")); err == nil || errors.Is(err, durable.ErrNotAcknowledged) {
 		t.Errorf("rejected write: %v", err)
 	}
-	done := make(chan error)
+	select {
+	case <-rejected: // of the write above
+	default:
+	}
+	done := make(chan error, 1)
 	go func() {
 		_, err := w.Do(t.Context(), call("4"))
 		done <- err
 	}()
+	select {
+	case <-rejected:
+	case err := <-done:
+		t.Fatalf("write that Redis rejects at first: %v", err)
+	}
 	if err := client.ConfigSet(t.Context(), "min-replicas-to-write", "0").Err(); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// rejections is a hook that receives a value when Redis rejects a write with NOREPLICAS.
+type rejections chan struct{}
+
+func (rejections) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (rejections) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+
+func (r rejections) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		err := next(ctx, cmds)
+		for _, cmd := range cmds {
+			if redis.HasErrorPrefix(cmd.Err(), "NOREPLICAS") {
+				select {
+				case r <- struct{}{}:
+				default:
+				}
+			}
+		}
+		return err
 	}
 }
 

@@ -59,7 +59,7 @@ func newEnv(t *testing.T, edits ...func(*gatewaysim.Config)) *env {
 	})
 	e.Settings["LOG_LEVEL"] = "debug"
 	e.consumer = e.NewEventConsumer()
-	// These two matter most: they are reported even if the test ends before verify.
+	// Duplicate charges and malformed requests are reported even if the test ends before finish.
 	t.Cleanup(func() {
 		run := verify.Run{Payments: e.payments(), Rows: e.Sim.Rows(), Journal: e.Sim.Journal(), Violations: e.Sim.Violations()}
 		for _, f := range run.Verify().Findings {
@@ -173,7 +173,7 @@ func (e *env) await(some []programs.Payment) []*payment.Payment {
 }
 
 // finish waits until everything that was submitted has ended, verifies the run, and returns
-// the payments. It takes the stream from the output of "enqueue events".
+// the payments. It reads the stream with "enqueue events".
 func (e *env) finish() []*payment.Payment {
 	e.Helper()
 	records := e.await(e.submitted)
@@ -211,10 +211,10 @@ func (e *env) read(key payment.Key) *payment.Payment {
 	return &r.Payment
 }
 
-// story returns everything that is known about a payment.
-func (e *env) story(key payment.Key) string {
+// details returns everything that is known about a payment.
+func (e *env) details(key payment.Key) string {
 	e.Helper()
-	return key.String() + "\n" + e.collect().Verify().Story(key)
+	return key.String() + "\n" + e.collect().Verify().Details(key)
 }
 
 // submits returns a payment's attempts to send it.
@@ -227,7 +227,7 @@ func of(all []programs.Payment, g payment.Gateway) []programs.Payment {
 	return slices.DeleteFunc(slices.Clone(all), func(p programs.Payment) bool { return p.Key.Gateway != g })
 }
 
-// lines decodes one JSON value a line. Unknown members fail the test.
+// lines decodes a text with one JSON value in each line. Unknown members fail the test.
 func lines[T any](e *env, text string) []T {
 	e.Helper()
 	var all []T
@@ -275,7 +275,7 @@ func (e *env) page(method, url string, edits ...func(*http.Request)) (status int
 type observer struct {
 	mu      sync.Mutex
 	secrets map[string]bool
-	moving  int // requests that move money and have not been answered
+	moving  int // number of requests that move money and have not been answered
 }
 
 func (o *observer) middleware(next http.Handler) http.Handler {

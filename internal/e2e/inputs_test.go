@@ -23,8 +23,8 @@ func edited(t *testing.T, line, old, replacement string) string {
 	return strings.Replace(line, old, replacement, 1)
 }
 
-// TestBadInputs: one wrong line in ten. Nine are enqueued; the answer to the wrong one
-// contains its line and what is wrong.
+// TestBadInputs submits ten lines of which one is wrong. Nine are enqueued; the answer to the
+// wrong one contains its line number and the error.
 func TestBadInputs(t *testing.T) {
 	slow(t)
 	e := newEnv(t)
@@ -160,9 +160,9 @@ func TestWrongUse(t *testing.T) {
 	slow(t)
 	e := newEnv(t)
 	one := samples(2)[1] // to Paydia
-	oneWord := base64.StdEncoding.EncodeToString([]byte("hunter2-hunter2-hunter2"))
-	bad := e.File("bad-policy.yaml", "gateways:\n  paydia:\n    rules:\n      - code: \"5006301\"\n        action: explode\n")
-	worse := e.File("worse-policy.yaml", "gateways:\n  paydia:\n    verify: {settle: soonish}\n")
+	shortKey := base64.StdEncoding.EncodeToString([]byte("hunter2-hunter2-hunter2"))
+	badAction := e.File("bad-action.yaml", "gateways:\n  paydia:\n    rules:\n      - code: \"5006301\"\n        action: explode\n")
+	badDuration := e.File("bad-duration.yaml", "gateways:\n  paydia:\n    verify: {settle: soonish}\n")
 	const nowhere = "redis://127.0.0.1:1/0"
 	locked := lockedRedis(t)
 	enqueue := func(args ...string) []string { return append([]string{"enqueue"}, args...) }
@@ -186,7 +186,7 @@ func TestWrongUse(t *testing.T) {
 		{"unknown event", enqueue("events", "--from", "paydia:unknown:1"), "", 1, "paydia:unknown:1"},
 		{"no PAYLOAD_KEYS", enqueue("create"), "PAYLOAD_KEYS=", 2, "PAYLOAD_KEYS"},
 		{"PAYLOAD_KEYS is no base64", enqueue("create"), "PAYLOAD_KEYS=hunter2", 2, "PAYLOAD_KEYS"},
-		{"PAYLOAD_KEYS is too short", enqueue("create"), "PAYLOAD_KEYS=" + oneWord, 2, "PAYLOAD_KEYS"},
+		{"PAYLOAD_KEYS is too short", enqueue("create"), "PAYLOAD_KEYS=" + shortKey, 2, "PAYLOAD_KEYS"},
 		{"PAYLOAD_KEYS_FILE does not exist", enqueue("create"), "PAYLOAD_KEYS_FILE=/nowhere/hunter2", 2, "PAYLOAD_KEYS_FILE"},
 		{"REDIS_URL is not a Redis URL", enqueue("create"), "REDIS_URL=http://:hunter2@localhost", 2, "REDIS_URL"},
 		{"Redis requires a password", enqueue("create"), "REDIS_URL=" + locked.URL(), 2, "REDIS_URL: redis refuses the login"},
@@ -210,9 +210,9 @@ func TestWrongUse(t *testing.T) {
 		{"address", worker, "WORKER_HTTP_ADDR=8080", 2, "WORKER_HTTP_ADDR"},
 		{"address is taken", worker, "WORKER_HTTP_ADDR=" + e.server.Addr, 2, "WORKER_HTTP_ADDR"},
 		{"policy file does not exist", worker, "RETRY_POLICY_FILE=/nowhere.yaml", 2, "RETRY_POLICY_FILE: open /nowhere.yaml"},
-		{"policy file: action", worker, "RETRY_POLICY_FILE=" + bad, 2, bad + `:5: gateways.paydia.rules[0].action: unknown action "explode"`},
-		{"policy file: duration", worker, "RETRY_POLICY_FILE=" + worse, 2, worse + `:3: gateways.paydia.verify.settle: "soonish"`},
-		{"policies: action", []string{"worker", "policies"}, "RETRY_POLICY_FILE=" + bad, 2, bad + ":5:"},
+		{"policy file: action", worker, "RETRY_POLICY_FILE=" + badAction, 2, badAction + `:5: gateways.paydia.rules[0].action: unknown action "explode"`},
+		{"policy file: duration", worker, "RETRY_POLICY_FILE=" + badDuration, 2, badDuration + `:3: gateways.paydia.verify.settle: "soonish"`},
+		{"policies: action", []string{"worker", "policies"}, "RETRY_POLICY_FILE=" + badAction, 2, badAction + ":5:"},
 		{"unknown argument", []string{"worker", "dance"}, "", 2, "dance"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -228,7 +228,7 @@ func TestWrongUse(t *testing.T) {
 			if r.Code != c.code || strings.Count(r.Stderr, "\n") != 1 || !strings.Contains(r.Stderr, c.wants) {
 				t.Errorf("exit %d, want %d; stderr, want one line with %q:\n%s", r.Code, c.code, c.wants, r.Stderr)
 			}
-			for _, text := range append(e.secrets(), "hunter2", oneWord, "aHVudGVyMg") {
+			for _, text := range append(e.secrets(), "hunter2", shortKey, "aHVudGVyMg") {
 				if text == "hunter2" && strings.Contains(c.edit, "_FILE=") {
 					continue // the name of a file is not secret
 				}
@@ -338,7 +338,7 @@ func TestGatewayWithoutCredentials(t *testing.T) {
 	e.await(of(all, payment.Paydia))
 	for _, p := range of(all, payment.AMDigiPay) {
 		if r := e.read(p.Key); r.Status != payment.Queued || len(r.Attempts) != 0 {
-			t.Error(e.story(p.Key))
+			t.Error(e.details(p.Key))
 		}
 	}
 	e.checkPendingTasks(without, of(all, payment.AMDigiPay))

@@ -9,15 +9,15 @@ import (
 	"terbayar/internal/testenv/programs"
 )
 
-// TestKillAtEveryStep kills a worker between any two steps of a payment, and another worker
-// continues. The payment is sent at most once, and if the outcome cannot be found it needs
-// review.
+// TestKillAtEveryStep kills a worker between any two steps of a payment, and starts another
+// worker. The payment is sent at most once, and goes to review if lookups cannot find its
+// outcome.
 func TestKillAtEveryStep(t *testing.T) {
 	slow(t)
 	for _, c := range []struct {
 		name   string
 		step   func(payment.Key) func(command []string) bool // what the worker sends to Redis
-		answer bool                                          // kill it before the answer, and not before the request
+		answer bool                                          // kill it before the answer; otherwise before the request
 		sent   int                                           // how often the gateway has the payment in the end
 		ends   payment.Status
 	}{
@@ -40,7 +40,7 @@ func TestKillAtEveryStep(t *testing.T) {
 			select {
 			case <-kill.Done:
 			case <-time.After(programs.Timeout):
-				t.Fatalf("the worker has not come to this step\n%s", victim.Stderr.Tail())
+				t.Fatalf("the worker has not reached this step\n%s", victim.Stderr.Tail())
 			}
 			e.continueAfterKill(c.sent)
 		})
@@ -68,6 +68,6 @@ func (e *env) continueAfterKill(sent int) {
 		e.Errorf("the gateway has it %d times, want %d", len(rows), sent)
 	}
 	if len(p.Attempts) > 1 && p.Attempts[1].Kind != payment.KindLookup {
-		e.Errorf("it was not looked up when its claim had expired: %s", e.story(p.Key()))
+		e.Errorf("it was not looked up when its claim had expired: %s", e.details(p.Key()))
 	}
 }

@@ -36,7 +36,7 @@ func TestLimits(t *testing.T) {
 		all[i].Ends = payment.NeedsReview
 	}
 	e.create(all, "enqueued")
-	held := e.finish()
+	reviewed := e.finish()
 	logged := map[string]string{} // reasons by transaction id, of the errors
 	for line := range strings.Lines(w.Stderr.String()) {
 		var entry struct {
@@ -47,7 +47,7 @@ func TestLimits(t *testing.T) {
 			logged[entry.ID] = entry.Reason
 		}
 	}
-	for _, p := range held {
+	for _, p := range reviewed {
 		want := map[payment.Gateway]string{payment.AMDigiPay: "given up after 2 submits", payment.Paydia: "lookups over"}[p.Gateway]
 		if !strings.Contains(p.Reason, want) || logged[p.TransactionID] != p.Reason {
 			t.Errorf("reason %q, in the log %q; want %q", p.Reason, logged[p.TransactionID], want)
@@ -60,7 +60,8 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// TestContradictingTimeouts: a submit may take longer than its task.
+// TestContradictingTimeouts: a worker rejects settings with which a submit may take longer
+// than its task.
 func TestContradictingTimeouts(t *testing.T) {
 	slow(t)
 	e := newEnv(t)

@@ -13,7 +13,7 @@ import (
 	"terbayar/internal/tasks"
 )
 
-// TestQueueMisbehaves: asynq has four tasks of each payment at once, and an operator cancels
+// TestQueueMisbehaves: the queue has four tasks of each payment, and an operator cancels
 // a task whose request is in flight. Each payment is sent once, and the answer is recorded.
 func TestQueueMisbehaves(t *testing.T) {
 	slow(t)
@@ -46,11 +46,11 @@ func TestQueueMisbehaves(t *testing.T) {
 	payments := e.finish()
 	for _, p := range payments {
 		if p.Attempts[0].Action != "accept" {
-			t.Errorf("the answer was not recorded: %s", e.story(p.Key()))
+			t.Errorf("the answer was not recorded: %s", e.details(p.Key()))
 		}
 		for _, a := range p.Attempts[1:] {
 			if a.Kind == payment.KindSubmit {
-				t.Errorf("sent again: %s", e.story(p.Key()))
+				t.Errorf("sent again: %s", e.details(p.Key()))
 			}
 		}
 	}

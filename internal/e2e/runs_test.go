@@ -11,7 +11,7 @@ import (
 	"terbayar/internal/testenv/verify"
 )
 
-// TestSmoke is the short test of everything: one worker, twenty payments.
+// TestSmoke is the short test of the programs: one worker, twenty payments.
 func TestSmoke(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
@@ -66,17 +66,17 @@ func TestMainJob(t *testing.T) {
 	}
 }
 
-// TestMisbehavingGateways: three requests in ten meet a fault, or all of them for a while,
-// lookups and logins too. No status is guessed, there is no duplicate charge, and no payment
+// TestMisbehavingGateways: three requests in ten meet a fault, or for a while all of them,
+// including lookups and logins. No status is wrong, there is no duplicate charge, and no payment
 // runs out of attempts.
 func TestMisbehavingGateways(t *testing.T) {
 	slow(t)
 	for _, c := range []struct {
-		name  string
-		seed  uint64
-		share float64
-		lasts time.Duration // 0: to the end
-		held  int           // limit of payments in manual review: one fault in five processes nothing
+		name       string
+		seed       uint64
+		share      float64
+		lasts      time.Duration // 0: to the end
+		maxReviews int           // limit of payments in manual review: one fault in five processes nothing
 	}{
 		{"3 in 10, seed 1", 1, 0.3, 0, 15},
 		{"3 in 10, seed 2", 2, 0.3, 0, 15},
@@ -104,20 +104,20 @@ func TestMisbehavingGateways(t *testing.T) {
 			}
 			payments := e.finish()
 			e.noSecrets()
-			held := 0
+			reviews := 0
 			rows := verify.RowsByPayment(e.Sim.Rows())
 			for _, p := range payments {
 				if p.Status != payment.NeedsReview {
 					continue
 				}
-				held++
+				reviews++
 				if len(rows[p.Key()]) > 0 || !strings.Contains(p.Reason, "the gateway knew no such payment") {
-					t.Errorf("in manual review without need: %s", e.story(p.Key()))
+					t.Errorf("should not be in manual review: %s", e.details(p.Key()))
 				}
 			}
-			t.Logf("%d of %d payments are in manual review; faults: %v", held, len(all), e.Sim.Summary().Faults)
-			if held > c.held {
-				t.Errorf("%d of %d payments are in manual review", held, len(all))
+			t.Logf("%d of %d payments are in manual review; faults: %v", reviews, len(all), e.Sim.Summary().Faults)
+			if reviews > c.maxReviews {
+				t.Errorf("%d of %d payments are in manual review", reviews, len(all))
 			}
 		})
 	}
@@ -171,7 +171,7 @@ func TestKill(t *testing.T) {
 			lookedUp++
 		}
 		if n := len(submits(p)); n != 1 {
-			t.Errorf("%d submits: %s", n, e.story(p.Key()))
+			t.Errorf("%d submits: %s", n, e.details(p.Key()))
 		}
 	}
 	if lookedUp == 0 {

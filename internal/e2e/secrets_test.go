@@ -35,8 +35,8 @@ func (e *env) secrets() []string {
 	return slices.AppendSeq(all, maps.Keys(e.gateway.secrets))
 }
 
-// noSecrets searches every place that an operator can read for secrets, and all of them but
-// the ledger for personal data.
+// noSecrets searches for secrets in everything that an operator can read, and for personal
+// data in all of it except the ledger.
 func (e *env) noSecrets() {
 	e.Helper()
 	places := map[string]string{"enqueue": e.printed.String()}
@@ -58,11 +58,11 @@ func (e *env) noSecrets() {
 	e.find(e.secrets(), places)
 }
 
-// window is how much of a long text is searched for: part of a secret must not be visible
-// either.
+// window is the number of bytes of a long text that is searched for: a part of a secret must
+// not be visible either.
 const window = 32
 
-// find searches many places for many texts, the long ones all at once.
+// find searches many places for many texts, for all long ones in one run over a place.
 func (e *env) find(texts []string, places map[string]string) {
 	e.Helper()
 	long := map[string]bool{}
@@ -92,9 +92,9 @@ func (e *env) pages(p *programs.Process) map[string]string {
 		"/metrics", "/monitoring/", "/monitoring/api/queues", "/monitoring/api/queue_stats",
 		"/monitoring/api/servers", "/monitoring/api/scheduler_entries", "/monitoring/api/redis_info",
 	}
-	queues, err := e.Redis.SMembers(e.Context(), "asynq:queues").Result() // asynq does not know a queue that was never used
+	queues, err := e.Redis.SMembers(e.Context(), "asynq:queues").Result() // asynq lists only queues that were used
 	if err != nil || len(queues) == 0 {
-		e.Fatalf("queues of asynq: %v, %v", queues, err)
+		e.Fatalf("asynq has the queues %v: %v", queues, err)
 	}
 	for _, queue := range queues {
 		for _, list := range []string{"active", "pending", "scheduled", "retry", "archived", "completed"} {

@@ -42,10 +42,10 @@ func TestShutdown(t *testing.T) {
 		r := e.read(p.Key)
 		got[r.Status]++
 		if sent := len(e.Sim.RowsOf(gatewaysim.Gateway(p.Key.Gateway), p.Key.TransactionID)); (sent == 1) == (r.Status == payment.Queued) {
-			t.Errorf("sent %d times, and recorded as %s", sent, e.story(p.Key))
+			t.Errorf("sent %d times, and recorded as %s", sent, e.details(p.Key))
 		}
 		if spent := len(r.Attempts); r.Status == payment.Queued && spent > 0 {
-			t.Errorf("the shutdown cost an attempt: %s", e.story(p.Key))
+			t.Errorf("the shutdown cost an attempt: %s", e.details(p.Key))
 		}
 	}
 	if got[payment.Submitting] > 0 || got[payment.Verifying] > 0 {
@@ -77,12 +77,12 @@ func TestShutdownWhileRedisHangs(t *testing.T) {
 	w.Signal(syscall.SIGTERM)
 	code := w.Exit()
 	e.server.Resume(t)
-	if took := time.Since(begun); code != 0 || took > 20*time.Second { // leaves room for a busy machine; with the bug it was 29 s
+	if took := time.Since(begun); code != 0 || took > 20*time.Second { // room for a busy machine; a worker that waits for Redis takes 29 s
 		t.Errorf("ended with %d after %s\n%s", code, took, w.Stderr.Tail())
 	}
 	e.Worker()
-	// Redis may execute a claim after its worker has ended: nothing was sent then, and the
-	// payment needs review.
+	// Redis may execute a claim after its worker has ended. Then nothing was sent, and the
+	// payment goes to review.
 	e.finish()
 }
 
@@ -144,7 +144,7 @@ func TestRollingUpdate(t *testing.T) {
 	payments := e.finish()
 	for _, p := range payments {
 		if sent := submits(p); len(sent) != 1 || sent[0].Action != "accept" {
-			t.Errorf("not sent and recorded once: %s", e.story(p.Key()))
+			t.Errorf("not sent and recorded once: %s", e.details(p.Key()))
 		}
 	}
 }

@@ -87,15 +87,15 @@ func TestPages(t *testing.T) {
 	})
 
 	forwarded := func(r *http.Request) { r.Header.Set("X-Forwarded-For", "203.0.113.7") }
-	foreign := func(r *http.Request) { r.Host = "evil.example" }
+	foreignHost := func(r *http.Request) { r.Host = "evil.example" }
 	siti := func(r *http.Request) { r.SetBasicAuth("siti", "correct horse") }
-	stranger := func(r *http.Request) { r.SetBasicAuth("siti", "battery staple") }
+	wrongPassword := func(r *http.Request) { r.SetBasicAuth("siti", "battery staple") }
 	if body := e.get(http.StatusOK, w, "/monitoring/"); !strings.Contains(body, "<html") {
 		t.Errorf("no page: %.200s", body)
 	}
 	e.get(http.StatusForbidden, w, "/monitoring/", forwarded)
-	e.get(http.StatusForbidden, w, "/monitoring/", foreign)
-	e.get(http.StatusForbidden, w, "/monitoring/api/queues", foreign)
+	e.get(http.StatusForbidden, w, "/monitoring/", foreignHost)
+	e.get(http.StatusForbidden, w, "/monitoring/api/queues", foreignHost)
 	e.get(http.StatusForbidden, w, "/monitoring/", func(r *http.Request) { r.Header.Set("Forwarded", "for=203.0.113.7") })
 
 	hash, err := bcrypt.GenerateFromPassword([]byte("correct horse"), bcrypt.MinCost)
@@ -104,7 +104,7 @@ func TestPages(t *testing.T) {
 	}
 	guarded := e.Worker("MONITORING_USERS=budi:" + string(hash) + ",siti:" + string(hash))
 	e.get(http.StatusUnauthorized, guarded, "/monitoring/")
-	e.get(http.StatusUnauthorized, guarded, "/monitoring/api/queues", stranger)
+	e.get(http.StatusUnauthorized, guarded, "/monitoring/api/queues", wrongPassword)
 	e.get(http.StatusOK, guarded, "/monitoring/", siti)
 	e.get(http.StatusOK, guarded, "/monitoring/api/queues", siti, forwarded)
 	e.get(http.StatusOK, guarded, "/metrics")

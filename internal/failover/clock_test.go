@@ -69,7 +69,7 @@ func buildAheadWorker(t *testing.T, by time.Duration) string {
 		}
 	}
 	program := filepath.Join(dir, "worker")
-	// The first build compiles every package; nice lets the other tests go first.
+	// The first build compiles every package; nice gives the other tests priority.
 	build := exec.Command("nice", "go", "build", "-overlay", overlay, "-o", program, "terbayar/cmd/worker")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -88,7 +88,7 @@ func TestWorkerAhead(t *testing.T) {
 	e := newEnv(t, server.URL(), sendsFor(2*time.Second), func(cfg *gatewaysim.Config) {
 		cfg.Customers = []gatewaysim.CustomerRule{{Customer: gatewaysim.Customer{Behaviour: gatewaysim.Pays, After: 3 * time.Second, UpTo: 5 * time.Second}}}
 	})
-	e.malformedRequests = true // the timestamps are ten minutes off
+	e.malformedRequests = true // the timestamps of the worker ahead are wrong
 	e.Worker()
 	ahead := e.WorkerAt(program, "PAYDIA_CLIENT_SECRET=wrong")
 	if now := time.Now().UTC().Add(10 * time.Minute); !ahead.Stderr.Has(now.Format("2006-01-02T15:")) && !ahead.Stderr.Has(now.Add(-time.Minute).Format("2006-01-02T15:")) {
@@ -123,7 +123,7 @@ func TestFrozenWorker(t *testing.T) {
 	claim := redistest.NewInterceptor(t, server.Addr, true, programs.IsClaim(held.Key), func() { frozen.Freeze() })
 	frozen = e.Worker("REDIS_URL=" + claim.URL())
 	orders.Submit(t.Context(), before)
-	e.AwaitEnd(orders.Submitted(), programs.Timeout) // so the ledger has a lower bound of AM's ids
+	e.AwaitEnd(orders.Submitted(), programs.Timeout) // so the ledger has a lowest possible id for later payments
 	orders.Submit(t.Context(), []programs.Payment{held})
 	select {
 	case <-claim.Done:

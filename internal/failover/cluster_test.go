@@ -49,10 +49,10 @@ func checkEveryPrimary(t *testing.T, cluster *redistest.Cluster) {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	odd := cluster.Primaries[2]
+	misconfigured := cluster.Primaries[2]
 	set := func(name, value string) {
 		t.Helper()
-		if err := odd.Client(t).ConfigSet(t.Context(), name, value).Err(); err != nil {
+		if err := misconfigured.Client(t).ConfigSet(t.Context(), name, value).Err(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -60,7 +60,7 @@ func checkEveryPrimary(t *testing.T, cluster *redistest.Cluster) {
 		t.Errorf("%q, %v", warnings, err)
 	}
 	set("maxmemory-policy", "allkeys-lru")
-	if _, err := redisconn.Check(t.Context(), client); !errors.Is(err, redisconn.ErrUnfit) || !strings.Contains(err.Error(), odd.Addr) {
+	if _, err := redisconn.Check(t.Context(), client); !errors.Is(err, redisconn.ErrUnfit) || !strings.Contains(err.Error(), misconfigured.Addr) {
 		t.Error(err)
 	}
 	set("maxmemory-policy", "noeviction")

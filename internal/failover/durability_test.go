@@ -10,9 +10,8 @@ import (
 	"terbayar/internal/testenv/programs"
 )
 
-// TestDurabilitySettings: which Redis is accepted with which REDIS_DURABILITY. With a Redis
-// that is not, worker and enqueue end with exit code 2 and a sentence that says what to
-// change.
+// TestDurabilitySettings: REDIS_DURABILITY decides which Redis is accepted. With any other,
+// worker and enqueue end with exit code 2 and an error that names the setting to change.
 func TestDurabilitySettings(t *testing.T) {
 	slow(t)
 	always := []string{}
@@ -22,7 +21,7 @@ func TestDurabilitySettings(t *testing.T) {
 	for _, row := range []struct {
 		mode    string
 		server  []string
-		refused string // part of the sentence; empty: accepted
+		refused string // part of the error; empty: accepted
 		waitAOF bool   // accepted if the server has WAITAOF
 	}{
 		{"auto", always, "", false},

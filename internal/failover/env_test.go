@@ -4,6 +4,7 @@ package failover_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"maps"
@@ -49,7 +50,7 @@ type env struct {
 }
 
 // newEnv returns an environment on a Redis. Every request that moves money takes half a
-// second, so that some are always under way. AM accepts a repeated request as a second
+// second, so that some are always in flight. AM accepts a repeated request as a second
 // payment, so that a payment that is sent twice is a duplicate charge.
 func newEnv(t *testing.T, url string, edits ...func(*gatewaysim.Config)) *env {
 	t.Helper()
@@ -65,7 +66,7 @@ func newEnv(t *testing.T, url string, edits ...func(*gatewaysim.Config)) *env {
 	return e
 }
 
-// sendsFor makes every request that moves money take that long.
+// sendsFor sets how long every request that moves money takes.
 func sendsFor(d time.Duration) func(*gatewaysim.Config) {
 	return func(cfg *gatewaysim.Config) {
 		for i := range cfg.Faults {
@@ -108,8 +109,8 @@ func (e *env) requireClean(systems ...*programs.OrderSystem) {
 	e.RequireClean(e.verify(systems...))
 }
 
-// requirePaid fails the test if more than a tenth of the payments are not paid: those whose
-// claim was lost with Redis.
+// requirePaid fails the test if more than a tenth of the payments are not paid. A payment is
+// not paid if Redis lost its claim.
 func (e *env) requirePaid(o *programs.OrderSystem) {
 	e.Helper()
 	var unpaid []payment.Key
@@ -126,7 +127,7 @@ func (e *env) requirePaid(o *programs.OrderSystem) {
 // awaitLoad waits until n requests that move money were sent.
 func (e *env) awaitLoad(n int) {
 	e.Helper()
-	e.Eventually("the load is on", func() bool { return e.Sent() >= n })
+	e.Eventually(fmt.Sprintf("%d requests were sent", n), func() bool { return e.Sent() >= n })
 }
 
 // awaitSends waits until more payments are sent than now.
@@ -224,7 +225,7 @@ func (e *env) openLedger() *ledger.Ledger {
 	e.Cleanup(func() { _ = closeWrites() })
 	ctx, cancel := context.WithCancel(context.Background())
 	e.Cleanup(cancel)
-	go writes.Watch(ctx) // it ends the pause of claims once Redis acknowledges writes again
+	go writes.Watch(ctx) // ends the pause of claims when Redis acknowledges writes again
 	return ledger.New(ledger.Options{Redis: e.Redis, Writes: writes, Stream: ledger.DefaultStream, Now: time.Now, Log: log})
 }
 

@@ -12,32 +12,32 @@ import (
 	"terbayar/internal/testenv/verify"
 )
 
-// untasked is a payment that no worker processes, because it has no task.
-var untasked = payment.Key{Gateway: payment.AMDigiPay, TransactionID: "LEDGER-1"}
+// withoutTask is a payment without a task, so no worker processes it.
+var withoutTask = payment.Key{Gateway: payment.AMDigiPay, TransactionID: "LEDGER-1"}
 
-// createUntasked creates the record of that payment.
-func (e *env) createUntasked(l *ledger.Ledger) {
+// createWithoutTask creates the record of the payment withoutTask.
+func (e *env) createWithoutTask(l *ledger.Ledger) {
 	e.Helper()
-	created := l.Create(e.Context(), []ledger.NewPayment{{Key: untasked, Amount: 13000, Order: []byte(`{}`), Digest: "d"}})
+	created := l.Create(e.Context(), []ledger.NewPayment{{Key: withoutTask, Amount: 13000, Order: []byte(`{}`), Digest: "d"}})
 	if created[0].Err != nil || created[0].Creation != ledger.Created {
 		e.Fatalf("%+v", created)
 	}
 }
 
-// claim claims that payment.
+// claim claims the payment withoutTask.
 func (e *env) claim(l *ledger.Ledger) (*ledger.Record, ledger.ClaimResult, error) {
 	e.Helper()
-	return l.Claim(e.Context(), untasked, ledger.Claim{
+	return l.Claim(e.Context(), withoutTask, ledger.Claim{
 		Attempt: payment.Attempt{At: time.Now(), Kind: payment.KindSubmit}, Lease: time.Minute, Timeout: 5 * time.Second,
 	})
 }
 
-// checkLedger takes a payment through the ledger: created, claimed once, saved with its
-// event, fenced, and no longer due.
+// checkLedger creates, claims and saves a payment. A second claim and a save of a stale record
+// are rejected, there is one event, and in the end the payment is no longer due.
 func (e *env) checkLedger() {
 	e.Helper()
 	l := e.openLedger()
-	e.createUntasked(l)
+	e.createWithoutTask(l)
 	first, result, err := e.claim(l)
 	if err != nil || result != ledger.Claimed {
 		e.Fatalf("claim: %s, %v", result, err)
@@ -45,7 +45,7 @@ func (e *env) checkLedger() {
 	if _, result, err := e.claim(l); err != nil || result != ledger.Busy {
 		e.Errorf("second claim: %s, %v", result, err)
 	}
-	stale, err := l.Read(e.Context(), untasked)
+	stale, err := l.Read(e.Context(), withoutTask)
 	if err != nil {
 		e.Fatal(err)
 	}
@@ -60,15 +60,15 @@ func (e *env) checkLedger() {
 	if err := l.Save(e.Context(), stale); !errors.Is(err, ledger.ErrFenced) {
 		e.Errorf("a stale record was saved: %v", err)
 	}
-	if r := e.read(untasked); r.Status != payment.Paid || len(r.Attempts) != 1 || r.Attempts[0].Code != "200" {
+	if r := e.read(withoutTask); r.Status != payment.Paid || len(r.Attempts) != 1 || r.Attempts[0].Code != "200" {
 		e.Errorf("%+v", r)
 	}
-	events := slices.DeleteFunc(e.Stream(), func(event verify.Event) bool { return event.Key() != untasked })
+	events := slices.DeleteFunc(e.Stream(), func(event verify.Event) bool { return event.Key() != withoutTask })
 	if len(events) != 1 || events[0].Payment.Status != payment.Paid {
 		e.Errorf("events %+v", events)
 	}
 	for _, set := range []string{"open", "sending"} {
-		if err := e.Redis.ZScore(e.Context(), "{terbayar:events}:"+set+":amdigipay", untasked.TransactionID).Err(); !errors.Is(err, redis.Nil) {
+		if err := e.Redis.ZScore(e.Context(), "{terbayar:events}:"+set+":amdigipay", withoutTask.TransactionID).Err(); !errors.Is(err, redis.Nil) {
 			e.Errorf("it is still in the set %s: %v", set, err)
 		}
 	}

@@ -14,7 +14,7 @@ import (
 
 // TestNewerRecords: records of the next version are in the same sets as ours, and have a
 // task. The worker does not change them and spends no attempt on them, and processes ours
-// as usual: it looks payments up at AM, and finds the outcomes.
+// as usual: it looks payments up at AM and finds their outcomes.
 func TestNewerRecords(t *testing.T) {
 	slow(t)
 	server := redistest.Server(t)
@@ -62,7 +62,7 @@ func TestNewerRecords(t *testing.T) {
 	begun := time.Now()
 	orders.SubmitSlowly(ctx, all[4:], 100*time.Millisecond)
 	e.requireClean(orders)
-	e.Eventually("some polls have passed", func() bool { return time.Since(begun) > 5*time.Second })
+	e.Eventually("there was time for five polls", func() bool { return time.Since(begun) > 5*time.Second })
 	for name, was := range newer {
 		if is := e.Redis.HGetAll(ctx, name).Val(); !maps.Equal(is, was) {
 			t.Errorf("%s was %v and is %v", name, was, is)
@@ -72,6 +72,6 @@ func TestNewerRecords(t *testing.T) {
 		t.Error("no payment was looked up at AM")
 	}
 	if lines := w.Stderr.Lines(); lines > 60*int(time.Since(begun).Seconds()+1) {
-		t.Error(strconv.Itoa(lines) + " lines: that is a flood")
+		t.Error(strconv.Itoa(lines) + " lines were logged, want at most 60 a second")
 	}
 }

@@ -8,8 +8,8 @@ import (
 	"terbayar/internal/redistest"
 )
 
-// TestOutage: under load Redis is down for a while. Either it is killed and comes back with
-// its append-only file, or it is frozen and then executes everything that it was sent
+// TestOutage: under load Redis is down for a while. Either it is killed and restarted
+// with its append-only file, or it is frozen and then executes all commands that it received
 // meanwhile.
 func TestOutage(t *testing.T) {
 	slow(t)

@@ -25,7 +25,7 @@ func TestSplitBrain(t *testing.T) {
 	e := newEnv(t, g.URL())
 	e.failover = true
 	e.Worker()
-	// It connects to the primary past the proxy, so the partition does not cut it off.
+	// It connects to the primary without the proxy, so the partition does not cut it off.
 	isolated := e.Worker("REDIS_URL=" + primary.URL())
 	orders, isolatedOrders := e.NewOrderSystem(), e.NewOrderSystem("REDIS_URL="+primary.URL())
 	// The queue is not empty for a while: both sides try to send what is in it.
@@ -86,7 +86,7 @@ func TestSplitBrainWithAReplica(t *testing.T) {
 }
 
 // TestFrozenPrimary: the primary is frozen until a replica is promoted, and then executes
-// everything that it was sent meanwhile, before it learns that it is not the primary any more.
+// all commands that it received meanwhile, before the Sentinel demotes it.
 func TestFrozenPrimary(t *testing.T) {
 	slow(t)
 	g := redistest.NewReplicated(t, 2)
@@ -111,7 +111,7 @@ func TestFrozenPrimary(t *testing.T) {
 }
 
 // TestRedisKilled: a Redis without replicas is killed together with one worker while another
-// worker shuts down. It comes back with its append-only file.
+// worker shuts down. Redis is restarted with its append-only file.
 func TestRedisKilled(t *testing.T) {
 	slow(t)
 	server := redistest.Server(t)

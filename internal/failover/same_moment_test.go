@@ -11,15 +11,15 @@ import (
 	"terbayar/internal/testenv/verify"
 )
 
-// lagging is a Redis with a replica that can be made to lag and then be promoted.
+// lagging is a Redis with a replica that the test makes lag and then promotes.
 type lagging struct {
 	url     string
 	hold    func() // from now on the replica receives nothing
-	promote func() // promotes it, and returns when replication works again
+	promote func() // promotes that replica, and returns when replication works again
 }
 
-// laggingReplica is a Redis whose last replica lags and is promoted, with the primary killed
-// or alive.
+// laggingReplica returns a Redis with a Sentinel. Its last replica lags and is promoted, with
+// the primary killed or alive.
 func laggingReplica(t *testing.T, replicas int, kill bool) *lagging {
 	t.Helper()
 	g := redistest.NewReplicated(t, replicas)
@@ -48,8 +48,7 @@ func laggingReplica(t *testing.T, replicas int, kill bool) *lagging {
 	}
 }
 
-// laggingCluster is a Cluster in which the replica of the ledger's primary lags and takes
-// over.
+// laggingCluster returns a Cluster. The replica of the ledger's primary lags and takes over.
 func laggingCluster(t *testing.T) *lagging {
 	t.Helper()
 	c := redistest.NewReplicatedCluster(t)
@@ -115,9 +114,9 @@ func (l *lagging) sameMoment(t *testing.T, settings ...string) (*env, *verify.Re
 	return e, e.verify(orders)
 }
 
-// TestTooFewReplicas shows that these tests find a loss: with REDIS_WAIT_REPLICAS smaller
-// than the number of replicas, the replica that lags is promoted without what the other
-// replica has acknowledged.
+// TestTooFewReplicas shows that these tests find a loss. With REDIS_WAIT_REPLICAS smaller than
+// the number of replicas, the replica that is promoted lacks writes that the other replica has
+// acknowledged.
 func TestTooFewReplicas(t *testing.T) {
 	slow(t)
 	for range 4 { // on a busy machine little may be acknowledged while the replica lags

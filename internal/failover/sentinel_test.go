@@ -90,7 +90,7 @@ func TestUnacknowledgedClaim(t *testing.T) {
 			g := redistest.NewReplicated(t, 1)
 			e := newEnv(t, g.URL())
 			l := e.openLedger()
-			e.createUntasked(l)
+			e.createWithoutTask(l)
 			row.fail(g)
 			if row.refuses {
 				e.Eventually("the primary refuses writes", func() bool {
@@ -101,8 +101,8 @@ func TestUnacknowledgedClaim(t *testing.T) {
 			if later := (*ledger.LaterError)(nil); !errors.As(err, &later) || r != nil || result == ledger.Claimed {
 				t.Errorf("claim: %s, %+v, %v", result, r, err)
 			}
-			e.Eventually("the claim was released", func() bool { return e.read(untasked).Status == payment.Queued })
-			if r := e.read(untasked); len(r.Attempts) != 0 {
+			e.Eventually("the claim was released", func() bool { return e.read(withoutTask).Status == payment.Queued })
+			if r := e.read(withoutTask); len(r.Attempts) != 0 {
 				t.Errorf("%+v", r)
 			}
 			row.recover(g)
@@ -110,7 +110,7 @@ func TestUnacknowledgedClaim(t *testing.T) {
 				_, result, err := e.claim(l)
 				return err == nil && result == ledger.Claimed
 			})
-			if r := e.read(untasked); r.Status != payment.Submitting || len(r.Attempts) != 1 {
+			if r := e.read(withoutTask); r.Status != payment.Submitting || len(r.Attempts) != 1 {
 				t.Errorf("%+v", r)
 			}
 		})

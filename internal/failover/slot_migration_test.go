@@ -38,14 +38,14 @@ func TestSlotMigration(t *testing.T) {
 	m := newMigration(t, from, to)
 	m.begin()
 	m.move(0.5)
-	complaints := func() int {
+	warnings := func() int {
 		log := w.Stderr.String()
 		return strings.Count(log, `"level":"ERROR"`) + strings.Count(log, `"level":"WARN"`)
 	}
-	lines := complaints()
+	lines := warnings()
 	half := time.NewTimer(4 * time.Second)
 	<-half.C
-	lines = complaints() - lines
+	lines = warnings() - lines
 	if lines > 20 {
 		t.Errorf("%d warnings and errors in 4 s: %s", lines, w.Stderr.Tail())
 	}
@@ -98,7 +98,7 @@ func (m *migration) do(client redis.UniversalClient, args ...any) string {
 	return text
 }
 
-// begin announces the move at both ends.
+// begin marks the slot as moving at both primaries.
 func (m *migration) begin() {
 	m.Helper()
 	m.do(m.target, "CLUSTER", "SETSLOT", m.slot, "IMPORTING", m.do(m.source, "CLUSTER", "MYID"))
@@ -122,7 +122,7 @@ func (m *migration) move(share float64) {
 	}
 }
 
-// end assigns the slot to its new primary, and waits until all nodes know.
+// end assigns the slot to its new primary, and waits until all nodes report that.
 func (m *migration) end(c *redistest.ReplicatedCluster) {
 	m.Helper()
 	id := m.do(m.target, "CLUSTER", "MYID")

@@ -119,9 +119,9 @@ func (s *Sim) SetListMotion(m ListMotion) {
 	s.listMotion = m
 }
 
-// AddOtherTransactions adds n transactions to AM that no caller created. Their creation times are
-// spread evenly over the span before now. Customer c pays them all: with Pays and a span of
-// a day they are history, with NeverPays they stay open.
+// AddOtherTransactions adds n transactions to AM that no caller created. Their creation times
+// are spread evenly over the span before now. All have the customer c: with Pays they are paid
+// already, with NeverPays they stay open.
 func (s *Sim) AddOtherTransactions(n int, span time.Duration, c Customer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -13,7 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// The test vectors of docs/gateways.md 1.5.
+// TestAMSignatureVectors computes the vectors of docs/gateways.md 1.5.
 func TestAMSignatureVectors(t *testing.T) {
 	for _, row := range []struct{ username, id, want string }{
 		{"2LOMCMIUV6", "0030c97b-5ccc-4482-b4af-9ffdb4a039b1", "23f7cef3b8ed22222125d88b53d3db650aa60f4aae7ccb9f6dfc9695ae640b35"},
@@ -25,7 +25,7 @@ func TestAMSignatureVectors(t *testing.T) {
 	}
 }
 
-// The three samples of the vendor's page.
+// TestQRISMatchesTheVendorsSamples computes the three samples of the vendor's page.
 func TestQRISMatchesTheVendorsSamples(t *testing.T) {
 	const merchant = "00020101021226670016COM.NOBUBANK.WWW01189360050300000842770214080500006791870303UKE51440014ID.CO.QRIS.WWW0215ID20210844664510303UKE520454995303360"
 	const place = "5802ID5909BISATOPUP6015Jakarta Selatan610512540"

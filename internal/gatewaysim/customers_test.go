@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Every behaviour on both gateways, at a moved clock. The expired_date is 24 h after the
-// creation.
+// TestCustomers checks every behaviour at both gateways, with a clock that the test moves. The
+// expired_date is 24 h after the creation.
 func TestCustomers(t *testing.T) {
 	const m = time.Minute
 	for _, row := range []struct {

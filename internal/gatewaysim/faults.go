@@ -331,7 +331,7 @@ func refusal(op Operation, rule FaultRule) answer {
 	return a
 }
 
-// htmlPage returns an error page as a proxy or an unhandled exception makes it.
+// htmlPage returns an error page like that of a proxy or of an unhandled exception.
 func htmlPage(status int) answer {
 	title := http.StatusText(status)
 	return answer{status: status, code: "html", html: true, body: []byte(

@@ -187,8 +187,8 @@ func (r *rejections) rejectViolation(a answer, format string, args ...any) {
 	r.add(a)
 }
 
-// mandatoryHeader returns a header; it is an error if it is missing, or longer than limit
-// bytes (0: no limit).
+// mandatoryHeader returns a header. It rejects the request if the header is missing, or
+// longer than limit bytes (0: no limit).
 func (r *rejections) mandatoryHeader(name string, limit int) string {
 	value := r.x.header(name)
 	switch {
@@ -514,7 +514,7 @@ func (s *Sim) paydiaQuery(x *exchange, r *rejections) action {
 		referenceNo = f.optionalText("originalReferenceNo", 64)
 	})
 	return func() answer {
-		// No violation: after a lost answer the caller cannot know the reference number.
+		// No violation: after a lost answer the caller does not have the reference number.
 		if c.RequireReferenceNo && referenceNo == "" {
 			return x.snap("400", "02", "originalReferenceNo")
 		}

@@ -28,9 +28,9 @@ type Server struct {
 
 // ServerOptions are the optional parts of a Server.
 type ServerOptions struct {
-	Addr       string                          // to listen at; default "127.0.0.1:0"
+	Addr       string                          // to listen on; default "127.0.0.1:0"
 	Now        func() time.Time                // default time.Now
-	Middleware func(http.Handler) http.Handler // around the handler of the gateways; it must let panics pass
+	Middleware func(http.Handler) http.Handler // around the handler of the gateways; it must not recover from panics
 	// PrivateKey (PEM, PKCS#8) is used instead of a new key pair.
 	PrivateKey []byte
 	// PrivateKeyFile is where the caller keeps the private key: Settings then names the
@@ -38,8 +38,8 @@ type ServerOptions struct {
 	PrivateKeyFile string
 }
 
-// NewServer starts both gateways. If the configuration has no public key for Paydia, a key
-// pair is made, unless the options contain a private key. Call Close in the end.
+// NewServer starts both gateways. If the configuration has no public key for Paydia and
+// the options no private key, it generates a key pair. The caller must call Close.
 func NewServer(config Config, o ServerOptions) (*Server, error) {
 	if err := config.Check(); err != nil {
 		return nil, err
@@ -81,7 +81,7 @@ func NewServer(config Config, o ServerOptions) (*Server, error) {
 	return s, nil
 }
 
-// keyPair returns the private key and its public key, and makes both if there is none.
+// keyPair returns the private key and its public key, and generates both if there is none.
 func keyPair(private []byte) ([]byte, *rsa.PublicKey, error) {
 	if private == nil {
 		return NewKeyPair()
@@ -104,8 +104,8 @@ func keyPair(private []byte) ([]byte, *rsa.PublicKey, error) {
 // Failed delivers the error if the server stops by itself, before Close.
 func (s *Server) Failed() <-chan error { return s.failed }
 
-// Close answers the requests under way at once, without the delays of faults, and stops
-// the server. After one second it closes the connections that are left.
+// Close answers the requests in flight at once, without the delays of faults, and stops the
+// server. After one second it closes the remaining connections.
 func (s *Server) Close() error {
 	s.cancel()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)

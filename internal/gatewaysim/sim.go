@@ -4,7 +4,7 @@
 // It is written from the vendors' pages alone and imports no other package of
 // Terbayar, so that it does not repeat a mistake of our clients. It checks every
 // header, signature and field. A wrong request gets the vendor's answer and is recorded
-// as a Violation; a request that a setting lets pass is recorded as well.
+// as a Violation, even if a setting accepts it.
 //
 // The state of a payment is computed from the injected clock whenever it is read: no
 // goroutine runs, and a test moves time by moving its clock. Where the vendors' pages
@@ -173,8 +173,8 @@ type exchange struct {
 	externalID string
 	violations []string
 
-	visibleAfter time.Duration // the row that processing makes appears only after this long
-	pending      bool          // processing ends in "in progress"
+	visibleAfter time.Duration // time until the new row is visible
+	pending      bool          // the answer is "in progress"
 }
 
 // violation records a mistake of the caller.

@@ -306,7 +306,7 @@ func TestSameSeedSameRun(t *testing.T) {
 	}
 }
 
-// Concurrent requests for the same payments: each payment exists once.
+// TestConcurrentCallers: with concurrent requests for the same payments each exists once.
 func TestConcurrentCallers(t *testing.T) {
 	c := newCaller(t)
 	c.login()

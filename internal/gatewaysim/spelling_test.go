@@ -7,7 +7,8 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// A spelling replaces the fields in every answer about its payment, and in no other.
+// TestSpelling: a spelling replaces the fields in every answer about its payment, and in no
+// other.
 func TestSpelling(t *testing.T) {
 	c := newCaller(t, func(c *Config) {
 		c.Customers = []CustomerRule{{Customer: Customer{Behaviour: NeverPays}, Gateway: AM}, {Customer: Customer{Behaviour: Pays}}}

@@ -29,7 +29,7 @@ func (s *Sim) issueToken(gateway Gateway, now time.Time, lifetime time.Duration)
 }
 
 // checkBearer returns the token in the Authorization header, and whether it is valid. An
-// expired or revoked token is no violation: the caller cannot know.
+// expired or revoked token is no violation: the caller cannot detect it beforehand.
 func (s *Sim) checkBearer(x *exchange, gateway Gateway) (string, bool) {
 	text, ok := strings.CutPrefix(x.header("Authorization"), "Bearer ")
 	if !ok {

@@ -216,7 +216,8 @@ func serve(t *testing.T, handle func(net.Conn)) string {
 }
 
 // replies returns a handler for serve: a fake Redis with these replies to these commands. It
-// closes the connection if the reply is empty, and does not know other commands.
+// closes the connection if the reply is empty, answers the commands that set up a connection
+// with an error, and ignores all others.
 func replies(byCommand map[string]string) func(net.Conn) {
 	return func(conn net.Conn) {
 		for lines := bufio.NewScanner(conn); lines.Scan(); {

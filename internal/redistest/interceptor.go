@@ -10,8 +10,8 @@ import (
 	"sync"
 )
 
-// Interceptor is a proxy between one program and Redis that calls a function at one command:
-// before the command is delivered, or before its answer is.
+// Interceptor is a proxy between one program and Redis. At one command it calls a function:
+// before Redis receives the command, or before the program receives the answer.
 type Interceptor struct {
 	Addr string
 	Done chan struct{} // closed when the function has returned
@@ -21,15 +21,15 @@ type Interceptor struct {
 	beforeAnswer bool
 	act          func()
 
-	mu    sync.RWMutex // write-locked while act runs: nothing passes on any connection
+	mu    sync.RWMutex // write-locked while act runs: no connection transfers anything
 	state sync.Mutex
 	acted bool
 }
 
 // NewInterceptor starts an interceptor in front of the Redis at target. At the first command
-// that matches it calls act, and nothing else passes meanwhile. With beforeAnswer the command
-// is delivered before and its answer after act; without it the connection is closed after
-// act. A script call that Redis does not know yet (NOSCRIPT) does not count.
+// that matches it calls act, and transfers nothing meanwhile. With beforeAnswer Redis receives
+// the command before act, and the program receives the answer after it; without beforeAnswer
+// the connection is closed after act. A script call that fails with NOSCRIPT does not count.
 func NewInterceptor(t TB, target string, beforeAnswer bool, match func(command []string) bool, act func()) *Interceptor {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -56,7 +56,7 @@ func NewInterceptor(t TB, target string, beforeAnswer bool, match func(command [
 // URL is the REDIS_URL of the interceptor.
 func (p *Interceptor) URL() string { return "redis://" + p.Addr + "/0" }
 
-// claim reports whether the caller is the one to call act.
+// claim returns true once: that caller calls act.
 func (p *Interceptor) claim() bool {
 	p.state.Lock()
 	defer p.state.Unlock()
@@ -80,7 +80,7 @@ func (p *Interceptor) serve(client net.Conn) {
 	}
 	defer server.Close()
 	var matched sync.Mutex
-	waiting := false // the next answer is that of the command
+	waiting := false // for the answer to the command that matched
 	go func() {
 		defer client.Close()
 		buf := make([]byte, 256<<10)

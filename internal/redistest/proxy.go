@@ -16,7 +16,7 @@ type Proxy struct {
 
 	target string
 	mu     sync.Mutex
-	change *sync.Cond // of held, or of a relay that was closed
+	change *sync.Cond // signalled when held changes or a relay is closed
 	held   map[string]bool
 	cut    bool
 	relays map[*relay]bool
@@ -48,8 +48,8 @@ func newProxy(t TB, target string) *Proxy {
 	return p
 }
 
-// Hold stops the replication to a replica from now on. The connection stays, and what the
-// replica sends still passes: it keeps acknowledging its old offset.
+// Hold stops the replication to a replica from now on. The connection stays open in the other
+// direction: the replica continues to acknowledge its old offset.
 func (p *Proxy) Hold(replica *Proxy) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -80,14 +80,14 @@ func (p *Proxy) Drop(replica *Proxy) {
 }
 
 // Cut closes every connection through the proxy and refuses new ones until Restore, except
-// the replication to the given replicas. Connections past the proxy, to the Redis itself,
-// stay.
-func (p *Proxy) Cut(but ...*Proxy) {
+// the replication to the given replicas. Connections to the Redis that do not use the proxy
+// stay open.
+func (p *Proxy) Cut(except ...*Proxy) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.cut = true
 	for r := range p.relays {
-		if !slices.ContainsFunc(but, func(b *Proxy) bool { return b.Addr == r.replica }) {
+		if !slices.ContainsFunc(except, func(e *Proxy) bool { return e.Addr == r.replica }) {
 			r.close()
 		}
 	}
@@ -144,8 +144,8 @@ func (p *Proxy) serve(outside net.Conn) {
 	p.outward(r)
 }
 
-// inward copies what the client sends. A replica announces its port before it asks for the
-// replication.
+// inward copies what the client sends. A client that sends REPLCONF listening-port is a
+// replica, and sends it before the replication starts.
 func (p *Proxy) inward(r *relay) {
 	buf := make([]byte, 64<<10)
 	for beginning := 0; ; {

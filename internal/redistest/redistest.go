@@ -33,7 +33,7 @@ type TB interface {
 	Skipf(format string, args ...any)
 }
 
-// runner is *testing.T.
+// runner is implemented by *testing.T.
 type runner[T any] interface {
 	TB
 	Run(name string, test func(t T)) bool
@@ -133,11 +133,11 @@ func (p *Process) HasCommand(t TB, command string) bool {
 	t.Helper()
 	c := redis.NewClient(&redis.Options{Addr: p.Addr})
 	defer c.Close()
-	about, err := c.Do(t.Context(), "COMMAND", "INFO", command).Slice()
+	info, err := c.Do(t.Context(), "COMMAND", "INFO", command).Slice()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return len(about) == 1 && about[0] != nil
+	return len(info) == 1 && info[0] != nil
 }
 
 // Start starts the server, for the first time or after a Kill, and waits until it answers.
@@ -200,9 +200,9 @@ func client(t TB, addr string) redis.UniversalClient {
 }
 
 // freeAddr returns an address that is not in use. Its port is below the range that the
-// system uses for outgoing connections: while a server is down, a client that keeps
-// dialling its port could otherwise get that very port for its own end. The port plus
-// 10000, which a Cluster uses for its bus, is free too and below that range.
+// system uses for outgoing connections: otherwise a client that dials the port of a server
+// that is down could get this port as its own. The port plus 10000, which a Cluster uses for
+// its bus, is free too and below that range.
 func freeAddr(t TB) string {
 	t.Helper()
 	for range 1000 {

@@ -14,7 +14,7 @@ import (
 )
 
 // Node is a redis-server with a proxy in front of it, whose address it announces to clients,
-// replicas, Sentinels and other nodes. Process.Addr is the address past the proxy.
+// replicas, Sentinels and other nodes. Process.Addr is the address of the server itself.
 type Node struct {
 	*Process
 
@@ -64,8 +64,8 @@ func (n *Node) replication(ctx context.Context) string {
 	return client.Info(ctx, "replication").Val()
 }
 
-// inStep waits until a replica has caught up with its primary.
-func (n *Node) inStep(t TB) {
+// awaitSync waits until a replica has caught up with its primary.
+func (n *Node) awaitSync(t TB) {
 	t.Helper()
 	await(t, "the replica has caught up", func(ctx context.Context) bool {
 		return strings.Contains(n.replication(ctx), "master_link_status:up")
@@ -99,7 +99,7 @@ func NewReplicated(t TB, replicas int, edits ...func(nodes []*Node)) *Replicated
 		n.replicate(t, g.Nodes[0])
 	}
 	for _, n := range g.Nodes[1:] {
-		n.inStep(t)
+		n.awaitSync(t)
 	}
 	addr := freeAddr(t)
 	file := filepath.Join(t.TempDir(), "sentinel.conf")
@@ -113,7 +113,7 @@ sentinel failover-timeout %[2]s 3000
 		t.Fatal(err)
 	}
 	g.Sentinel = start(t, addr, "redis-sentinel", file)
-	// By default it asks the nodes every 10 s and tolerates a former primary for 8 s.
+	// By default Sentinel sends INFO to the nodes every 10 s and tolerates a former primary for 8 s.
 	sentinel := redis.NewClient(&redis.Options{Addr: addr})
 	defer sentinel.Close()
 	if err := sentinel.Do(t.Context(), "SENTINEL", "DEBUG", "info-period", "500", "publish-period", "250").Err(); err != nil {
@@ -130,8 +130,8 @@ func (g *Replicated) AwaitReplicas(t TB, n int) {
 	await(t, fmt.Sprintf("%d replicas", n), func(ctx context.Context) bool { return g.replicas(ctx) == n })
 }
 
-// Prefer makes a replica the first choice for promotion, and waits until the Sentinel reports
-// that.
+// Prefer makes a replica the first choice for promotion, and waits until the Sentinel has read
+// the priorities.
 func (g *Replicated) Prefer(t TB, preferred *Node) {
 	t.Helper()
 	priority := func(n *Node) string {
@@ -148,7 +148,7 @@ func (g *Replicated) Prefer(t TB, preferred *Node) {
 			t.Fatal(err)
 		}
 	}
-	await(t, "the Sentinel reports the preferred replica", func(ctx context.Context) bool {
+	await(t, "the Sentinel has read the priorities", func(ctx context.Context) bool {
 		sentinel := g.sentinel()
 		defer sentinel.Close()
 		known, err := sentinel.Replicas(ctx, SentinelMaster).Result()

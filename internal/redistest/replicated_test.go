@@ -57,7 +57,7 @@ func TestReplicated(t *testing.T) {
 	primary.Proxy.Drop(held.Proxy)
 	g.AwaitReplicas(t, 2)
 
-	// A primary that is cut off is replaced, and still accepts writes past its proxy.
+	// A primary that is cut off is replaced, and still accepts writes at its own address.
 	held.Proxy.Cut()
 	g.AwaitPromotion(t, held)
 	if err := held.Client(t).Set(ctx, "alone", "v", 0).Err(); err != nil {

@@ -7,8 +7,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// RoundTrips counts the round trips of a client, without the greeting of new connections:
-// the pool decides when it makes one.
+// RoundTrips counts the round trips of a client, without those that set up a connection:
+// when the pool opens one is not predictable.
 type RoundTrips struct{ n atomic.Int64 }
 
 // CountRoundTrips starts to count the round trips of a client.

@@ -295,7 +295,7 @@ func TestProbe(t *testing.T) {
 			probe  func(f *fixture, w *worker, probe string) retrypolicy.Action
 			action retrypolicy.Action
 			next   string // admission after the probe
-			goesOn bool   // the streak goes on: the next refusal of its kind pauses the gateway
+			goesOn bool   // the streak continues: the next refusal of its kind pauses the gateway
 		}{
 			{"the same refusal", func(_ *fixture, w *worker, p string) retrypolicy.Action {
 				return w.answered(p, "P", "error:true", 200, "order declined").Action

@@ -23,7 +23,7 @@ func spell(r *testenv.Env, reference, field, value string) {
 	})
 }
 
-// pays has the customer of INV/1 pay at AM 10 seconds after it was created.
+// pays makes the customer of INV/1 pay at AM 10 seconds after the payment was created.
 func pays(r *testenv.Env) {
 	r.Sim.SetCustomer(gatewaysim.AM, "INV/1", gatewaysim.Customer{Behaviour: gatewaysim.Pays, After: 10 * time.Second})
 }

@@ -291,7 +291,7 @@ func (e *env) taskIsLate() {
 	}
 }
 
-// dequeue enqueues the task and dequeues it as asynq does, for no worker.
+// dequeue enqueues the task and dequeues it as asynq does, but does not run it.
 func dequeue(e *env) {
 	e.enqueue(payload)
 	ctx, queue := e.Context(), "asynq:{amdigipay}:"
@@ -323,7 +323,7 @@ func dropFromArchive(e *env) {
 	if err != nil {
 		e.Fatal(err)
 	}
-	w := e.worker() // archives the empty payload, and with it trims the archive
+	w := e.worker() // archives the empty payload, which trims the archive
 	e.eventually("asynq has dropped the task", func() bool {
 		_, err := e.inspector.GetTaskInfo("amdigipay", oneTask)
 		return errors.Is(err, asynq.ErrTaskNotFound)

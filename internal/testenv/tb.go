@@ -124,5 +124,5 @@ func (*ProgramTB) Fatal(args ...any) { panic(fatalError{errors.New(fmt.Sprint(ar
 // Fatalf ends the function that Try has called.
 func (*ProgramTB) Fatalf(format string, args ...any) { panic(fatalError{fmt.Errorf(format, args...)}) }
 
-// Skipf is Fatalf: nothing is optional in a program.
+// Skipf is Fatalf: a program needs everything that a test may skip without.
 func (t *ProgramTB) Skipf(format string, args ...any) { t.Fatalf(format, args...) }

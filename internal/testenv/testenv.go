@@ -39,7 +39,7 @@ const Timeout = 2 * time.Second
 // Times are the timeouts of the submitter.
 var Times = submit.Times{Send: 10 * time.Second, Lease: 20 * time.Second}
 
-// TB is testing.TB, or what a program has instead.
+// TB is implemented by testing.TB and, for programs, by ProgramTB.
 type TB = redistest.TB
 
 // Env is a test environment. Parts of it may be replaced before it is used.
@@ -57,8 +57,8 @@ type Env struct {
 	Intake    *intake.Intake
 
 	mu       sync.Mutex
-	queue    []payment.Key     // enqueued since Queue was called, in order
-	Attempts []payment.Attempt // that were reported to OnAttempt
+	queue    []payment.Key     // the payments enqueued since the last call of Queue, in order
+	Attempts []payment.Attempt // the attempts reported to OnAttempt
 }
 
 type clock struct {
@@ -146,7 +146,7 @@ func Simulators(t TB, config gatewaysim.Config, o gatewaysim.ServerOptions) *gat
 	return s
 }
 
-// NewLedger returns a ledger whose writes are acknowledged by Redis' answer alone.
+// NewLedger returns a ledger that does not wait for an fsync or a replica (durable.None).
 func NewLedger(client redis.UniversalClient, now func() time.Time) *ledger.Ledger {
 	discard := slog.New(slog.DiscardHandler)
 	return ledger.New(ledger.Options{

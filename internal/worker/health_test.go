@@ -15,8 +15,8 @@ import (
 	"terbayar/internal/worker"
 )
 
-// TestReadiness: while Redis is full, down or hangs, the worker is not ready and says why,
-// and so do its metrics, without a delay. When Redis works again, the worker is ready.
+// TestReadiness: while Redis is full, down or hangs, /readyz reports the reason and /metrics
+// the state, both without a delay. When Redis works again, the worker is ready.
 func TestReadiness(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes 10 s: it stops a real Redis")

@@ -93,8 +93,8 @@ func findEmpty(node any, where string, report func(string)) {
 // TestSelectors checks that every selector of workers selects all workers and nothing else.
 func TestSelectors(t *testing.T) {
 	everyRelease(t, func(t *testing.T, r *release) {
-		deployment := the[apps.Deployment](t, r)
-		worker, check := labels.Set(deployment.Spec.Template.Labels), labels.Set(the[core.Pod](t, r).Labels)
+		deployment := only[apps.Deployment](t, r)
+		worker, check := labels.Set(deployment.Spec.Template.Labels), labels.Set(only[core.Pod](t, r).Labels)
 		if check["app.kubernetes.io/component"] == worker["app.kubernetes.io/component"] {
 			t.Error("the helm test pod has the worker's component label")
 		}
@@ -177,8 +177,8 @@ func TestSelectorsUnchanged(t *testing.T) {
 func pods(t *testing.T, r *release) map[string]core.PodSpec {
 	t.Helper()
 	return map[string]core.PodSpec{
-		"worker": the[apps.Deployment](t, r).Spec.Template.Spec,
-		"check":  the[core.Pod](t, r).Spec,
+		"worker": only[apps.Deployment](t, r).Spec.Template.Spec,
+		"check":  only[core.Pod](t, r).Spec,
 	}
 }
 
@@ -226,7 +226,7 @@ func TestHardened(t *testing.T) {
 // and that the grace period is longer than the timeouts.
 func TestRollout(t *testing.T) {
 	everyRelease(t, func(t *testing.T, r *release) {
-		d := the[apps.Deployment](t, r)
+		d := only[apps.Deployment](t, r)
 		rolling := d.Spec.Strategy.RollingUpdate
 		if rolling == nil || *rolling.MaxUnavailable != intstr.FromInt32(0) || *rolling.MaxSurge != intstr.FromInt32(1) {
 			t.Errorf("strategy %+v", d.Spec.Strategy)
@@ -259,7 +259,7 @@ func TestRollout(t *testing.T) {
 // other changes do not.
 func TestChecksums(t *testing.T) {
 	checksums := func(args ...string) [2]string {
-		annotations := the[apps.Deployment](t, render(t, "terbayar", append([]string{"--values", chart + "/ci/full-values.yaml"}, args...)...)).Spec.Template.Annotations
+		annotations := only[apps.Deployment](t, render(t, "terbayar", append([]string{"--values", chart + "/ci/full-values.yaml"}, args...)...)).Spec.Template.Annotations
 		return [2]string{annotations["checksum/config"], annotations["checksum/retry-policy"]}
 	}
 	before := checksums()
@@ -286,7 +286,7 @@ func TestChecksums(t *testing.T) {
 // TestPorts checks that every port name refers to a port of the worker.
 func TestPorts(t *testing.T) {
 	everyRelease(t, func(t *testing.T, r *release) {
-		worker := the[apps.Deployment](t, r).Spec.Template.Spec.Containers[0]
+		worker := only[apps.Deployment](t, r).Spec.Template.Spec.Containers[0]
 		ports := map[string]int32{}
 		for _, p := range worker.Ports {
 			ports[p.Name] = p.ContainerPort
@@ -309,7 +309,7 @@ func TestPorts(t *testing.T) {
 			}
 			want("probe of "+path, probe.HTTPGet.Port.StrVal)
 		}
-		service := the[core.Service](t, r)
+		service := only[core.Service](t, r)
 		want("Service", service.Spec.Ports[0].TargetPort.StrVal)
 		for _, o := range all[monitoring.PodMonitor](r) {
 			for _, e := range o.Spec.PodMetricsEndpoints {
@@ -421,7 +421,7 @@ func TestReferences(t *testing.T) {
 // the number of replicas only without them, and that the number is never zero.
 func TestOneAutoscaler(t *testing.T) {
 	everyRelease(t, func(t *testing.T, r *release) {
-		d := the[apps.Deployment](t, r)
+		d := only[apps.Deployment](t, r)
 		hpas, scaled := all[autoscaling.HorizontalPodAutoscaler](r), all[keda.ScaledObject](r)
 		if len(hpas)+len(scaled) > 1 {
 			t.Error("two autoscalers")

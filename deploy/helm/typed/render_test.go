@@ -130,8 +130,8 @@ func all[T any](r *release) []*T {
 	return found
 }
 
-// the returns the only object of its kind.
-func the[T any](t *testing.T, r *release) *T {
+// only returns the only object of its kind.
+func only[T any](t *testing.T, r *release) *T {
 	t.Helper()
 	found := all[T](r)
 	if len(found) != 1 {

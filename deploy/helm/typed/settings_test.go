@@ -38,7 +38,7 @@ func moduleDir(t *testing.T, dir, module string) string {
 // settings returns the data of a release's ConfigMap: the settings that are not secret.
 func settings(t *testing.T, r *release) map[string]string {
 	t.Helper()
-	name := the[apps.Deployment](t, r).Name
+	name := only[apps.Deployment](t, r).Name
 	for _, c := range all[core.ConfigMap](r) {
 		if c.Name == name {
 			return c.Data

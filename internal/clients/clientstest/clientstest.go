@@ -175,7 +175,7 @@ func (s Subject) redaction(t *testing.T) {
 		for _, status := range []int{200, 401, 500} {
 			for _, body := range bodies {
 				for _, text := range slices.Concat([]string{token}, s.Secrets, s.Personal) {
-					// A lookup does not know the customer's data.
+					// The client does not have the customer's data in a lookup.
 					mayContain := slices.Contains(s.Personal, text) && name == s.LookupPath
 					check(name, call, status, body, func(http.Header) string { return text }, mayContain)
 				}

@@ -15,8 +15,8 @@ import (
 	"sync"
 )
 
-// Main runs the tests of a package whose tests wait more than they compute: four at once,
-// whatever the number of cores. TestMain calls it.
+// Main runs the tests of a package, four at once whatever the number of cores: these tests
+// wait more than they compute. TestMain calls it.
 func Main(m interface{ Run() int }) {
 	flag.Parse()
 	code := 1
@@ -66,7 +66,7 @@ func build(dir string) error {
 	return nil
 }
 
-// Remove removes what was built.
+// Remove removes the programs that Path has built.
 func Remove() {
 	if built.dir != "" {
 		_ = os.RemoveAll(built.dir) // a temporary directory

@@ -9,18 +9,19 @@ import (
 	"terbayar/internal/payment"
 )
 
-// The functions below recognise what a worker asks of Redis, for redistest.Interceptor.
+// The functions below recognise commands that a worker sends to Redis, for
+// redistest.Interceptor.
 
-// IsClaim returns a function that recognises the claim of a payment: the script call with
-// its record as a key, which writes an attempt without a code.
+// IsClaim returns a function that recognises the claim of a payment: a script call with the
+// payment's record as a key and an attempt without a code as an argument.
 func IsClaim(key payment.Key) func(command []string) bool {
 	return func(command []string) bool {
 		return writesSubmit(command, key, func(code string) bool { return code == "" })
 	}
 }
 
-// IsSave returns a function that recognises how the outcome of a submit is recorded: the
-// same with the code of the gateway's answer.
+// IsSave returns a function that recognises the save of a submit's outcome: a script call
+// with the payment's record as a key and an attempt with a code as an argument.
 func IsSave(key payment.Key) func(command []string) bool {
 	return func(command []string) bool {
 		return writesSubmit(command, key, func(code string) bool { return code != "" })
@@ -35,8 +36,8 @@ func writesSubmit(command []string, key payment.Key, has func(code string) bool)
 		})
 }
 
-// IsTaskDone returns a function that recognises how asynq marks the task of a payment as
-// done: the script call with the task and the counter of processed tasks as keys.
+// IsTaskDone returns a function that recognises the acknowledgement of a payment's task by
+// asynq: a script call with the task and the counter of processed tasks as keys.
 func IsTaskDone(key payment.Key) func(command []string) bool {
 	queue := "asynq:{" + string(key.Gateway) + "}:"
 	return func(command []string) bool {

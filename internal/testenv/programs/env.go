@@ -19,11 +19,11 @@ import (
 	"terbayar/internal/testenv"
 )
 
-// TB is testing.TB, or what a program has instead.
+// TB is implemented by testing.TB and, for programs, by testenv.ProgramTB.
 type TB = testenv.TB
 
-// Timeout is how long anything may take that a test waits for. It is generous: the tests run
-// beside others on a busy machine.
+// Timeout limits every wait of a test. It is generous: the tests run beside others on a busy
+// machine.
 const Timeout = 2 * time.Minute
 
 // Env is the environment of the programs in one test.
@@ -76,7 +76,7 @@ func New(t TB, redisURL string, o Options) *Env {
 }
 
 // FastPolicy is the retry policy of the tests: the built-in one with seconds instead of
-// minutes. Lookups never run out, because under faults they fail too.
+// minutes, and with enough lookups although faults make many of them fail.
 func FastPolicy(settle time.Duration) string {
 	return fmt.Sprintf(`gateways:
   amdigipay:
@@ -181,7 +181,7 @@ func (e *Env) Status(url string) int {
 	return res.StatusCode
 }
 
-// Workers returns the workers that were started, those that have ended too.
+// Workers returns all workers that were started, including those that have ended.
 func (e *Env) Workers() []*Process {
 	e.mu.Lock()
 	defer e.mu.Unlock()

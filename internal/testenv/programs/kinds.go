@@ -21,8 +21,8 @@ type Kind struct {
 	Weight   int
 }
 
-// soon is when a payment expires that expires during a test: late enough for it to be sent
-// before.
+// soon is the time until a payment expires that has to expire during a test: long enough to
+// send it first.
 const soon = 15 * time.Second
 
 // kinds are all kinds. A Paydia customer who pays, pays at once; the others are looked up

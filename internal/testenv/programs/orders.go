@@ -147,7 +147,7 @@ func (o *OrderSystem) create(ctx context.Context, batch []Payment) (left []Payme
 			p.AcceptedTwice = p.AcceptedTwice || p.Acknowledged && a.Result == "enqueued"
 			p.Acknowledged = true
 			acknowledged[key] = true
-		case known && a.Result == "failed":
+		case known && a.Result == "failed": // it is submitted again
 		default:
 			o.env.Errorf("enqueue create answers %+v", a)
 			acknowledged[key] = true // do not try again

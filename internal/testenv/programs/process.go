@@ -21,7 +21,7 @@ import (
 type Output struct {
 	mu   sync.Mutex
 	text bytes.Buffer
-	file *os.File // gets a copy, if it is not nil
+	file *os.File // receives a copy, if it is not nil
 }
 
 // Write implements io.Writer.
@@ -29,7 +29,7 @@ func (o *Output) Write(b []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.file != nil {
-		_, _ = o.file.Write(b) // the copy is for people
+		_, _ = o.file.Write(b) // no test reads the copy
 	}
 	return o.text.Write(b)
 }
@@ -110,8 +110,7 @@ func (e *Env) Start(program string, args []string, edits ...string) *Process {
 	return p
 }
 
-// environ is the environment of a program. It contains nothing of this process' own
-// environment but PATH.
+// environ returns the environment of a program. Only PATH is inherited from this process.
 func (e *Env) environ(edits []string) []string {
 	settings := maps.Clone(e.Settings)
 	for _, edit := range edits {
@@ -212,7 +211,7 @@ func (p *Process) URL() string {
 	return ""
 }
 
-// Result is what a program has printed, and its exit code.
+// Result is the output and the exit code of a program.
 type Result struct {
 	Code           int // -1 if it was killed
 	Stdout, Stderr string

@@ -12,8 +12,8 @@ import (
 	"terbayar/internal/testenv/verify"
 )
 
-// missingFor is how long all payments that have not ended must be missing in the ledger
-// before AwaitEnd stops waiting for them.
+// missingFor limits how long AwaitEnd waits if none of the payments that have not ended is in
+// the ledger.
 const missingFor = 5 * time.Second
 
 // AwaitEnd waits until every payment has ended as expected, or in manual review where that
@@ -22,7 +22,7 @@ const missingFor = 5 * time.Second
 func (e *Env) AwaitEnd(payments []verify.Payment, within time.Duration) (open int) {
 	e.Helper()
 	begun := time.Now()
-	lastSeen := begun // that a payment which has not ended was in the ledger
+	lastSeen := begun // when a payment that has not ended was last found in the ledger
 	logAfter := 5 * time.Second
 	poll := time.NewTicker(200 * time.Millisecond)
 	defer poll.Stop()

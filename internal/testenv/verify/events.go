@@ -98,7 +98,7 @@ func (v *Report) checkSequence(key payment.Key, sequence []Event) {
 	}
 }
 
-// checkLastEvent: the data of the last event are the payment without its attempts.
+// checkLastEvent: the data of the last event is the payment without its attempts.
 func (v *Report) checkLastEvent(record *payment.Payment, sequence []Event) {
 	switch {
 	case !record.Status.HasEvent():
@@ -122,8 +122,8 @@ func (v *Report) checkLastEvent(record *payment.Payment, sequence []Event) {
 
 // checkReceived compares what the consumer has received with the stream. Without a
 // failover both are the same, each event once. A failover may remove events from the
-// stream that were received. The change comes again then, under the same id or with
-// another n, except for on_processing and needs_review, which may be skipped.
+// stream that were received. Then the same change of status must be reported again, under
+// the same id or with another number; only on_processing and needs_review may be skipped.
 func (v *Report) checkReceived(stream map[payment.Key][]Event) {
 	received := map[string]bool{}
 	for _, e := range v.run.Received {
@@ -155,7 +155,7 @@ func (v *Report) checkReceived(stream map[payment.Key][]Event) {
 			// replica. No lookup can find a refused payment.
 			v.WithdrawnRefusals++
 		default:
-			v.add(WrongEvents, key, "event %s was received and did not come again", e.ID)
+			v.add(WrongEvents, key, "event %s was received, removed, and not written again", e.ID)
 		}
 	}
 	for _, e := range v.run.Stream {

@@ -1,5 +1,5 @@
 // Package verify is the verifier: it decides whether a run of the programs was correct.
-// It compares the answers to an order system with the ledger, the events, and what the
+// It compares the answers of enqueue with the ledger, the events, and the requests that the
 // simulated gateways have received. Tests and bench/chaos use it.
 package verify
 
@@ -13,7 +13,7 @@ import (
 	"terbayar/internal/payment"
 )
 
-// Kind is what kind of mistake a finding is.
+// Kind is the kind of a finding.
 type Kind string
 
 // The kinds of findings.
@@ -23,7 +23,7 @@ const (
 	WrongStatus      Kind = "wrong status"      // not what the gateway or the customer did
 	WrongEvents      Kind = "wrong events"      // against docs/interface.md, "Result events"
 	MalformedRequest Kind = "malformed request" // a gateway found a mistake in it
-	CrashedWorker    Kind = "crashed worker"    // ended by itself, too late, or with an exit code
+	CrashedWorker    Kind = "crashed worker"    // ended by itself, too late, or with an exit code other than 0
 	OutageDamage     Kind = "affected by a gateway outage"
 )
 
@@ -66,8 +66,8 @@ type Run struct {
 	Records  map[payment.Key]*payment.Payment // as the ledger has them
 
 	Stream     []Event // what the stream contains
-	Received   []Event // what a consumer has received while the run went on
-	NoConsumer bool    // there was none
+	Received   []Event // what a consumer has received during the run
+	NoConsumer bool    // there was no consumer
 
 	Rows       []gatewaysim.Row
 	Journal    []gatewaysim.Entry
@@ -96,15 +96,15 @@ type Report struct {
 
 	RepeatedEvents  int // received more than once
 	WithdrawnEvents int // received, and removed from the stream by a failover
-	// WithdrawnRefusals counts those of the withdrawn events that reported a refusal which
-	// the ledger has lost too: these payments are in manual review.
+	// WithdrawnRefusals counts the withdrawn events that reported a refusal, where the ledger
+	// has lost the refusal too: these payments are in manual review.
 	WithdrawnRefusals int
 
 	run  *Run
 	rows map[payment.Key][]gatewaysim.Row
 }
 
-// Verify compares everything with everything.
+// Verify checks the run and returns everything that it has found.
 func (r *Run) Verify() *Report {
 	v := &Report{run: r, rows: RowsByPayment(r.Rows)}
 	submitted := map[payment.Key]bool{}
@@ -116,7 +116,7 @@ func (r *Run) Verify() *Report {
 	v.checkEvents(submitted)
 	v.checkOutage()
 	for _, name := range r.Crashed {
-		v.add(CrashedWorker, payment.Key{}, "%s ended by itself, too late, or with an exit code", name)
+		v.add(CrashedWorker, payment.Key{}, "%s ended by itself, too late, or with an exit code other than 0", name)
 	}
 	return v
 }
@@ -152,8 +152,8 @@ func (v *Report) Summary() string {
 	return strings.Join(counts, ", ")
 }
 
-// checkLedger compares a payment's record with the answers to the order system, with what
-// the customer did, and with what the gateway has.
+// checkLedger compares a payment's record with the answers of enqueue, with what the customer
+// did, and with the gateway's rows.
 func (v *Report) checkLedger(p Payment) {
 	if p.AcceptedTwice {
 		v.add(Lost, p.Key, "it was acknowledged, and later accepted as new")
@@ -169,8 +169,8 @@ func (v *Report) checkLedger(p Payment) {
 	}
 }
 
-// Settled reports whether a payment has reached its end: a run can be verified when all
-// have. What the gateway has does not matter where manual review is allowed.
+// Settled reports whether a payment has ended: a run can be verified when all have. For a
+// payment in manual review, if that is allowed, it does not check the gateway's rows.
 func (p Payment) Settled(record *payment.Payment, rows []gatewaysim.Row) bool {
 	if p.MayNeedReview && record.Status == payment.NeedsReview {
 		return true
@@ -226,7 +226,7 @@ func (p Payment) fault(record *payment.Payment, rows []gatewaysim.Row) (Kind, st
 	return "", ""
 }
 
-// checkGateways looks for payments that a gateway has twice, or was sent twice, and for
+// checkGateways reports payments that a gateway has twice or that were sent twice, and
 // malformed requests.
 func (v *Report) checkGateways(submitted map[payment.Key]bool) {
 	for key, rows := range v.rows {

@@ -17,7 +17,7 @@ var (
 	noon   = time.Date(2026, 5, 21, 12, 0, 0, 0, time.UTC)
 )
 
-// newRun is a run without a mistake: an AM payment that was on_processing before it was
+// newRun returns a run without a mistake: an AM payment that was on_processing before it was
 // paid, and a Paydia payment that was paid at once.
 func newRun(t *testing.T) *Run {
 	t.Helper()
@@ -43,7 +43,7 @@ func newRun(t *testing.T) *Run {
 	return r
 }
 
-// event is an event as the ledger writes it.
+// event returns an event as the ledger writes it.
 func event(t *testing.T, r *Run, key payment.Key, n int64, status payment.Status) Event {
 	t.Helper()
 	p := *r.Records[key]
@@ -224,11 +224,11 @@ func TestFindings(t *testing.T) {
 		}},
 		{"in the stream, not received", WrongEvents, paydia, "was not received", func(_ *testing.T, r *Run) { r.Received = r.Received[:2] }},
 		{"nothing received", WrongEvents, paydia, "was not received", func(_ *testing.T, r *Run) { r.Received = nil }},
-		{"failover: did not come again", WrongEvents, paydia, "did not come again", func(t *testing.T, r *Run) {
+		{"failover: not written again", WrongEvents, paydia, "not written again", func(t *testing.T, r *Run) {
 			r.Failover = true
 			r.Received = append(r.Received, event(t, r, paydia, 2, payment.Refunded))
 		}},
-		{"failover: a refusal withdrawn, without manual review", WrongEvents, paydia, "did not come again", func(t *testing.T, r *Run) {
+		{"failover: a refusal withdrawn, without manual review", WrongEvents, paydia, "not written again", func(t *testing.T, r *Run) {
 			r.Failover = true
 			r.Received = append(r.Received, event(t, r, paydia, 1, payment.Rejected))
 		}},
@@ -263,7 +263,7 @@ func TestFindings(t *testing.T) {
 	}
 }
 
-// TestSettled: a run goes on until no payment can change any more.
+// TestSettled: a payment has ended when it cannot change any more.
 func TestSettled(t *testing.T) {
 	r := newRun(t)
 	p, rows := r.Payments[0], r.Rows[:1]
@@ -276,7 +276,7 @@ func TestSettled(t *testing.T) {
 		{payment.OnProcessing, payment.Paid, false},
 		{payment.Verifying, payment.Paid, false},
 		{payment.Queued, payment.Paid, false},
-		{payment.NeedsReview, payment.Paid, true}, // whatever the gateway has: that is for Verify
+		{payment.NeedsReview, payment.Paid, true}, // although the gateway has it: Verify reports that
 	} {
 		record := *r.Records[am]
 		record.Status = row.status
@@ -305,7 +305,7 @@ func TestReport(t *testing.T) {
 		}
 	}
 	if strings.Count(report.String(), "ledger: paid") != 1 {
-		t.Errorf("the story of a payment is shown more than once:\n%s", report)
+		t.Errorf("the details of a payment are shown more than once:\n%s", report)
 	}
 }
 

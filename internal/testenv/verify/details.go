@@ -7,7 +7,7 @@ import (
 	"terbayar/internal/payment"
 )
 
-// String lists the findings, each payment once with its whole story.
+// String lists the findings, and once for each payment its details.
 func (v *Report) String() string {
 	var b strings.Builder
 	shown := map[payment.Key]bool{{}: true}
@@ -15,15 +15,15 @@ func (v *Report) String() string {
 		fmt.Fprintf(&b, "%s\n", f)
 		if !shown[f.Key] {
 			shown[f.Key] = true
-			b.WriteString(v.Story(f.Key))
+			b.WriteString(v.Details(f.Key))
 		}
 	}
 	return b.String()
 }
 
-// Story lists everything that is known about a payment: the ledger, its events, and what
-// the gateway has seen.
-func (v *Report) Story(key payment.Key) string {
+// Details lists everything that is known about a payment: its record, its events, and the
+// requests and rows at the gateway.
+func (v *Report) Details(key payment.Key) string {
 	const clock = "15:04:05.000"
 	var b strings.Builder
 	if p := v.run.Records[key]; p != nil {
