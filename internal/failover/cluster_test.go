@@ -2,7 +2,6 @@ package failover_test
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -24,9 +23,8 @@ func TestCluster(t *testing.T) {
 	e := newEnv(t, cluster.URL())
 	for _, stream := range []string{"other", "terbayar:{events}", "{other}:terbayar:events"} {
 		_, err := worker.New(e.config("EVENTS_STREAM="+stream), e.Redis, nil, slog.New(slog.DiscardHandler))
-		want := fmt.Sprintf("EVENTS_STREAM: %q lies in another slot of the Redis Cluster than the ledger; put {terbayar:events} into its name", stream)
-		if !errors.As(err, new(*config.Error)) || err.Error() != want {
-			t.Errorf("%v, want %s", err, want)
+		if !errors.As(err, new(*config.Error)) || !strings.HasPrefix(err.Error(), "EVENTS_STREAM: ") || !strings.Contains(err.Error(), "{terbayar:events}") {
+			t.Errorf("%s: %v", stream, err)
 		}
 	}
 	w := e.Worker()
