@@ -74,34 +74,34 @@ func (c *createCmd) run(ctx context.Context, all *cli, client redis.UniversalCli
 	go func() { readErr <- intake.Read(ctx, in, input.lines) }()
 
 	// A batch in flight at Ctrl-C may be recorded by Redis, so its answers are still printed.
-	creating, cancel := extend(ctx, finishTimeout)
+	createCtx, cancel := extend(ctx, finishTimeout)
 	defer cancel()
-	var sum tally
-	defer func() { sum.note(notes) }()
+	var counts summary
+	defer func() { counts.note(notes) }()
 	for batch := range input.batches(ctx) {
-		for _, answer := range submitter.Create(creating, batch) {
-			sum.add(answer)
+		for _, answer := range submitter.Create(createCtx, batch) {
+			counts.add(answer)
 			if err := writeJSON(out, answer); err != nil {
 				return fmt.Errorf("write answers: %w", err)
 			}
 		}
-		sum.next = batch[len(batch)-1].Last + 1
-		if err := sum.stop(); err != nil {
+		counts.next = batch[len(batch)-1].Last + 1
+		if err := counts.stop(); err != nil {
 			return err
 		}
 	}
 	if !input.isAtEnd() {
-		return sum.interrupted()
+		return counts.interrupted()
 	}
 	switch err := <-readErr; {
 	case errors.Is(err, context.Canceled):
-		return sum.interrupted()
+		return counts.interrupted()
 	case err != nil:
 		return fmt.Errorf("read %s: %w", c.File, err)
-	case sum.answered() == 0: // likely a mistake
+	case counts.answered() == 0: // likely a mistake
 		note(notes, "the input contains no payment")
 	}
-	return sum.err()
+	return counts.err()
 }
 
 // extend returns a context that ends the given time after ctx.
@@ -163,83 +163,83 @@ func (f *feed) isAtEnd() bool {
 	}
 }
 
-// tally counts the answers.
-type tally struct {
+// summary counts the answers.
+type summary struct {
 	results     map[intake.Result]int
 	next        int // the first line that was not read
 	failedLine  int // the first line for which Redis could not be reached
 	unreachable error
 	noKey       bool // PAYLOAD_KEYS is needed and missing
-	taskless    int  // payments that are recorded but have no task yet
-	tasklessWhy error
+	notEnqueued int  // payments that are recorded but have no task yet
+	enqueueErr  error
 }
 
-func (t *tally) add(a intake.Answer) {
-	if t.results == nil {
-		t.results = map[intake.Result]int{}
+func (s *summary) add(a intake.Answer) {
+	if s.results == nil {
+		s.results = map[intake.Result]int{}
 	}
-	t.results[a.Result]++
-	t.noKey = t.noKey || errors.Is(a.Cause, secret.ErrNoKey)
-	if errors.Is(a.Cause, intake.ErrUnreachable) && t.unreachable == nil {
-		t.unreachable, t.failedLine = a.Cause, a.Line
+	s.results[a.Result]++
+	s.noKey = s.noKey || errors.Is(a.Cause, secret.ErrNoKey)
+	if errors.Is(a.Cause, intake.ErrUnreachable) && s.unreachable == nil {
+		s.unreachable, s.failedLine = a.Cause, a.Line
 	}
 	if a.EnqueueErr != nil {
-		t.taskless++
-		if t.tasklessWhy == nil || errors.Is(t.tasklessWhy, context.Canceled) {
-			t.tasklessWhy = a.EnqueueErr
+		s.notEnqueued++
+		if s.enqueueErr == nil || errors.Is(s.enqueueErr, context.Canceled) {
+			s.enqueueErr = a.EnqueueErr
 		}
 	}
 }
 
 // accepted returns how many payments are recorded.
-func (t *tally) accepted() int { return t.results[intake.Enqueued] + t.results[intake.Duplicate] }
+func (s *summary) accepted() int { return s.results[intake.Enqueued] + s.results[intake.Duplicate] }
 
-func (t *tally) answered() int {
+func (s *summary) answered() int {
 	sum := 0
-	for _, n := range t.results {
+	for _, n := range s.results {
 		sum += n
 	}
 	return sum
 }
 
 // stop returns an error when Redis cannot be reached: all following lines would fail, too.
-func (t *tally) stop() error {
-	if t.unreachable == nil {
+func (s *summary) stop() error {
+	if s.unreachable == nil {
 		return nil
 	}
 	return fmt.Errorf("stopped at line %d, %d accepted; submit the whole input again, accepted payments are then answered duplicate: %w",
-		t.failedLine, t.accepted(), t.unreachable)
+		s.failedLine, s.accepted(), s.unreachable)
 }
 
 // interrupted returns an error that says how far the program got.
-func (t *tally) interrupted() error {
-	if t.answered() == 0 {
+func (s *summary) interrupted() error {
+	if s.answered() == 0 {
 		return fmt.Errorf("%w: nothing was submitted", errInterrupted)
 	}
-	var counts []string
+	var parts []string
 	for _, r := range []intake.Result{intake.Enqueued, intake.Duplicate, intake.Conflict, intake.Invalid, intake.Failed} {
-		if t.results[r] > 0 {
-			counts = append(counts, fmt.Sprint(t.results[r], " ", r))
+		if s.results[r] > 0 {
+			parts = append(parts, fmt.Sprint(s.results[r], " ", r))
 		}
 	}
 	return fmt.Errorf("%w: %d answered (%s), nothing submitted from line %d on; submit the whole input again, accepted payments are then answered duplicate",
-		errInterrupted, t.answered(), strings.Join(counts, ", "), t.next)
+		errInterrupted, s.answered(), strings.Join(parts, ", "), s.next)
 }
 
-func (t *tally) err() error {
+func (s *summary) err() error {
 	switch {
-	case t.noKey:
+	case s.noKey:
 		return config.Wrong("PAYLOAD_KEYS", errors.New("is not set, and a payment has a customer token to encrypt"))
-	case t.answered() > t.accepted():
-		return fmt.Errorf("%w: %d accepted, %d not", errRefused, t.accepted(), t.answered()-t.accepted())
+	case s.answered() > s.accepted():
+		return fmt.Errorf("%w: %d accepted, %d not", errRefused, s.accepted(), s.answered()-s.accepted())
 	default:
 		return nil
 	}
 }
 
 // note prints what the answers do not contain.
-func (t *tally) note(notes io.Writer) {
-	if t.taskless > 0 {
-		note(notes, fmt.Sprintf("%d payments are recorded but could not be enqueued: a worker's poll enqueues them later: %v", t.taskless, t.tasklessWhy))
+func (s *summary) note(notes io.Writer) {
+	if s.notEnqueued > 0 {
+		note(notes, fmt.Sprintf("%d payments are recorded but could not be enqueued: a worker's poll enqueues them later: %v", s.notEnqueued, s.enqueueErr))
 	}
 }

@@ -45,7 +45,7 @@ func main() {
 	os.Exit(code)
 }
 
-// note writes a line to the terminal. It may quote foreign text: an id or the name of a file.
+// note writes a line to the terminal. It may contain untrusted text, such as an id or the name of a file.
 func note(to io.Writer, text string) { fmt.Fprintln(to, "enqueue:", terminal.Safe(text)) }
 
 // writeJSON writes a value as one line of JSON that is safe for a terminal.

@@ -29,10 +29,10 @@ import (
 
 // The image under test: the OCI layout in $IMAGE, or one that run builds.
 var (
-	image       v1.Image
-	config      *v1.ConfigFile
-	root        string // directory of its unpacked root file system
-	notIsolated error  // why its programs cannot run isolated here; nil if they can
+	image          v1.Image
+	config         *v1.ConfigFile
+	root           string // directory of its unpacked root file system
+	errNotIsolated error  // why its programs cannot run isolated here; nil if they can
 )
 
 func TestMain(m *testing.M) {
@@ -87,8 +87,8 @@ func run(m *testing.M) (int, error) {
 	if err := errors.Join(os.Chmod(dir, 0o755), os.Chmod(root, 0o755)); err != nil {
 		return 1, err
 	}
-	if notIsolated = tryToEnter(); notIsolated != nil {
-		fmt.Fprintln(os.Stderr, "NOT ISOLATED: the programs run outside the image, as the user of the test:", notIsolated)
+	if errNotIsolated = tryToEnter(); errNotIsolated != nil {
+		fmt.Fprintln(os.Stderr, "NOT ISOLATED: the programs run outside the image, as the user of the test:", errNotIsolated)
 	}
 	return m.Run(), nil
 }
@@ -195,7 +195,7 @@ func command(ctx context.Context, env []string, args ...string) (*exec.Cmd, erro
 	cmd := exec.CommandContext(ctx, "/proc/self/exe")
 	cmd.Args = append([]string{inside, root}, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC}
-	if notIsolated != nil {
+	if errNotIsolated != nil {
 		program, err := lookPath(root, variable("PATH"), args[0])
 		if err != nil {
 			return nil, err
@@ -410,7 +410,7 @@ func TestRun(t *testing.T) {
 			t.Errorf("no %s in its log:\n%s", want, logged)
 		}
 	}
-	if notIsolated == nil {
+	if errNotIsolated == nil {
 		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", cmd.Process.Pid))
 		if err != nil {
 			t.Error(err)

@@ -147,8 +147,8 @@ func (c *Controller) Ready(ctx context.Context, gateway clients.Gateway) error {
 
 // Lookup makes one lookup when it is allowed, logs in if necessary, and reports the answer to
 // the breaker. It waits for the rate limit unless the context would end first. Its errors are
-// those of Allow; then lookUp was not called.
-func (c *Controller) Lookup(ctx context.Context, gateway clients.Gateway, lookUp func() clients.Answer) (clients.Answer, error) {
+// those of Allow; then send was not called.
+func (c *Controller) Lookup(ctx context.Context, gateway clients.Gateway, send func() clients.Answer) (clients.Answer, error) {
 	permit, wait, err := c.admit(ctx, false)
 	for wait > 0 {
 		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < wait {
@@ -169,7 +169,7 @@ func (c *Controller) Lookup(ctx context.Context, gateway clients.Gateway, lookUp
 		return clients.Answer{}, err
 	}
 	defer permit.Release()
-	answer := lookUp()
+	answer := send()
 	if ctx.Err() == nil { // else we cancelled it ourselves
 		permit.Report(answer)
 	}

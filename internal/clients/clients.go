@@ -88,7 +88,7 @@ func (r *Receipt) Apply(p *payment.Payment) (contradiction string) {
 		status = payment.NeedsReview
 	}
 	p.Status, p.Reason = payment.NextStatus(p.Status, status), contradiction
-	if r.ofAnother(p) {
+	if r.isOtherPayment(p) {
 		return contradiction
 	}
 	p.GatewayStatus = r.GatewayStatus
@@ -117,7 +117,7 @@ func (r *Receipt) Apply(p *payment.Payment) (contradiction string) {
 // (docs/gateways.md 3.4, rule 7.)
 func (r *Receipt) Contradiction(p *payment.Payment) string {
 	switch {
-	case r.ofAnother(p):
+	case r.isOtherPayment(p):
 		return "the gateway's answer is about another transaction"
 	case p.GatewayReference != "" && r.Reference != "" && r.Reference != p.GatewayReference:
 		return fmt.Sprintf("the gateway has it as %.80q and as %.80q", p.GatewayReference, r.Reference)
@@ -130,8 +130,8 @@ func (r *Receipt) Contradiction(p *payment.Payment) string {
 	}
 }
 
-// ofAnother reports whether the receipt is for another payment.
-func (r *Receipt) ofAnother(p *payment.Payment) bool {
+// isOtherPayment reports whether the receipt is for another payment.
+func (r *Receipt) isOtherPayment(p *payment.Payment) bool {
 	return r.TransactionID != "" && r.TransactionID != p.TransactionID
 }
 

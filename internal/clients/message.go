@@ -178,7 +178,7 @@ func (r redactor) redact(text string) string {
 		}
 	}
 	for _, p := range patterns {
-		text = p.like.ReplaceAllStringFunc(text, p.replacement)
+		text = p.pattern.ReplaceAllStringFunc(text, p.replacement)
 	}
 	return text
 }
@@ -212,28 +212,28 @@ func wholeWord(before, after rune) bool {
 
 // patterns describe secrets and customer data that are redacted in every message.
 var patterns = []struct {
-	like        *regexp.Regexp
+	pattern     *regexp.Regexp
 	replacement func(string) string
 }{
-	{regexp.MustCompile(`[^\s<>"',;:=(]+@[^\s<>"',;:)]+`), always},           // e-mail addresses
-	{regexp.MustCompile(`eyJ[A-Za-z0-9_-]*(\.[A-Za-z0-9_-]*){0,2}`), always}, // JWTs
-	{regexp.MustCompile(`(?i)(bearer|basic) +[A-Za-z0-9+/_=.~-]*[0-9+/_=.~-][A-Za-z0-9+/_=.~-]*`), always},
-	{regexp.MustCompile(`(?i)(password|sandi|secret|signature|sign|key|pin|otp|cvv)["']? *[=:] *["']?[^\s"',;]*\p{Nd}[^\s"',;]*`), valueOnly},
-	{regexp.MustCompile(`[A-Za-z0-9+/_=-]{20,}`), random},
-	{regexp.MustCompile(`[+(]*\p{Nd}([ ().,*/xX•-]*\p{Nd}){5,}`), numbers}, // phones, cards, accounts
+	{regexp.MustCompile(`[^\s<>"',;:=(]+@[^\s<>"',;:)]+`), redactAll},           // e-mail addresses
+	{regexp.MustCompile(`eyJ[A-Za-z0-9_-]*(\.[A-Za-z0-9_-]*){0,2}`), redactAll}, // JWTs
+	{regexp.MustCompile(`(?i)(bearer|basic) +[A-Za-z0-9+/_=.~-]*[0-9+/_=.~-][A-Za-z0-9+/_=.~-]*`), redactAll},
+	{regexp.MustCompile(`(?i)(password|sandi|secret|signature|sign|key|pin|otp|cvv)["']? *[=:] *["']?[^\s"',;]*\p{Nd}[^\s"',;]*`), redactValue},
+	{regexp.MustCompile(`[A-Za-z0-9+/_=-]{20,}`), redactKeys},
+	{regexp.MustCompile(`[+(]*\p{Nd}([ ().,*/xX•-]*\p{Nd}){5,}`), redactNumber}, // phones, cards, accounts
 }
 
-func always(string) string { return mask }
+func redactAll(string) string { return mask }
 
-// valueOnly redacts a value and keeps its name.
-func valueOnly(text string) string {
+// redactValue redacts a value and keeps its name.
+func redactValue(text string) string {
 	at := strings.IndexAny(text, "=:")
 	return text[:at+1] + " " + mask
 }
 
-// random redacts the parts of a long run that are not words: keys, signatures, tokens. It
+// redactKeys redacts the parts of a long run that are not words: keys, signatures, tokens. It
 // keeps a run such as transaction_id_4711_already_exists.
-func random(run string) string {
+func redactKeys(run string) string {
 	parts := strings.FieldsFunc(run, func(r rune) bool { return r == '_' || r == '-' })
 	if !slices.ContainsFunc(parts, func(part string) bool { return len(part) > 5 && !isWord(part) }) {
 		return run
@@ -248,25 +248,25 @@ func random(run string) string {
 
 // isWord reports whether a part of a run may be a word, or several words in camel case.
 func isWord(part string) bool {
-	humps, small := 0, false
+	capitals, small := 0, false
 	for _, r := range part {
 		if !unicode.IsLetter(r) {
 			return false
 		}
 		if unicode.IsUpper(r) && small {
-			humps++
+			capitals++
 		}
 		small = unicode.IsLower(r)
 	}
-	return humps <= len(part)/5
+	return capitals <= len(part)/5
 }
 
 // thousands matches an amount with separators, in Indonesian or English format, up to 99
 // million.
 var thousands = regexp.MustCompile(`^[1-9][0-9]?([.,][0-9]{3}){1,2}([.,][0-9]{2})?$|^[1-9][0-9]{2}[.,][0-9]{3}([.,][0-9]{2})?$`)
 
-// numbers redacts a number unless it is clearly an amount.
-func numbers(number string) string {
+// redactNumber redacts a number unless it is clearly an amount.
+func redactNumber(number string) string {
 	if thousands.MatchString(number) {
 		return number
 	}

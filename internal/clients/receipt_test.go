@@ -102,7 +102,7 @@ func TestApply(t *testing.T) {
 // TestEveryReportedStatus: a payment that is looked up can change to every status that a status
 // map or a query can report, except that an expired payment does not become open again.
 func TestEveryReportedStatus(t *testing.T) {
-	for _, reported := range slices.Concat(amdigipay.Meanings(), paydia.Meanings()) {
+	for _, reported := range slices.Concat(amdigipay.ReportedStatuses(), paydia.ReportedStatuses()) {
 		if !slices.Contains(payment.GatewayStatuses(), reported) {
 			t.Errorf("a client can report %s, which payment.GatewayStatuses does not list", reported)
 		}

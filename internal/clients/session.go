@@ -200,8 +200,8 @@ func (s *Session) Renew(g TokenGeneration) {
 	}
 }
 
-// Worked records that the gateway has accepted the token of that generation.
-func (s *Session) Worked(g TokenGeneration) {
+// TokenAccepted records that the gateway has accepted the token of that generation.
+func (s *Session) TokenAccepted(g TokenGeneration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if g == s.token.Generation {

@@ -196,8 +196,8 @@ func TestTokensRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.Worked(token.Generation)
-		s.Worked(token.Generation - 1)
+		s.TokenAccepted(token.Generation)
+		s.TokenAccepted(token.Generation - 1)
 		s.Drop(token.Generation)
 	}
 }

@@ -22,7 +22,7 @@ func notEmpty(variable, value string) error {
 
 func oneOf(variable, value string, words ...string) error {
 	if !slices.Contains(words, value) {
-		return wrong(variable, "%q is none of %s", value, strings.Join(words, ", "))
+		return wrong(variable, "%q is not one of %s", value, strings.Join(words, ", "))
 	}
 	return nil
 }

@@ -73,16 +73,16 @@ func Parse(name, description string, cli any, args []string, out io.Writer) (*ko
 		return nil, fmt.Errorf("config: tags of %s: %w", name, err)
 	}
 	flags := settings(parser)
-	unclean := cleanEnvironment(flags)
+	cleanErr := cleanEnvironment(flags)
 	kctx, err := parser.Parse(args)
-	if unclean == nil && !printed {
-		unclean = cleanValues(flags) // reported before a parse error, which it may have caused
+	if cleanErr == nil && !printed {
+		cleanErr = cleanValues(flags) // reported before a parse error, which it may have caused
 	}
 	switch {
 	case printed:
 		return nil, ErrHelp
-	case unclean != nil:
-		return nil, unclean
+	case cleanErr != nil:
+		return nil, cleanErr
 	case err != nil:
 		return nil, translate(parser, err)
 	default:

@@ -125,8 +125,8 @@ const (
 	signHMAC   = "hmac-sha256"
 )
 
-// AMDigiPay holds the settings of AM Digital Payment. What the vendor's documentation leaves
-// open is a setting, whose default is what public integrations do.
+// AMDigiPay holds the settings of AM Digital Payment. A setting exists for each question that
+// the vendor's documentation does not answer. Its default is what public integrations do.
 type AMDigiPay struct {
 	BaseURL         string      `name:"amdigipay-base-url" env:"AMDIGIPAY_BASE_URL" default:"https://h2h.amdigipay.com/api" group:"AM Digital Payment:" help:"The URL of the API."`
 	Username        string      `name:"amdigipay-username" env:"AMDIGIPAY_USERNAME" group:"AM Digital Payment:" help:"Without username and password this gateway is off."`
@@ -331,8 +331,8 @@ func (w *Worker) Drain() time.Duration {
 	return w.ShutdownTimeout - min(2*time.Second, (w.ShutdownTimeout-w.GatewayTimeout)/2)
 }
 
-// Validate is called by kong. Of the chain of timeouts it compares the two that are
-// settings: the claim's lease is computed from the gateway timeout.
+// Validate is called by kong. It compares the gateway timeout and the shutdown timeout; the
+// claim's lease needs no check, because it is computed from the gateway timeout.
 func (w *Worker) Validate() error {
 	err := cmp.Or(
 		between("WORKER_CONCURRENCY", w.Concurrency, 1, 10_000),

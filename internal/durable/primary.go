@@ -52,17 +52,18 @@ local connected = 0
 for port in info:gmatch('slave%d+:ip=[^,]*,port=(%d+)') do
   if port ~= '0' then connected = connected + 1 end
 end
-local p = redis.call('HMGET', KEYS[1], 'replica_seen', 'replid', 'replicas', 'replicas_at')
+local seen, old_replid, replicas, replicas_at = unpack(
+  redis.call('HMGET', KEYS[1], 'replica_seen', 'replid', 'replicas', 'replicas_at'))
 local recent = connected
 if role ~= 'slave' then
-  local was, at = tonumber(p[3] or '0'), tonumber(p[4] or '0')
-  if p[2] == replid and connected < was and now - at < tonumber(ARGV[1]) then
+  local was, at = tonumber(replicas or '0'), tonumber(replicas_at or '0')
+  if old_replid == replid and connected < was and now - at < tonumber(ARGV[1]) then
     recent = was
-  elseif p[2] ~= replid or connected ~= was or now - at > 5000 then
+  elseif old_replid ~= replid or connected ~= was or now - at > 5000 then
     redis.call('HSET', KEYS[1], 'replid', replid, 'replicas', connected, 'replicas_at', string.format('%.0f', now))
   end
 end
-return {micros, role, replid, tostring(connected), tostring(recent), p[1] or ''}
+return {micros, role, replid, tostring(connected), tostring(recent), seen or ''}
 `)
 
 // primaryState is the result of an inspection of the primary.

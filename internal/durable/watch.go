@@ -54,8 +54,8 @@ type Time struct{ redis, local time.Time }
 // NewTime returns the reading redis, which arrived at local by this process' clock.
 func NewTime(redis, local time.Time) Time { return Time{redis, local} }
 
-// At returns the time by Redis' clock, or a little less, when it is local by this process'
-// clock.
+// At converts a time of this process' clock to Redis' clock. The result may be slightly too
+// early, by the time that the reading took to arrive.
 func (t Time) At(local time.Time) time.Time { return t.redis.Add(local.Sub(t.local)) }
 
 // Time returns the latest reading of Redis' clock.

@@ -28,9 +28,10 @@ func NewStream(client redis.UniversalClient, name string) *Stream {
 
 const (
 	pageSize = 1000 // entries per read; bounds memory
-	// block is how long one read waits for a new event. Shutdown may be delayed by as much.
-	block     = time.Second
-	retryWait = time.Second
+	// blockTimeout is how long one read waits for a new event. It may delay a shutdown by as
+	// much.
+	blockTimeout = time.Second
+	retryWait    = time.Second
 )
 
 // entryID matches Redis' ids of stream entries: milliseconds, optionally a dash and a
@@ -110,7 +111,7 @@ func (s *Stream) Each(ctx context.Context, from string, follow bool, emit func(e
 func (s *Stream) next(ctx context.Context, last string) ([]redis.XMessage, error) {
 	return retry.DoValue(ctx, retry.NewConstant(retryWait), func(ctx context.Context) ([]redis.XMessage, error) {
 		streams, err := s.redis.XRead(ctx, &redis.XReadArgs{
-			Streams: []string{s.name, last}, Count: pageSize, Block: block,
+			Streams: []string{s.name, last}, Count: pageSize, Block: blockTimeout,
 		}).Result()
 		switch {
 		case ctx.Err() != nil:

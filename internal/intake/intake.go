@@ -60,7 +60,7 @@ type Intake struct {
 	Defaults order.Defaults
 	// Enqueue enqueues a payment's task. It does nothing if the queue already has that task.
 	Enqueue func(ctx context.Context, key payment.Key, amount payment.Rupiah) error
-	// Now returns the present time, to find expired dates; nil: time.Now.
+	// Now returns the current time, to find expired dates; nil: time.Now.
 	Now func() time.Time
 }
 
@@ -80,24 +80,24 @@ const retryAdvice = "not known to be recorded: it may be, and will then be sent.
 func (in *Intake) Create(ctx context.Context, lines []Line) []Answer {
 	answers := make([]Answer, len(lines))
 	var entries, late []ledger.NewPayment
-	var at, lateAt []int // entries[i] is of lines[at[i]]
+	var index, lateIndex []int // entries[i] is of lines[index[i]], late[i] of lines[lateIndex[i]]
 	for i, line := range lines {
 		answers[i].Line = line.Number
 		entry, err := in.entry(line, &answers[i])
 		switch {
 		case err == nil:
-			entries, at = append(entries, entry), append(at, i)
+			entries, index = append(entries, entry), append(index, i)
 		case errors.Is(err, order.ErrLate):
-			late, lateAt = append(late, entry), append(lateAt, i)
+			late, lateIndex = append(late, entry), append(lateIndex, i)
 		}
 	}
-	// A task that cannot be enqueued fails no answer: the payment is recorded, and will be
+	// If a task cannot be enqueued, its answer is still enqueued or duplicate: the payment is recorded, and will be
 	// sent. The first error cancels the enqueuing of all others, so that a queue that does
 	// not respond delays Create only once.
 	group, enqueueCtx := errgroup.WithContext(ctx)
 	group.SetLimit(enqueuers)
 	for i, created := range in.Ledger.Create(ctx, entries) {
-		answer, entry := &answers[at[i]], entries[i]
+		answer, entry := &answers[index[i]], entries[i]
 		switch {
 		case created.Err != nil:
 			answer.fail(created.Err)
@@ -123,7 +123,7 @@ func (in *Intake) Create(ctx context.Context, lines []Line) []Answer {
 	_ = group.Wait() // each answer has its own error
 	var redisErr error
 	for i, entry := range late {
-		if answer := &answers[lateAt[i]]; redisErr != nil { // do not wait for another timeout
+		if answer := &answers[lateIndex[i]]; redisErr != nil { // do not wait for another timeout
 			answer.fail(redisErr)
 		} else {
 			redisErr = in.submittedLate(ctx, entry, answer)
@@ -134,8 +134,8 @@ func (in *Intake) Create(ctx context.Context, lines []Line) []Answer {
 
 // submittedLate answers a payment whose expired_date has passed. It is invalid, unless the
 // ledger already has it: an order system that is unsure whether a payment was recorded
-// submits it again, at any later time. Were that answered as invalid, it would create a new
-// order for a payment that may be paid. The returned error is the ledger's.
+// submits it again, at any later time. If the answer were invalid, the order system would
+// create a new order for a payment that may already be paid. The returned error is the ledger's.
 func (in *Intake) submittedLate(ctx context.Context, entry ledger.NewPayment, answer *Answer) error {
 	record, err := in.Ledger.Read(ctx, entry.Key)
 	switch {

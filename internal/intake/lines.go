@@ -24,17 +24,17 @@ type Line struct {
 // maxLine bounds one payment. The largest valid one is far smaller.
 const maxLine = 1 << 20
 
-// The errors of a Line. After errArray and errListed the rest of the input is not read: its
+// The errors of a Line. After errArray and errBrokenList the rest of the input is not read: its
 // lines may be parts of a larger document.
 var (
 	ErrTooLong = fmt.Errorf("longer than %d bytes, which no payment is", maxLine)
 
 	errArray = errors.New("a JSON array: write one payment per line (NDJSON), for example with jq -c '.[]'. " +
 		"Nothing from here on was processed")
-	errListed = errors.New("this object contains an array of objects with a syntax error: write one payment per line (NDJSON). " +
+	errBrokenList = errors.New("this object contains an array of objects with a syntax error: write one payment per line (NDJSON). " +
 		"Nothing from here on was processed")
-	errEnds    = errors.New("broken JSON: the object that begins here has no end")
-	errFollows = errors.New("broken JSON: the object that begins here has no end before the next payment begins")
+	errNoEnd       = errors.New("broken JSON: the object that begins here has no end")
+	errNextPayment = errors.New("broken JSON: the object that begins here has no end before the next payment begins")
 )
 
 // knownFormats are the first bytes of formats that are not UTF-8 text, and the commands that
@@ -208,20 +208,20 @@ func (s *splitter) join(first inputLine) (Line, error) {
 		s.skipping = true
 	}
 	switch {
-	case v.err != nil && !errors.Is(v.err, io.EOF) && !slices.Contains([]error{ErrTooLong, errArray, errFollows}, v.err):
+	case v.err != nil && !errors.Is(v.err, io.EOF) && !slices.Contains([]error{ErrTooLong, errArray, errNextPayment}, v.err):
 		return Line{}, v.err // the input's error
-	case errors.Is(v.err, errFollows): // the first line was cut off
-		line.Last, line.Err = s.unread.number-1, errFollows
+	case errors.Is(v.err, errNextPayment): // the first line was cut off
+		line.Last, line.Err = s.unread.number-1, errNextPayment
 	case errors.Is(v.err, errArray), err != nil && v.inArray() && v.inObjectList():
 		line.Err, s.stopped = errArray, true
 	case err != nil && v.inObjectList() && (severalLines || !errors.Is(v.err, io.EOF)):
-		line.Err, s.stopped = errListed, true
+		line.Err, s.stopped = errBrokenList, true
 	case v.err != nil && errors.Is(v.err, ErrTooLong), first.tooLong:
 		line.Err, s.skipping = ErrTooLong, severalLines
 	case !severalLines: // order.Parse reports what is wrong with it
 		line.Text = first.bytes
 	case errors.Is(v.err, io.EOF):
-		line.Err = errEnds
+		line.Err = errNoEnd
 	case err != nil:
 		broken("has a syntax error")
 	case len(bytes.TrimSpace(v.all[v.dec.InputOffset():])) > 0:
@@ -292,7 +292,7 @@ func (v *multiLine) appendLine() error {
 		return err
 	case isPayment(next.bytes) && !v.inObjectList():
 		v.unread = &next
-		return errFollows
+		return errNextPayment
 	case next.tooLong || len(v.all)+len(next.bytes) > maxLine:
 		v.line = next
 		return ErrTooLong
@@ -326,7 +326,7 @@ func (v *multiLine) inObjectList() bool {
 		switch {
 		case i < depth: // in one of its objects
 			return true
-		case length == 0: // objects may follow in the next line; in this one would be a syntax error
+		case length == 0: // empty so far: objects can only follow in the next line
 			return v.atLineEnd
 		default:
 			return v.lastToken == '}' || v.lastToken == ']'

@@ -26,7 +26,7 @@ const (
 	OtherVersion ClaimResult = "other version" // only a worker of another version can read it
 )
 
-// tooEarly is a result of claimScript only. Claim returns a *LaterError in its place.
+// tooEarly is a result of claimScript only. Claim returns a *LaterError instead.
 const tooEarly ClaimResult = "too early"
 
 // LaterError means that a payment cannot be claimed now. Nothing was claimed, and no

@@ -33,8 +33,8 @@ const (
 	Open
 )
 
-func (q DueList) key(g payment.Gateway) string {
-	if q == Sending {
+func (list DueList) key(g payment.Gateway) string {
+	if list == Sending {
 		return sendingKey(g)
 	}
 	return openKey(g)
@@ -87,7 +87,8 @@ func (b *Batch) Len() int { return len(b.due) }
 func (b *Batch) Primary() string { return b.primary }
 
 // TakeDue returns at most limit due payments, most overdue first, and hides them for the
-// visibility timeout. Within it call Hide to extend it, or Reschedule or Release to end it.
+// visibility timeout. Before it ends, call Hide to extend it, or Reschedule or Release to
+// end it early.
 func (l *Ledger) TakeDue(ctx context.Context, list DueList, g payment.Gateway, hide time.Duration, limit int) (*Batch, error) {
 	fail := func(err error) (*Batch, error) {
 		return nil, fmt.Errorf("ledger: take due payments of %s: %w", g, err)

@@ -109,7 +109,7 @@ type NewPayment struct {
 	Key            payment.Key
 	Amount         payment.Rupiah
 	Order          []byte // the gateway's part of the order, JSON
-	Digest         string // of the order's content: tells a duplicate from a conflict
+	Digest         string // of the order's content: distinguishes a duplicate from a conflict
 	EncryptedToken string
 	MerchantID     string
 	ExpiresAt      time.Time

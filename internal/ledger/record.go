@@ -77,12 +77,11 @@ func OnGrid(interval time.Duration) Due { return Due{set: true, grid: interval} 
 // Never reports whether there is no next lookup.
 func (d Due) Never() bool { return !d.set }
 
-// Now returns the time by Redis' clock. The argument is the time by this process' clock,
-// and is after the record was read.
+// Now converts a time of this process' clock, after the record was read, to Redis' clock.
 func (r *Record) Now(local time.Time) time.Time { return r.clock.At(local) }
 
-// NextAttempt returns when the payment is next sent or looked up, as a Save at that moment
-// of this process' clock schedules it (see saveScript). The zero time: never.
+// NextAttempt returns when the payment is next sent or looked up if it is saved at the given
+// time of this process' clock. It computes the same as saveScript. The zero time: never.
 func (r *Record) NextAttempt(local time.Time) time.Time {
 	now := r.Now(local)
 	switch {
@@ -115,8 +114,8 @@ func (r *Record) MarkUnknown(code string) {
 }
 
 // RestartCount sets NotFound to zero and UnknownSince to now if the primary has changed
-// since they began: the clock of one primary cannot measure a time from another's. The
-// second argument is the time by this process' clock.
+// since they began: the clock of one primary cannot measure a time from another's. local
+// is the time by this process' clock.
 func (r *Record) RestartCount(primary string, local time.Time) {
 	if r.Status == payment.Verifying && r.primary != primary {
 		r.NotFound, r.UnknownSince = 0, r.Now(local)
@@ -124,9 +123,9 @@ func (r *Record) RestartCount(primary string, local time.Time) {
 	}
 }
 
-// SinceClaim returns the time since the claim was sent. It is the longer one by the
-// monotonic clock and by the wall clock, since either may have stopped while the process
-// or the machine was frozen.
+// SinceClaim returns the time since the claim was sent: the longer of what the monotonic
+// clock and the wall clock measure. Either may have stopped while the process or the machine
+// was frozen.
 func (r *Record) SinceClaim(now time.Time) time.Duration {
 	return max(now.Sub(r.claimStarted), now.Round(0).Sub(r.claimStarted.Round(0)))
 }

@@ -49,23 +49,24 @@ func ms(d time.Duration) int64 { return d.Milliseconds() }
 //	result[1] "created" | "duplicate" | "conflict"
 //	result[2] status
 var createScript = redis.NewScript(clock + `
-local p = redis.call('HMGET', KEYS[1], 'digest', 'request', 'status', 'v', 'bad_token', 'created')
-if p[1] then
-  redis.call('HSET', KEYS[1], 'digest', p[1])
-  if p[2] == ARGV[1] then return {'created', p[3]} end
-  if p[1] ~= ARGV[2] then return {'conflict', p[3]} end
-  if p[5] and p[4] == ARGV[4] and ARGV[6] ~= '' and (p[3] == 'queued' or p[3] == 'needs_review') then
+local digest, request, status, version, bad_token, created = unpack(
+  redis.call('HMGET', KEYS[1], 'digest', 'request', 'status', 'v', 'bad_token', 'created'))
+if digest then
+  redis.call('HSET', KEYS[1], 'digest', digest)
+  if request == ARGV[1] then return {'created', status} end
+  if digest ~= ARGV[2] then return {'conflict', status} end
+  if bad_token and version == ARGV[4] and ARGV[6] ~= '' and (status == 'queued' or status == 'needs_review') then
     redis.call('HDEL', KEYS[1], 'bad_token', 'after')
     redis.call('HINCRBY', KEYS[1], 'rev', 1)
     redis.call('HSET', KEYS[1], 'token', ARGV[6], 'status', 'queued', 'request', ARGV[1], 'updated', text(now))
     redis.call('ZADD', KEYS[2], text(now + ARGV[9]), ARGV[3])
-    redis.call('ZADD', KEYS[3], p[6], ARGV[3])
+    redis.call('ZADD', KEYS[3], created, ARGV[3])
     redis.call('ZREM', KEYS[4], ARGV[3])
-    redis.call('HINCRBY', KEYS[5], p[3], -1)
+    redis.call('HINCRBY', KEYS[5], status, -1)
     redis.call('HINCRBY', KEYS[5], 'queued', 1)
     return {'duplicate', 'queued'}
   end
-  return {'duplicate', p[3]}
+  return {'duplicate', status}
 end
 redis.call('HSET', KEYS[1], 'request', ARGV[1], 'digest', ARGV[2], 'v', ARGV[4],
   'status', 'queued', 'rev', 1, 'events', 0, 'attempts', 0,
@@ -120,18 +121,19 @@ func createCall(g payment.Gateway, a createArgs) durable.Call {
 //	result[2] now (ms)
 //	result[3...] "too early": time left (ms). "missing", "other version": nothing. Else field, value, ...
 var claimScript = redis.NewScript(clock + `
-local p = redis.call('HMGET', KEYS[1], 'status', 'request', 'lease', 'after', 'v', 'expires', 'created')
-if not p[5] then return {'missing', text(now)} end
-if p[5] ~= ARGV[5] then return {'other version', text(now)} end
+local status, request, lease, after, version, expires, created = unpack(
+  redis.call('HMGET', KEYS[1], 'status', 'request', 'lease', 'after', 'v', 'expires', 'created'))
+if not version then return {'missing', text(now)} end
+if version ~= ARGV[5] then return {'other version', text(now)} end
 local result = 'not queued'
-if p[1] == 'queued' then
-  if p[2] == ARGV[1] .. ':released' then return {'too early', text(now), '0'} end
-  local expires = tonumber(p[6] or '')
-  if not expires and tonumber(ARGV[6]) > 0 then expires = tonumber(p[7]) + tonumber(ARGV[6]) end
+if status == 'queued' then
+  if request == ARGV[1] .. ':released' then return {'too early', text(now), '0'} end
+  expires = tonumber(expires or '')
+  if not expires and tonumber(ARGV[6]) > 0 then expires = tonumber(created) + tonumber(ARGV[6]) end
   if expires and expires <= now then
     result = 'too late'
-  elseif p[4] and tonumber(p[4]) > now then
-    return {'too early', text(now), text(tonumber(p[4]) - now)}
+  elseif after and tonumber(after) > now then
+    return {'too early', text(now), text(tonumber(after) - now)}
   else
     result = 'claimed'
     local n = redis.call('HINCRBY', KEYS[1], 'attempts', 1)
@@ -143,11 +145,11 @@ if p[1] == 'queued' then
     redis.call('HINCRBY', KEYS[4], 'queued', -1)
     redis.call('HINCRBY', KEYS[4], 'submitting', 1)
   end
-elseif p[1] == 'submitting' then
-  if p[2] == ARGV[1] then
+elseif status == 'submitting' then
+  if request == ARGV[1] then
     result = 'claimed'
   else
-    result = tonumber(p[3]) <= now and 'claim expired' or 'busy'
+    result = tonumber(lease) <= now and 'claim expired' or 'busy'
   end
 end
 if result == 'claimed' then
@@ -189,16 +191,16 @@ func claimCall(g payment.Gateway, a claimArgs) durable.Call {
 //	ARGV[3] time after which its task counts as lost (ms)
 //	result  "released" | "not claimed": by that request
 var releaseScript = redis.NewScript(clock + `
-local p = redis.call('HMGET', KEYS[1], 'status', 'request', 'attempts', 'created', 'first_claim')
-if p[2] == ARGV[1] .. ':released' then return 'released' end
-if p[1] ~= 'submitting' or p[2] ~= ARGV[1] then return 'not claimed' end
-redis.call('HDEL', KEYS[1], 'lease', 'after', 'a:' .. p[3])
-if p[3] == '1' then redis.call('HDEL', KEYS[1], 'first_claim', 'lowest_id') end
+local status, request, attempts, created = unpack(redis.call('HMGET', KEYS[1], 'status', 'request', 'attempts', 'created'))
+if request == ARGV[1] .. ':released' then return 'released' end
+if status ~= 'submitting' or request ~= ARGV[1] then return 'not claimed' end
+redis.call('HDEL', KEYS[1], 'lease', 'after', 'a:' .. attempts)
+if attempts == '1' then redis.call('HDEL', KEYS[1], 'first_claim', 'lowest_id') end
 redis.call('HINCRBY', KEYS[1], 'attempts', -1)
 redis.call('HINCRBY', KEYS[1], 'rev', 1)
 redis.call('HSET', KEYS[1], 'status', 'queued', 'request', ARGV[1] .. ':released', 'updated', text(now))
 redis.call('ZADD', KEYS[2], text(now + ARGV[3]), ARGV[2])
-redis.call('ZADD', KEYS[3], p[4], ARGV[2])
+redis.call('ZADD', KEYS[3], created, ARGV[2])
 redis.call('HINCRBY', KEYS[4], 'submitting', -1)
 redis.call('HINCRBY', KEYS[4], 'queued', 1)
 return 'released'
@@ -253,14 +255,14 @@ func releaseCall(g payment.Gateway, a releaseArgs) durable.Call {
 //	ARGV[18] "1": no worker could decrypt the customer token
 //	result   "saved" | "fenced" | "missing"
 var saveScript = redis.NewScript(clock + `
-local p = redis.call('HMGET', KEYS[1], 'status', 'rev', 'request', 'lease', 'created')
-if not p[1] then return 'missing' end
-if p[3] == ARGV[1] then
+local before, rev, request, lease, created = unpack(redis.call('HMGET', KEYS[1], 'status', 'rev', 'request', 'lease', 'created'))
+if not before then return 'missing' end
+if request == ARGV[1] then
   redis.call('HSET', KEYS[1], 'request', ARGV[1])
   return 'saved'
 end
-if p[2] ~= ARGV[2] or p[3] ~= ARGV[3] then return 'fenced' end
-if ARGV[17] == '1' and not (p[4] and tonumber(p[4]) <= now) then return 'fenced' end
+if rev ~= ARGV[2] or request ~= ARGV[3] then return 'fenced' end
+if ARGV[17] == '1' and not (lease and tonumber(lease) <= now) then return 'fenced' end
 local status = ARGV[5]
 redis.call('HINCRBY', KEYS[1], 'rev', 1)
 redis.call('HSET', KEYS[1], 'request', ARGV[1], 'status', status, 'facts', ARGV[6], 'updated', ARGV[7])
@@ -270,7 +272,7 @@ if status == 'queued' then
   local after = now + ARGV[12]
   redis.call('HSET', KEYS[1], 'after', text(after))
   redis.call('ZADD', KEYS[2], text(after + ARGV[10]), ARGV[4])
-  redis.call('ZADD', KEYS[3], p[5], ARGV[4])
+  redis.call('ZADD', KEYS[3], created, ARGV[4])
   redis.call('ZREM', KEYS[4], ARGV[4])
 else
   redis.call('ZREM', KEYS[2], ARGV[4])
@@ -289,10 +291,10 @@ if status == 'verifying' then
 else
   redis.call('ZREM', KEYS[5], ARGV[4])
 end
-if p[1] ~= status then
-  redis.call('HINCRBY', KEYS[6], p[1], -1)
+if before ~= status then
+  redis.call('HINCRBY', KEYS[6], before, -1)
   redis.call('HINCRBY', KEYS[6], status, 1)
-  if p[1] == 'submitting' and (status == 'on_processing' or status == 'paid') then
+  if before == 'submitting' and (status == 'on_processing' or status == 'paid') then
     redis.call('HINCRBY', KEYS[6], 'accepted', 1)
   end
 end
@@ -370,8 +372,8 @@ end
 return answer
 `)
 
-// takeScript returns due payments and hides them until the visibility timeout ends: if
-// their worker dies, another one takes them then.
+// takeScript returns due payments and hides them until the visibility timeout ends. If
+// their worker crashes, another one takes them after that.
 //
 //	KEYS[1] a sorted set, scored by the due time (ms)
 //	ARGV[1] visibility timeout (ms)

@@ -16,7 +16,7 @@ import (
 	"terbayar/internal/secret"
 )
 
-// Order is one payment to be made. Either AMDigiPay or Paydia is set, as Gateway says.
+// Order is one payment to be made. AMDigiPay or Paydia is set, the one of the Gateway.
 type Order struct {
 	Gateway       payment.Gateway
 	CustomerToken secret.Text // Paydia's Authorization-Customer
@@ -121,7 +121,7 @@ func (o *Order) Content() ([]byte, error) {
 }
 
 // Digest returns the SHA-256 of Content, in hex. Two submissions of one order have the same
-// digest, whatever their white space, order of keys and customer token.
+// digest, even if their white space, order of keys or customer token differ.
 func Digest(content []byte) string {
 	sum := sha256.Sum256(content)
 	return hex.EncodeToString(sum[:])

@@ -102,7 +102,7 @@ type Payment struct {
 	UpdatedAt        time.Time `json:"updated_at"`
 	Reason           string    `json:"reason,omitempty"`        // why it is in needs_review, in words
 	PaymentLinks     string    `json:"payment_links,omitempty"` // URL to redirect the customer to
-	PaymentCode      string    `json:"payment_code,omitempty"`  // number the customer gives at a till or bank
+	PaymentCode      string    `json:"payment_code,omitempty"`  // number with which the customer pays in a shop or at a bank
 	QRCode           string    `json:"qr_code,omitempty"`       // QRIS payload (EMV) for the customer to scan
 	NextAt           time.Time `json:"next_at,omitzero"`        // when it is next sent or looked up; zero in events
 	Attempts         []Attempt `json:"attempts"`

@@ -43,7 +43,7 @@ var unchanged = map[Status][]Status{
 }
 
 // NextStatus returns the status of a payment after its gateway has reported one: the
-// reported status if that is a legal move and not listed in unchanged, else the present
+// reported status if that is a legal move and not listed in unchanged, else the current
 // one.
 func NextStatus(from, reported Status) Status {
 	if slices.Contains(unchanged[from], reported) || !CanMove(from, reported) {
@@ -81,5 +81,5 @@ func CanMove(from, to Status) bool { return from == to || slices.Contains(moves[
 func (s Status) HasEvent() bool { return s != Queued && s != Submitting && s != Verifying }
 
 // Final reports whether the status never changes. Expired and NeedsReview look final to
-// the order system, but payments in them are still looked up, to notice late money.
+// the order system, but payments in them are still looked up, to notice a late payment.
 func (s Status) Final() bool { return len(moves[s]) == 0 }

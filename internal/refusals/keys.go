@@ -19,7 +19,7 @@ const hashTag = "{" + ledger.DefaultStream + "}"
 //	resets   how many successes were reported that the ledger does not count
 func pauseKey(g payment.Gateway) string { return hashTag + ":refusals:" + string(g) }
 
-// streakKey is the key of the present streak of refusals of one kind: a hash.
+// streakKey is the key of the current streak of refusals of one kind: a hash.
 //
 //	row      the name of the streak, see scripts.go
 //	p:ID     one field per refused payment, at most Options.Limit

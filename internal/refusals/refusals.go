@@ -166,7 +166,7 @@ func (g *Guard) allowProbe() {
 
 // Adjust has to be called with every answer to a submit and the policy's decision on it. It
 // returns the decision to follow: the policy's, or a review where the policy rejects and
-// other payments were refused in the same way. Probe is that of the payment's Admission. If
+// other payments were refused in the same way. probe is Admission.Probe of the payment. If
 // Redis is unavailable, it is unknown whether other payments were refused: a review.
 func (g *Guard) Adjust(ctx context.Context, probe string, key payment.Key, a clients.Answer, d retrypolicy.Decision) retrypolicy.Decision {
 	switch classify(g.options.Gateway, a, d) {
@@ -177,13 +177,13 @@ func (g *Guard) Adjust(ctx context.Context, probe string, key payment.Key, a cli
 		if probe != "" {
 			g.allowProbe()
 		}
-	case orderRefused:
+	case refusalOfOrder:
 		// The gateway processed our request, so it does not refuse us. Only a probe's answer
 		// ends the pause: any other payment may have been sent before the pause began.
 		if probe != "" {
 			g.resume(ctx)
 		}
-	case maybeWeRefused:
+	case maybeRefusalOfUs:
 		count, err := g.count(ctx, probe, key, a)
 		if d.Action != retrypolicy.Reject {
 			break
@@ -195,7 +195,7 @@ func (g *Guard) Adjust(ctx context.Context, probe string, key payment.Key, a cli
 		switch {
 		case err != nil:
 			d.Action = retrypolicy.Review
-			d.Reason = fmt.Sprintf("refused (%s), and Redis could not be asked whether other payments were refused alike", refusal)
+			d.Reason = fmt.Sprintf("refused (%s), and Redis could not be asked whether other payments were refused in the same way", refusal)
 		case count >= int64(min(reviewFrom, g.options.Limit)):
 			d.Action = retrypolicy.Review
 			d.Reason = fmt.Sprintf("refused (%s) like %d other payments in a row: check signature, credentials and merchant settings "+
@@ -210,10 +210,10 @@ func (g *Guard) Adjust(ctx context.Context, probe string, key payment.Key, a cli
 type meaning int
 
 const (
-	inconclusive   meaning = iota // nothing: a timeout, a server error, "too many requests"
-	success                       // the gateway accepted the payment
-	orderRefused                  // it certainly refused this order or this customer
-	maybeWeRefused                // it may have refused us: it counts
+	inconclusive     meaning = iota // nothing: a timeout, a server error, "too many requests"
+	success                         // the gateway accepted the payment
+	refusalOfOrder                  // it certainly refused this order or its customer
+	maybeRefusalOfUs                // it may have refused our credentials or settings: counts for the streak
 )
 
 // classify returns the meaning of an answer to a submit. A rejection counts, unless it is one
@@ -227,19 +227,19 @@ func classify(g payment.Gateway, a clients.Answer, d retrypolicy.Decision) meani
 	case a.HTTPStatus == 0: // no answer
 		return inconclusive
 	case g == payment.Paydia && aboutCustomer(a.Code):
-		return orderRefused
+		return refusalOfOrder
 	}
 	switch d.Rule.Action {
 	case retrypolicy.Reject:
 		if d.Rule.Match != "" {
-			return orderRefused
+			return refusalOfOrder
 		}
-		return maybeWeRefused
+		return maybeRefusalOfUs
 	case retrypolicy.Review, retrypolicy.RefreshToken:
 		if a.HTTPStatus >= http.StatusInternalServerError { // an override may review server errors
 			return inconclusive
 		}
-		return maybeWeRefused
+		return maybeRefusalOfUs
 	default:
 		return inconclusive
 	}

@@ -134,7 +134,7 @@ func quoted(message string) string {
 // LookupSchedule returns the delay before the next lookup of a payment of unknown outcome,
 // given the number of lookups already made, and whether the rule allows no more lookups.
 // The code is that of the submit. The schedule of an unlisted code applies if the code is
-// empty (the worker died before it knew) or if an edited policy no longer verifies it. The
+// empty (the worker crashed before it recorded one) or if an edited policy no longer verifies it. The
 // age is the time since the outcome became unknown.
 func (p *Policy) LookupSchedule(g payment.Gateway, submitCode string, lookups int, age time.Duration) (delay time.Duration, exhausted bool) {
 	r := p.rule(g, submitCode, "")

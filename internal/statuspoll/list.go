@@ -35,7 +35,7 @@ func (a *ListAsker) RoundSize() int { return 5000 }
 const (
 	// statusOnProcessing is AM's "On processing" (List Transaction, response).
 	statusOnProcessing = 2
-	// allStatuses is a list scan without a filter.
+	// allStatuses scans the list without a filter.
 	allStatuses = 0
 	// maxRereads is how often a scan reads the first pages again, for rows that were
 	// added while it was reading.
@@ -145,8 +145,9 @@ func (l *listing) add(p amdigipay.Page) {
 // complete reports whether every row of the list was read: there are as many distinct rows
 // as AM's total_found says, and the total did not change during the scan, because
 // otherwise a row may have moved to a page that was already read. A total of 0 does not
-// count, as it also stands for a missing total. Therefore absence is never conclusive for
-// an account without any transaction, and the lookups are used up.
+// count, because it may also mean that the total is missing. So for an account without any
+// transaction absence is never conclusive, and the payment goes to review after its last
+// lookup.
 func (l *listing) complete() bool {
 	return l.readable && l.firstTotal > 0 && l.firstTotal == l.lastTotal && len(l.rows) == l.lastTotal
 }

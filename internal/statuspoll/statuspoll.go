@@ -241,9 +241,9 @@ func (p *Poller) apply(ctx context.Context, batch *ledger.Batch, wanted []*ledge
 	)
 }
 
-// cannotAsk handles the reason why a gateway could not be asked, and returns it if it is
-// an error of ours. A paused gateway is no error, as admission has already logged it. A
-// failed login is reported to the submitter.
+// cannotAsk handles the reason why a gateway could not be asked. It returns only errors of
+// our own, such as those of Redis. A denied request is no error: package admission logs its
+// pauses itself. A failed login is reported to the submitter.
 func (p *Poller) cannotAsk(g payment.Gateway, why error) error {
 	var denied *admission.DeniedError
 	var login *clients.Error

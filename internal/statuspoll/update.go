@@ -12,8 +12,8 @@ import (
 
 const (
 	// maxWatchInterval is the maximum time between two lookups of a payment that is
-	// expired or in review. Such a payment is looked up rarely, and only in case the
-	// gateway reports a payment after all, which saves a manual review.
+	// expired or in review. The gateway may still report that the customer has paid;
+	// then no manual review is needed.
 	maxWatchInterval = 10 * time.Minute
 	// maxUnknowns is how many submits of a payment may end with an unknown outcome before
 	// it goes to review, even if the policy says "then: retry".
@@ -122,7 +122,7 @@ func (p *Poller) notFound(r *ledger.Record, f Finding) retrypolicy.Action {
 		r.Reason = fmt.Sprintf("the outcome of the submit is unknown (%s), and the gateway knew no such payment in %d lookups over %s",
 			r.UnknownCode, r.NotFound, age.Round(time.Second))
 	case exhausted:
-		r.Reason = fmt.Sprintf("the outcome of the submit is unknown (%s), and %d lookups over %s did not settle it",
+		r.Reason = fmt.Sprintf("the outcome of the submit is unknown (%s), and %d lookups over %s did not determine it",
 			r.UnknownCode, r.Lookups, age.Round(time.Second))
 	default:
 		r.Due = ledger.In(delay)

@@ -29,7 +29,7 @@ import (
 type Submitter struct {
 	Ledger    *ledger.Ledger
 	Gateways  map[payment.Gateway]clients.Gateway
-	Admission map[payment.Gateway]*admission.Controller // a gateway without one is always allowed
+	Admission map[payment.Gateway]*admission.Controller // no entry: every request to the gateway is allowed
 	Policy    *retrypolicy.Policy
 	Cipher    *secret.Cipher
 
@@ -71,21 +71,23 @@ type Next struct {
 }
 
 const (
-	// atOnce is the shortest Next.In that is not zero.
-	atOnce = time.Millisecond
-	// versionWait is when a task runs again whose record has an unknown version.
-	versionWait = 30 * time.Second
+	// minWait is the shortest Next.In: zero would mean that the task does not run again.
+	minWait = time.Millisecond
+	// otherVersionWait is the wait before a task runs again if another version of the
+	// worker wrote its record.
+	otherVersionWait = 30 * time.Second
 )
 
 // LoginPause is how long a payment waits after a failed login. Nothing has been claimed or
-// sent then, and no attempt is spent. It does not depend on when this worker's client will
-// try the next login: another worker may be able to log in.
+// sent then, and no attempt is spent. It does not depend on the time of this worker's next
+// login: another worker may be able to log in. It is also the wait while this worker's clock
+// and Redis' disagree, see ExpirePayment.
 const LoginPause = 5 * time.Second
 
 // Submit sends one queued payment if it may be sent now, and expires it if it is too late to
 // send it. A payment whose claim has expired becomes verifying, see ExpireClaim. It changes no
-// other payment. The error is ledger.ErrNotFound, or that of Redis; after the latter the task
-// has to run again.
+// other payment. The error is ledger.ErrNotFound or an error of Redis; after an error of Redis
+// the task has to run again.
 func (s *Submitter) Submit(ctx context.Context, key payment.Key) (Next, error) {
 	gateway, ok := s.Gateways[key.Gateway]
 	if !ok {
@@ -104,7 +106,7 @@ func (s *Submitter) Submit(ctx context.Context, key payment.Key) (Next, error) {
 		Lease: s.Times.Lease, QueueTTL: s.QueueTTL[key.Gateway], Timeout: s.Times.Send,
 	})
 	if later, ok := errors.AsType[*ledger.LaterError](err); ok {
-		return Next{In: max(later.Wait, atOnce), Reason: later.Error()}, nil
+		return Next{In: max(later.Wait, minWait), Reason: later.Error()}, nil
 	}
 	if err != nil {
 		return Next{}, fmt.Errorf("submit: %w", err)
@@ -119,7 +121,7 @@ func (s *Submitter) Submit(ctx context.Context, key payment.Key) (Next, error) {
 	case ledger.Missing:
 		return Next{}, fmt.Errorf("submit: %s: %w", key, ledger.ErrNotFound)
 	case ledger.OtherVersion: // only a worker of that version can process it
-		return Next{In: versionWait, Reason: ledger.ErrOtherVersion.Error()}, nil
+		return Next{In: otherVersionWait, Reason: ledger.ErrOtherVersion.Error()}, nil
 	default: // another worker is sending it, or it is no longer queued
 		return Next{}, nil
 	}
@@ -264,7 +266,7 @@ func (s *Submitter) apply(gateway clients.Gateway, r *ledger.Record, answer clie
 	case retrypolicy.Retry, retrypolicy.RefreshToken:
 		// The policy's delay is added to the gateway's Retry-After: its jitter spreads the
 		// payments that wait for the same moment.
-		next := Next{In: max(answer.RetryAfter+d.Delay, atOnce), Reason: answer.Code}
+		next := Next{In: max(answer.RetryAfter+d.Delay, minWait), Reason: answer.Code}
 		// NotBefore makes every task of the payment wait: there may be two.
 		r.Status, r.NotBefore = payment.Queued, next.In
 		r.BadToken, r.Reason = false, ""

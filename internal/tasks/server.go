@@ -163,7 +163,7 @@ func (s *Server) Start() error {
 	return nil
 }
 
-// Stop stops taking tasks from the queues.
+// Stop stops dequeuing tasks.
 func (s *Server) Stop() {
 	for _, server := range s.servers {
 		server.Stop()

@@ -55,7 +55,7 @@ func (p Payload) Key() payment.Key {
 func Decode(b []byte) (Payload, error) {
 	var p Payload
 	if err := json.Unmarshal(b, &p); err != nil {
-		// The cause is dropped: it may quote a secret from a foreign payload.
+		// The cause is dropped: it may quote a secret from another program's payload.
 		return Payload{}, fmt.Errorf("tasks: not a payload of Terbayar: %w", ErrPayload)
 	}
 	if p.Version != version {
@@ -87,7 +87,8 @@ const (
 	SubmitTimeout = 5 * time.Minute
 	// pollTimeout ends a poll that hangs. Its payments are due again long before.
 	pollTimeout = 10 * time.Minute
-	// pollRetention keeps the id of a finished tick in use, so that no worker enqueues it again.
+	// pollRetention keeps the id of a finished poll in use, so that no worker enqueues the
+	// same tick again.
 	pollRetention = time.Minute
 )
 

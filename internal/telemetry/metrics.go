@@ -209,8 +209,8 @@ var operations = []struct{ ending, name string }{
 func operation(path string) string {
 	last := strings.LastIndexByte(path, '/')
 	for _, o := range operations {
-		parent, wild := strings.CutSuffix(o.ending, "/*")
-		if strings.HasSuffix(path, o.ending) || wild && last > 0 && strings.HasSuffix(path[:last], parent) {
+		parent, wildcard := strings.CutSuffix(o.ending, "/*")
+		if strings.HasSuffix(path, o.ending) || wildcard && last > 0 && strings.HasSuffix(path[:last], parent) {
 			return o.name
 		}
 	}

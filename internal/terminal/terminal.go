@@ -1,4 +1,4 @@
-// Package terminal makes foreign text safe for a terminal. Text of a gateway or an order
+// Package terminal makes untrusted text safe for a terminal. Text of a gateway or an order
 // system may contain escape sequences that move the cursor, set the title or write to the
 // clipboard, and characters that change the order in which a line is displayed.
 package terminal

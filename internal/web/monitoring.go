@@ -124,7 +124,7 @@ func (u Users) authenticated(r *http.Request) bool {
 }
 
 // local reports whether a request comes from this machine and was meant for it: it was not
-// forwarded by a proxy, and not sent by a foreign page whose name resolves to loopback
+// forwarded by a proxy, and not sent by a page of another site whose name resolves to loopback
 // (DNS rebinding).
 func local(r *http.Request) bool {
 	for _, h := range []string{"Forwarded", "X-Forwarded-For", "X-Real-Ip"} {

@@ -68,7 +68,7 @@ func lineOf(a payment.Attempt, status payment.Status) (logLine, bool) {
 }
 
 // onAttempt logs and counts an attempt that is recorded in the ledger. A lookup that
-// changes nothing is no attempt.
+// changes nothing is not recorded, and so not logged.
 func (w *Worker) onAttempt(r *ledger.Record, a payment.Attempt, detail error) {
 	w.metrics.Attempt(r.Gateway, a)
 	line, ok := lineOf(a, r.Status)
@@ -78,7 +78,7 @@ func (w *Worker) onAttempt(r *ledger.Record, a payment.Attempt, detail error) {
 	w.log.Log(context.Background(), line.level, line.message, attemptAttrs(r, a, detail, time.Now())...)
 }
 
-// attemptAttrs returns the attributes of an attempt's log line. What is empty is left out.
+// attemptAttrs returns the attributes of an attempt's log line. It leaves out empty values.
 func attemptAttrs(r *ledger.Record, a payment.Attempt, detail error, now time.Time) []any {
 	attrs := []any{
 		"gateway", r.Gateway, "transaction_id", r.TransactionID, "kind", a.Kind, "code", a.Code,

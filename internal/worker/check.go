@@ -208,7 +208,8 @@ func (r *report) durability(ctx context.Context, cfg Config) {
 	r.ok(clocks, fmt.Sprintf("of this machine and of all Redis nodes (%d) agree", len(nodes)))
 }
 
-// unwritable reports whether Redis refuses writes: when it is full, it still answers.
+// unwritable reports whether Redis refuses writes. A full Redis refuses them but still
+// answers reads.
 func (r *report) unwritable(ctx context.Context, client redis.UniversalClient) bool {
 	err := redishealth.Check(ctx, client).Err()
 	if err != nil {
@@ -223,9 +224,9 @@ type gatewaySettings struct {
 	address, login, signature string
 }
 
-func (r *report) gateway(ctx context.Context, g payment.Gateway, on bool, s gatewaySettings) {
+func (r *report) gateway(ctx context.Context, g payment.Gateway, enabled bool, s gatewaySettings) {
 	what := string(g)
-	if !on {
+	if !enabled {
 		r.line("off", what, "no credentials: its payments wait in the queue")
 		return
 	}

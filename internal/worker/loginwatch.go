@@ -24,7 +24,7 @@ type loginWatch struct {
 	outages map[payment.Gateway]*loginOutage
 }
 
-// loginOutage is a time in which all logins to a gateway fail.
+// loginOutage is a period in which all logins to a gateway fail.
 type loginOutage struct {
 	since        time.Time
 	logged       time.Time // when it was last logged
@@ -67,9 +67,9 @@ func (w *loginWatch) report(g payment.Gateway, err error) {
 	}
 }
 
-// withoutReported returns a poll's error, or nil when it is a failed login that report has
-// already handled: the gateway is polled again at the next tick.
-func (w *loginWatch) withoutReported(err error) error {
+// dropReported returns a poll's error, or nil if it is a failed login that report has
+// already logged: the gateway is polled again at the next tick.
+func (w *loginWatch) dropReported(err error) error {
 	failure, ok := errors.AsType[*clients.Error](err)
 	if !ok {
 		return err

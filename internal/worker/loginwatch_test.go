@@ -30,7 +30,7 @@ func TestLoginWatch(t *testing.T) {
 		for range 10 {
 			w.report(payment.AMDigiPay, failure)
 		}
-		if err := w.withoutReported(fmt.Errorf("poll: %w", failure)); err != nil {
+		if err := w.dropReported(fmt.Errorf("poll: %w", failure)); err != nil {
 			t.Errorf("second %d: the poll returns %v, which is already logged", second, err)
 		}
 	}
@@ -50,10 +50,10 @@ func TestLoginWatch(t *testing.T) {
 		t.Error(diff)
 	}
 	other := errors.New("redis is down")
-	if err := w.withoutReported(other); !errors.Is(err, other) {
+	if err := w.dropReported(other); !errors.Is(err, other) {
 		t.Error("another error is dropped")
 	}
-	if w.withoutReported(&clients.Error{Gateway: payment.Paydia}) == nil {
+	if w.dropReported(&clients.Error{Gateway: payment.Paydia}) == nil {
 		t.Error("a failed login that is not logged is dropped")
 	}
 }

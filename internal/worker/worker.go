@@ -164,7 +164,7 @@ func (w *Worker) newMetrics() *telemetry.Metrics {
 	return metrics
 }
 
-// newSubmitter creates the submitter, as yet without gateways.
+// newSubmitter creates the submitter without gateways. addAMDigiPay and addPaydia add them.
 func (w *Worker) newSubmitter(policy *retrypolicy.Policy) *submit.Submitter {
 	longestWait := w.cfg.Redis.LongestWait()
 	return &submit.Submitter{
@@ -179,7 +179,7 @@ func (w *Worker) newSubmitter(policy *retrypolicy.Policy) *submit.Submitter {
 	}
 }
 
-// newPoller creates the poller, as yet without gateways.
+// newPoller creates the poller without gateways. addAMDigiPay and addPaydia add them.
 func (w *Worker) newPoller(submitter *submit.Submitter, enqueuer *tasks.Enqueuer) *statuspoll.Poller {
 	return &statuspoll.Poller{
 		Ledger: w.ledger, Submitter: submitter, Askers: map[payment.Gateway]statuspoll.Asker{}, Policy: submitter.Policy,
@@ -203,12 +203,12 @@ func (w *Worker) newTaskServer(submitter *submit.Submitter, poller *statuspoll.P
 		},
 		Poll: func(ctx context.Context, g payment.Gateway) error {
 			w.metrics.Poll(g)
-			return w.logins.withoutReported(poller.Poll(ctx, g))
+			return w.logins.dropReported(poller.Poll(ctx, g))
 		},
 	})
 }
 
-// warn logs at the start what an operator would otherwise notice too late.
+// warn logs, at the start, settings that are risky or missing.
 func (w *Worker) warn(policy *retrypolicy.Policy) {
 	for _, c := range policy.VendorConfirmed() {
 		w.log.Warn("retry policy relies on a vendor's confirmation", "gateway", c.Gateway, "rule", c.What, "vendor_confirms", c.Words, "source", c.Source)
@@ -228,8 +228,8 @@ func (w *Worker) Addr() net.Addr { return w.listener.Addr() }
 
 // Run runs the worker until the context ends, then shuts down gracefully: the worker
 // accepts no more tasks, and requests in flight finish and are recorded. While Redis
-// cannot be reached at the start, the worker waits for it: alive, but not ready. If
-// Redis hangs at shutdown, Run returns before the shutdown timeout all the same.
+// cannot be reached at the start, the worker waits for it: alive, but not ready. Run
+// returns before the shutdown timeout even if Redis hangs.
 func (w *Worker) Run(ctx context.Context) error {
 	ended := make(chan error, 1)
 	go func() { ended <- w.run(ctx) }()
@@ -256,34 +256,34 @@ func (w *Worker) run(ctx context.Context) error {
 	go func() { httpFailed <- server.Serve(w.listener) }()
 	// HTTP is closed last, so that probes are answered during the whole shutdown.
 	defer func() {
-		closing, cancel := context.WithTimeout(context.Background(), time.Second)
+		closeCtx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		_ = server.Shutdown(closing) // a page that is still loading may be cut off
+		_ = server.Shutdown(closeCtx) // a page that is still loading may be cut off
 	}()
 	w.log.Info("worker starts", "version", version.String(), "http", w.Addr().String(), "gateways", w.gateways,
 		"concurrency", w.cfg.Worker.Concurrency, "poll", w.cfg.Worker.StatusPollInterval.String())
 
-	watching, stopWatching := context.WithCancel(context.WithoutCancel(ctx)) // until the end of the shutdown
+	watchCtx, stopWatching := context.WithCancel(context.WithoutCancel(ctx)) // until the end of the shutdown
 	defer stopWatching()
-	go w.health.Run(watching)
+	go w.health.Run(watchCtx)
 	if err := w.awaitRedis(ctx); err != nil || ctx.Err() != nil {
 		return err
 	}
-	go w.writes.Watch(watching)
+	go w.writes.Watch(watchCtx)
 	w.checkPayloadKeys(ctx)
 
 	if err := w.tasks.Start(); err != nil {
 		return err
 	}
-	ticking, stopTicking := context.WithCancel(ctx)
+	tickCtx, stopTicking := context.WithCancel(ctx)
 	defer stopTicking()
 	tickerStopped := make(chan struct{})
 	go func() {
 		defer close(tickerStopped)
-		w.ticker.Run(ticking)
+		w.ticker.Run(tickCtx)
 	}()
 	for _, a := range w.admission {
-		go a.Watch(ticking)
+		go a.Watch(tickCtx)
 	}
 	w.web.SetReady(true)
 	w.log.Info("worker is ready")
@@ -303,9 +303,9 @@ func (w *Worker) run(ctx context.Context) error {
 	<-tickerStopped
 	w.tasks.Stop()
 	w.tasks.Shutdown()
-	flushing, cancel := context.WithTimeout(context.Background(), w.cfg.Worker.ShutdownTimeout)
+	flushCtx, cancel := context.WithTimeout(context.Background(), w.cfg.Worker.ShutdownTimeout)
 	defer cancel()
-	w.ledger.Flush(flushing)
+	w.ledger.Flush(flushCtx)
 	w.log.Info("worker stopped")
 	return err
 }

@@ -39,7 +39,7 @@ func (c *Client) read(a *clients.Answer, operation string, content []byte) json.
 	case len(e.Data) == 0 || string(e.Data) == "null":
 		c.sender.Unreadable(a, operation, "success without data")
 	default:
-		c.session.Worked(a.Token)
+		c.session.TokenAccepted(a.Token)
 		return e.Data
 	}
 	return nil

@@ -26,8 +26,8 @@ var defaultStatusMap = func() StatusMap {
 	return m
 }()
 
-// Meanings returns the statuses that a status map may contain.
-func Meanings() []payment.Status { return payment.GatewayStatuses() }
+// ReportedStatuses returns the statuses that a status map may contain.
+func ReportedStatuses() []payment.Status { return payment.GatewayStatuses() }
 
 // ParseStatusMap parses pairs of a status id and a status, such as "2=on_processing,3=paid".
 func ParseStatusMap(s string) (StatusMap, error) {
@@ -44,8 +44,8 @@ func ParseStatusMap(s string) (StatusMap, error) {
 		if _, twice := m[n]; twice {
 			return nil, fmt.Errorf("amdigipay: status map: duplicate id %d", n)
 		}
-		if !slices.Contains(Meanings(), payment.Status(status)) {
-			return nil, fmt.Errorf("amdigipay: status map: %q is not one of %v", status, Meanings())
+		if !slices.Contains(ReportedStatuses(), payment.Status(status)) {
+			return nil, fmt.Errorf("amdigipay: status map: %q is not one of %v", status, ReportedStatuses())
 		}
 		m[n] = payment.Status(status)
 	}

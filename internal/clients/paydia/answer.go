@@ -31,8 +31,8 @@ var statuses = map[string]payment.Status{
 	"06": payment.Failed,
 }
 
-// Meanings returns the statuses that an answer to a query can have.
-func Meanings() []payment.Status { return slices.Collect(maps.Values(statuses)) }
+// ReportedStatuses returns the statuses that an answer to a query can have.
+func ReportedStatuses() []payment.Status { return slices.Collect(maps.Values(statuses)) }
 
 // read sets the code of an answer. If the code is the success of the service, it decodes the
 // answer into v and returns true.
@@ -61,7 +61,7 @@ func (c *Client) read(a *clients.Answer, operation, service string, content []by
 	if a.Code != "200"+service+"00" {
 		return false
 	}
-	c.session.Worked(a.Token)
+	c.session.TokenAccepted(a.Token)
 	if json.Unmarshal(content, v) != nil {
 		c.sender.Unreadable(a, operation, "malformed answer")
 		return false
