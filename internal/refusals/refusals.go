@@ -75,6 +75,8 @@ type Guard struct {
 	code      string    // of the refusal that paused the gateway
 	nextProbe time.Time // while paused: before that Redis is not asked for a probe
 	changes   int       // how often paused has changed
+
+	acceptedToken clients.TokenGeneration // the latest access token with which a payment was accepted
 }
 
 // New returns a Guard that assumes the gateway is not paused.
@@ -169,8 +171,9 @@ func (g *Guard) allowProbe() {
 // other payments were refused in the same way. probe is Admission.Probe of the payment. If
 // Redis is unavailable, it is unknown whether other payments were refused: a review.
 func (g *Guard) Adjust(ctx context.Context, probe string, key payment.Key, a clients.Answer, d retrypolicy.Decision) retrypolicy.Decision {
-	switch classify(g.options.Gateway, a, d) {
+	switch g.classify(a, d) {
 	case success:
+		g.tokenAccepted(a.Token)
 		if d.Action != retrypolicy.Accept {
 			g.reset(ctx) // an override makes it a lookup or a review, which the ledger does not count as accepted
 		}
@@ -219,14 +222,16 @@ const (
 // classify returns the meaning of an answer to a submit. A rejection counts, unless it is one
 // of Paydia's codes about customers, or was decided by a rule with "match": with that the
 // operator says that the message is about an order. A review, and a refused access token,
-// are never about an order, so they count too.
-func classify(g payment.Gateway, a clients.Answer, d retrypolicy.Decision) meaning {
+// are never about an order, so they count too. An access token that has worked and is then
+// refused was revoked: all payments in flight are refused at once, and nothing is wrong with
+// our settings.
+func (g *Guard) classify(a clients.Answer, d retrypolicy.Decision) meaning {
 	switch {
 	case a.Receipt != nil || d.Action == retrypolicy.Accept:
 		return success
 	case a.HTTPStatus == 0: // no answer
 		return inconclusive
-	case g == payment.Paydia && aboutCustomer(a.Code):
+	case g.options.Gateway == payment.Paydia && aboutCustomer(a.Code):
 		return refusalOfOrder
 	}
 	switch d.Rule.Action {
@@ -239,10 +244,27 @@ func classify(g payment.Gateway, a clients.Answer, d retrypolicy.Decision) meani
 		if a.HTTPStatus >= http.StatusInternalServerError { // an override may review server errors
 			return inconclusive
 		}
+		if d.Rule.Action == retrypolicy.RefreshToken && g.tokenWorked(a.Token) {
+			return inconclusive
+		}
 		return maybeRefusalOfUs
 	default:
 		return inconclusive
 	}
+}
+
+func (g *Guard) tokenAccepted(t clients.TokenGeneration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.acceptedToken = max(g.acceptedToken, t)
+}
+
+// tokenWorked reports whether a payment was accepted with this access token, or with a newer
+// one: then the answer is late.
+func (g *Guard) tokenWorked(t clients.TokenGeneration) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return t > 0 && t <= g.acceptedToken
 }
 
 // aboutCustomer reports whether a code of Paydia's is about the customer: 403xx02 to 403xx23

@@ -437,6 +437,31 @@ func TestReviewsAndTokensCount(t *testing.T) {
 }
 
 // TestSmallLimit checks that the payment that reaches a limit of 1 goes to review.
+// TestRevokedToken: the gateway revokes an access token that has worked, and refuses
+// everything in flight. Refusals of new tokens that have never worked count.
+func TestRevokedToken(t *testing.T) {
+	f := newFixture(t, redistest.Mini(t), payment.AMDigiPay)
+	w := f.worker()
+	refuse := func(id string, token clients.TokenGeneration) {
+		t.Helper()
+		d := retrypolicy.Builtin().Decide(f.gateway, "http:401", "Unauthenticated.", 1, 0)
+		w.adjust("", id, clients.Answer{Code: "http:401", HTTPStatus: 401, Message: "Unauthenticated.", Token: token, At: time.Now()}, d)
+	}
+	d := retrypolicy.Builtin().Decide(f.gateway, "http:200", "", 1, 0)
+	w.adjust("", "INV-0", clients.Answer{Code: "http:200", HTTPStatus: 200, Token: 2, At: time.Now()}, d)
+	f.accepted.Add(1)
+	for i := range 50 {
+		refuse(fmt.Sprintf("INV-%d", i+1), clients.TokenGeneration(1+i%2))
+	}
+	w.admits("open")
+	for i := range 9 {
+		refuse(fmt.Sprintf("INV-%d", i+1), 3)
+	}
+	w.admits("open")
+	refuse("INV-10", 3)
+	w.admits("wait")
+}
+
 func TestSmallLimit(t *testing.T) {
 	t.Parallel()
 	w := newFixture(t, redistest.Mini(t), payment.AMDigiPay).worker(func(o *Options) { o.Limit = 1 })
