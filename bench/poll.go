@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jedib0t/go-pretty/v6/table"
 	"golang.org/x/sync/errgroup"
 
 	"terbayar/internal/gatewaysim"
@@ -88,6 +89,21 @@ func (e pollEnv) pollUntil(ctx context.Context, status payment.Status, n int64) 
 		}
 		requests, polls = requests+more, polls+1
 	}
+}
+
+// polls returns the rows of measurePolls. Bare asynq polls nothing.
+func polls(ctx context.Context, _ options) ([]table.Row, error) {
+	rows := []table.Row{{fmt.Sprintf("lookup requests at AM with %d paid transactions of other systems, %d a page", others, limit)}}
+	err := with(ctx, func(t testenv.TB) {
+		costs, err := measurePolls(t)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range costs {
+			rows = append(rows, table.Row{"  " + c.name, c.requests})
+		}
+	})
+	return rows, err
 }
 
 // measurePolls counts the requests of a poll without open payments, of a poll with 200 open
