@@ -28,7 +28,7 @@ var bareQueue = tasks.SubmitQueue(payment.AMDigiPay)
 // bareAsynq is asynq without a ledger: a task has the whole order, and its handler sends it.
 type bareAsynq struct{}
 
-func (bareAsynq) enqueue(e *env, file string, connections int) *process {
+func (bareAsynq) enqueue(e *env, file string, connections int, _ ...string) *process {
 	self, err := os.Executable()
 	e.redis.require(err)
 	return start(e, self, []string{"bare-enqueue", "-redis", e.redis.addr, "-connections", fmt.Sprint(connections), file})

@@ -77,7 +77,7 @@ func everysec(t testenv.TB, s side, o options) []float64 {
 func always(t testenv.TB, s side, o options) []float64 {
 	e := newEnv(t, 0)
 	e.fill(s, o.payments/2)
-	e.redis.require(e.redis.client.ConfigSet(t.Context(), "appendfsync", "always").Err())
+	e.redis.fsyncAlways()
 	return []float64{e.drain(s, o.payments/2, concurrency, "REDIS_DURABILITY=auto").rate}
 }
 

@@ -42,7 +42,7 @@ type options struct {
 func newOptions(payments, rounds int) options {
 	return options{
 		payments: payments, lines: 10 * payments, backlog: 84 * payments / 5,
-		pickUps: 20, idle: 3 * time.Second, poll: 10 * time.Second, rounds: rounds,
+		pickUps: 15, idle: 3 * time.Second, poll: 10 * time.Second, rounds: rounds,
 	}
 }
 

@@ -39,6 +39,12 @@ func (s *server) require(err error) {
 	}
 }
 
+// fsyncAlways makes Redis fsync before every answer from now on.
+func (s *server) fsyncAlways() {
+	s.t.Helper()
+	s.require(s.client.ConfigSet(s.t.Context(), "appendfsync", "always").Err())
+}
+
 // info returns one number of INFO.
 func (s *server) info(section, name string) float64 {
 	s.t.Helper()

@@ -21,9 +21,10 @@ import (
 // side is one of the two sides of the comparison.
 type side interface {
 	// enqueue starts the program that enqueues the payments of a file, in order. With more
-	// than one connection at a time it only fills a queue, and is not measured.
-	enqueue(e *env, file string, connections int) *process
-	// work starts a worker and waits until it is ready. Settings are Terbayar's only.
+	// than one connection at a time it only fills a queue, and is not measured. The settings
+	// are Terbayar's only.
+	enqueue(e *env, file string, connections int, settings ...string) *process
+	// work starts a worker and waits until it is ready. The settings are Terbayar's only.
 	work(e *env, concurrency int, settings ...string) *process
 	// recorded reports whether the gateway's answers to n payments are in Redis.
 	recorded(e *env, n int) bool
@@ -109,9 +110,9 @@ func (e *env) drained() bool {
 // terbayar is the real programs.
 type terbayar struct{}
 
-func (terbayar) enqueue(e *env, file string, _ int) *process {
+func (terbayar) enqueue(e *env, file string, _ int, settings ...string) *process {
 	return start(e, programs.Path(e, "enqueue"), []string{"create", file},
-		"REDIS_URL=redis://"+e.redis.addr+"/0", "REDIS_DURABILITY=none")
+		append([]string{"REDIS_URL=redis://" + e.redis.addr + "/0", "REDIS_DURABILITY=none"}, settings...)...)
 }
 
 // work starts a worker with the settings of a development machine and the usual log. It polls
