@@ -31,7 +31,7 @@ import (
 // options are the sizes of the measures.
 type options struct {
 	payments int // of one drain at everysec
-	lines    int // of one enqueue
+	lines    int // of the long file for enqueue
 	backlog  int // drained by the worker whose memory is measured
 	pickUps  int
 	idle     time.Duration // how long the commands of an idle worker are counted

@@ -35,8 +35,8 @@ func measures(o options) []measure {
 		{"always", compare(o.rounds, rateFigures("drain, appendfsync always, REDIS_DURABILITY auto (payments/s)", "2.5"), always)},
 		{"distance", compare(o.rounds, rateFigures("drain, Redis 1 ms away (payments/s)", "3"), distance)},
 		{"latency", compare(o.rounds, latencyFigures(), latency)},
-		{"enqueue", compare(min(o.rounds, 3), enqueueFigures(o), enqueue)}, // it takes long and varies little
-		{"enqueue-everysec", compare(o.rounds, rateFigures(fmt.Sprintf("enqueue of %d / plain loop of asynq.Client, everysec, none (payments/s)", 2*o.payments), ""), enqueueEverysec)},
+		{"enqueue", compare(o.rounds, enqueueFigures(o), enqueue)},
+		{"enqueue-many", compare(min(o.rounds, 3), enqueueManyFigures(o), enqueueMany)}, // it takes long and varies little
 		{"pickup", compare(o.rounds, pickUpFigures(), pickUp)},
 		{"bytes", compare(1, bytesFigures(), redisBytes)},
 		{"backlog", compare(1, backlogFigures(o), backlog)},

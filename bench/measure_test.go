@@ -37,15 +37,15 @@ func TestMeasures(t *testing.T) {
 		figures []figure
 		of      func(testenv.TB, side, options) []float64
 	}{
-		"everysec":         {costFigures("", ""), everysec},
-		"always":           {rateFigures("", ""), always},
-		"distance":         {rateFigures("", ""), distance},
-		"latency":          {latencyFigures(), latency},
-		"enqueue":          {enqueueFigures(small), enqueue},
-		"enqueue-everysec": {rateFigures("", ""), enqueueEverysec},
-		"pickup":           {pickUpFigures(), pickUp},
-		"bytes":            {bytesFigures(), redisBytes},
-		"backlog":          {backlogFigures(small), backlog},
+		"everysec": {costFigures("", ""), everysec},
+		"always":   {rateFigures("", ""), always},
+		"distance": {rateFigures("", ""), distance},
+		"latency":  {latencyFigures(), latency},
+		"enqueue":  {enqueueFigures(small), enqueue},
+		"many":     {enqueueManyFigures(small), enqueueMany},
+		"pickup":   {pickUpFigures(), pickUp},
+		"bytes":    {bytesFigures(), redisBytes},
+		"backlog":  {backlogFigures(small), backlog},
 	} {
 		for _, s := range []side{terbayar{}, bareAsynq{}} {
 			t.Run(name, func(t *testing.T) {
