@@ -93,7 +93,7 @@ func run(ctx context.Context, args []string, out, logOut io.Writer) error {
 		}
 		logger.Info("the demo's Redis is embedded and keeps nothing: REDIS_DURABILITY is none")
 	}
-	writes := durable.New(durable.Options{Client: client, Mode: durable.None, Key: ledger.DurabilityKey, Now: time.Now, Log: logger})
+	writes := durable.NewWriters(durable.Options{Client: client, Mode: durable.None, Now: time.Now, Log: logger}, ledger.DurabilityKeys(client, 1))
 	warnings, err := redisconn.Check(ctx, client)
 	if err != nil {
 		return err

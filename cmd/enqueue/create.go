@@ -52,7 +52,7 @@ func (c *createCmd) run(ctx context.Context, all *cli, client redis.UniversalCli
 	if err != nil {
 		return err
 	}
-	writes, closeWrites, err := all.Redis.OpenDurable(ledger.DurabilityKey, log)
+	writes, closeWrites, err := all.Redis.OpenDurable(ledger.DurabilityKeys(client, all.Ledger.Partitions), log)
 	if err != nil {
 		return err
 	}
@@ -61,11 +61,14 @@ func (c *createCmd) run(ctx context.Context, all *cli, client redis.UniversalCli
 	if err := writes.Start(ctx); errors.Is(err, durable.ErrUnfit) {
 		return config.Unfit(err)
 	}
+	records := ledger.New(ledger.Options{
+		Redis: client, Writes: writes, Stream: all.Events.Stream, Partitions: all.Ledger.Partitions, Now: time.Now, Log: log,
+	})
 	for _, w := range writes.Warnings() {
 		log.Warn("redis: " + w)
 	}
 	submitter := &intake.Intake{
-		Ledger: ledger.New(ledger.Options{Redis: client, Writes: writes, Stream: all.Events.Stream, Now: time.Now, Log: log}),
+		Ledger: records,
 		Cipher: cipher, Defaults: order.Defaults{MerchantID: c.MerchantID},
 		Enqueue: tasks.NewEnqueuer(client, time.Now).Submit,
 	}

@@ -81,6 +81,7 @@ func exitCode(err error) int {
 type cli struct {
 	Redis   config.Redis   `embed:""`
 	Events  config.Events  `embed:""`
+	Ledger  config.Ledger  `embed:""`
 	Payload config.Payload `embed:""`
 
 	Create createCmd `cmd:"" help:"Submit payments: one JSON object, or one per line (NDJSON)."`
@@ -106,7 +107,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, notes io.Writer)
 	case "create":
 		return c.Create.run(ctx, &c, client, in, out, notes)
 	case "status":
-		return c.Status.run(ctx, client, out)
+		return c.Status.run(ctx, &c, client, out)
 	default:
 		return c.Stream.run(ctx, &c, client, out)
 	}
@@ -121,6 +122,15 @@ func checkLogin(ctx context.Context, client redis.UniversalClient) error {
 		return config.RefusedLogin(err)
 	}
 	return nil
+}
+
+// checkPartitions returns the error of a ledger with another number of partitions, as an error
+// of the setting.
+func checkPartitions(err error) error {
+	if errors.As(err, new(*ledger.PartitionsError)) {
+		return config.OtherPartitions(err)
+	}
+	return asUnreachable(err)
 }
 
 // asUnreachable wraps an error in intake.ErrUnreachable, unless Redis itself returned it or it

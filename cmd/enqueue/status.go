@@ -22,12 +22,17 @@ type statusCmd struct {
 	JSON    bool   `name:"json" help:"Print one JSON object."`
 }
 
-func (c *statusCmd) run(ctx context.Context, client redis.UniversalClient, out io.Writer) error {
+func (c *statusCmd) run(ctx context.Context, all *cli, client redis.UniversalClient, out io.Writer) error {
 	gateway, err := payment.ParseGateway(c.Gateway)
 	if err != nil {
 		return config.Wrong("GATEWAY", err)
 	}
-	r, err := ledger.NewReader(client).Read(ctx, payment.Key{Gateway: gateway, TransactionID: c.ID})
+	reader := ledger.NewReader(client, all.Ledger.Partitions)
+	err = checkPartitions(reader.ReadPartitions(ctx))
+	if err != nil {
+		return err
+	}
+	r, err := reader.Read(ctx, payment.Key{Gateway: gateway, TransactionID: c.ID})
 	if err != nil {
 		return asUnreachable(err)
 	}

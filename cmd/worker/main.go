@@ -90,7 +90,7 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 	if err != nil {
 		return err
 	}
-	writes, _, err := c.Run.Redis.OpenDurable(ledger.DurabilityKey, logger)
+	writes, _, err := c.Run.Redis.OpenDurable(ledger.DurabilityKeys(client, c.Run.Ledger.Partitions), logger)
 	if err != nil {
 		return err
 	}

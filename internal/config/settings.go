@@ -103,17 +103,17 @@ func (r *Redis) Open() (redis.UniversalClient, error) {
 	return client, nil
 }
 
-// OpenDurable creates a writer of durable writes to the slot of the key. It does not connect
-// yet. closeAll closes its connections.
-func (r *Redis) OpenDurable(key string, log *slog.Logger) (w *durable.Writer, closeAll func() error, err error) {
+// OpenDurable creates writers of durable writes to the slots of the keys. They do not connect
+// yet. closeAll closes their connections.
+func (r *Redis) OpenDurable(keys []string, log *slog.Logger) (writes durable.Writers, closeAll func() error, err error) {
 	client, err := redisconn.OpenDurable(r.URL.Reveal(), r.passwords())
 	if err != nil {
 		return nil, nil, Wrong("REDIS_URL", err)
 	}
-	return durable.New(durable.Options{
+	return durable.NewWriters(durable.Options{
 		Client: client, Mode: r.Durability, Replicas: int(r.WaitReplicas), Timeout: time.Duration(r.WaitTimeout),
-		Key: key, Now: time.Now, Log: log,
-	}), client.Close, nil
+		Now: time.Now, Log: log,
+	}, keys), client.Close, nil
 }
 
 // Unfit returns the Error of a Redis that does not guarantee what REDIS_DURABILITY requires.
@@ -392,6 +392,26 @@ type Events struct {
 
 // Validate is called by kong.
 func (e *Events) Validate() error { return notEmpty("EVENTS_STREAM", e.Stream) }
+
+// Ledger holds the settings of the ledger.
+type Ledger struct {
+	Partitions int `name:"ledger-partitions" env:"LEDGER_PARTITIONS" default:"1" group:"Redis:" help:"Over how many hash tags the ledger is spread, for a Redis Cluster. It is fixed at the first use."`
+}
+
+// Validate is called by kong.
+func (l *Ledger) Validate() error {
+	if l.Partitions < 1 || l.Partitions > maxPartitions {
+		return wrong("LEDGER_PARTITIONS", "%d is not a number from 1 to %d", l.Partitions, maxPartitions)
+	}
+	return nil
+}
+
+// maxPartitions is the highest number of partitions: each costs every worker a script a
+// second and, in a Redis Cluster, an inspection of its primary.
+const maxPartitions = 64
+
+// OtherPartitions returns the Error of a ledger that has another number of partitions.
+func OtherPartitions(cause error) error { return wrong("LEDGER_PARTITIONS", "%v", cause) }
 
 // Payload holds the keys that encrypt customer tokens in Redis.
 type Payload struct {

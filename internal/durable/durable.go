@@ -20,6 +20,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/sethvargo/go-retry"
 
+	"terbayar/internal/groupcommit"
 	"terbayar/internal/redisconn"
 )
 
@@ -74,6 +75,7 @@ type Options struct {
 // Writer writes durably to the primary of one slot. It is safe for concurrent use.
 type Writer struct {
 	options Options
+	calls   *groupcommit.Group[Call, *redis.Cmd]
 
 	observe    func(Status) // see Observe; may be nil
 	inspecting sync.Mutex   // held during inspectPrimary
@@ -87,7 +89,11 @@ type Writer struct {
 }
 
 // New returns a Writer. It sends nothing to Redis yet.
-func New(o Options) *Writer { return &Writer{options: o} }
+func New(o Options) *Writer {
+	w := &Writer{options: o}
+	w.calls = groupcommit.New(w.tryOnce)
+	return w
+}
 
 // Call is a script with its keys and arguments. The script may run more than once for one
 // Call, so its arguments must have a request id, by which it recognises a repetition and
@@ -100,7 +106,8 @@ type Call struct {
 }
 
 // Do runs scripts, in order, in one round trip, and waits until their writes are as durable
-// as the mode requires. The replies have the order of the calls; a reply may be an error,
+// as the mode requires. Calls of Do that come while others are under way share a round trip
+// and its WAIT. The replies have the order of the calls; a reply may be an error,
 // for example because Redis' memory is full. If Do returns no error, all writes are
 // acknowledged. If it returns ErrNotAcknowledged, it returns the replies too. With any other
 // error it is unknown which scripts have run.
@@ -111,7 +118,7 @@ func (w *Writer) Do(ctx context.Context, calls ...Call) ([]*redis.Cmd, error) {
 	var replies []*redis.Cmd
 	backoff := retry.WithCappedDuration(500*time.Millisecond, retry.NewFibonacci(20*time.Millisecond))
 	err := retry.Do(ctx, backoff, func(ctx context.Context) (err error) {
-		replies, err = w.tryOnce(ctx, calls)
+		replies, err = w.calls.Do(ctx, calls...)
 		if isTransient(err) {
 			if cluster, ok := w.options.Client.(*redis.ClusterClient); ok {
 				cluster.ReloadState(ctx)

@@ -187,7 +187,7 @@ func (e *env) startLocalWorker() *localWorker {
 		e.Fatal(err)
 	}
 	cfg := e.config()
-	writes, closeWrites, err := cfg.Redis.OpenDurable(ledger.DurabilityKey, log)
+	writes, closeWrites, err := cfg.Redis.OpenDurable(ledger.DurabilityKeys(e.Redis, 1), log)
 	if err != nil {
 		e.Fatal(err)
 	}
@@ -218,7 +218,7 @@ func (e *env) openLedger() *ledger.Ledger {
 	e.Helper()
 	log := slog.New(slog.DiscardHandler)
 	cfg := e.config()
-	writes, closeWrites, err := cfg.Redis.OpenDurable(ledger.DurabilityKey, log)
+	writes, closeWrites, err := cfg.Redis.OpenDurable(ledger.DurabilityKeys(e.Redis, 1), log)
 	if err != nil {
 		e.Fatal(err)
 	}

@@ -3,7 +3,6 @@ package ledger
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -26,8 +25,11 @@ const (
 	OtherVersion ClaimResult = "other version" // only a worker of another version can read it
 )
 
-// tooEarly is a result of claimScript only. Claim returns a *LaterError instead.
-const tooEarly ClaimResult = "too early"
+// The results of claimScript that Claim does not return.
+const (
+	tooEarly   ClaimResult = "too early" // Claim returns a *LaterError
+	isVersion2 ClaimResult = "version 2" // Claim rewrites the record and claims it then
+)
 
 // LaterError means that a payment cannot be claimed now. Nothing was claimed, and no
 // attempt was used.
@@ -58,27 +60,31 @@ type Claim struct {
 // request id, which renews the lease. If that fails too, it releases the claim: nothing
 // was sent. (Steps [claim] and [release].)
 func (l *Ledger) Claim(ctx context.Context, key payment.Key, c Claim) (*Record, ClaimResult, error) {
-	if reason := l.writes.Paused(); reason != "" {
+	p := l.partitionOf(key)
+	if reason := p.writes.Paused(); reason != "" {
 		return nil, "", &LaterError{pausedWait, reason}
 	}
-	attempt, err := json.Marshal(c.Attempt)
+	attempt, err := encodeAttempt(c.Attempt)
 	if err != nil {
 		return nil, "", fmt.Errorf("ledger: claim %s: %w", key, err)
 	}
 	request := rand.Text()
-	call := claimCall(key.Gateway, claimArgs{
-		request: request, transactionID: key.TransactionID, attempt: attempt, lease: c.Lease, queueTTL: c.QueueTTL,
-	})
+	call := p.claimCall(claimArgs{key: key, request: request, attempt: attempt, lease: c.Lease, queueTTL: c.QueueTTL})
 	for range 2 {
 		var r *Record
 		var result ClaimResult
 		r, result, err = l.tryClaim(ctx, key, call, c.Timeout)
+		if result == isVersion2 {
+			if r, result, err = l.rewriteForClaim(ctx, key); result == "" && err == nil {
+				r, result, err = l.tryClaim(ctx, key, call, c.Timeout)
+			}
+		}
 		if err == nil || !errors.Is(err, ErrNotDurable) {
 			return r, result, err
 		}
 	}
-	l.writes.Pause(err)
-	l.release(ctx, key, request)
+	p.writes.Pause(err)
+	l.release(ctx, p, releaseArgs{key: key, request: request, attempt: attempt, grace: TaskGrace})
 	return nil, "", &LaterError{pausedWait, "redis did not acknowledge the claim; it was released unsent"}
 }
 
@@ -88,33 +94,40 @@ func (l *Ledger) tryClaim(ctx context.Context, key payment.Key, call durable.Cal
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	started := l.now()
-	replies, notAcknowledged := l.writes.Do(ctx, call)
+	replies, notAcknowledged := l.partitionOf(key).writes.Do(ctx, call)
 	if replies == nil {
 		return nil, "", fmt.Errorf("ledger: claim %s: %w: %w", key, ErrNotDurable, notAcknowledged)
 	}
 	answer, err := replies[0].StringSlice()
-	if err != nil || len(answer) < 2 { // Redis rejected the script, for example because its memory is full
+	if err == nil && len(answer) != 3 {
+		err = errUnexpectedAnswer
+	}
+	if err != nil { // Redis rejected the script, for example because its memory is full
 		return nil, "", fmt.Errorf("ledger: claim %s: %w", key, errors.Join(err, notAcknowledged))
 	}
-	result, now, rest := ClaimResult(answer[0]), answer[1], answer[2:]
+	var n numbers
+	now := n.time("now", answer[1])
+	result := ClaimResult(answer[0])
 	switch result {
-	case Missing, OtherVersion:
+	case Missing, OtherVersion, isVersion2:
 		return nil, result, nil
 	case tooEarly:
-		d := decoder{fields: map[string]string{"wait": rest[0]}}
-		return nil, "", &LaterError{Wait: time.Duration(d.number("wait")) * time.Millisecond, Reason: "it is not due yet"}
+		return nil, "", &LaterError{Wait: time.Duration(n.number("wait", answer[2])) * time.Millisecond, Reason: "it is not due yet"}
 	case Claimed:
 		if notAcknowledged != nil {
 			return nil, "", fmt.Errorf("ledger: claim %s: %w: %w", key, ErrNotDurable, notAcknowledged)
 		}
 	case Busy, ClaimExpired, NotQueued, TooLate: // nothing was claimed, so nothing has to be durable
 	}
-	d := decoder{fields: map[string]string{"now": now}}
-	r, err := decode(key, pairs(rest), durable.NewTime(d.time("now"), l.now()))
-	if r != nil {
-		r.claimStarted = started
+	r, err := decode(key, answer[2], durable.NewTime(now, l.now()))
+	if err == nil {
+		err = r.decodeAttempts()
 	}
-	return r, result, err
+	if err != nil {
+		return nil, "", err
+	}
+	r.claimStarted = started
+	return r, result, nil
 }
 
 // pairs returns the map of a list field, value, field, value, ...
@@ -136,13 +149,12 @@ const (
 
 // release undoes a claim that nothing was sent for. If the first try fails, it continues
 // in the background. (Step [release].)
-func (l *Ledger) release(ctx context.Context, key payment.Key, request string) {
-	call := releaseCall(key.Gateway, releaseArgs{request: request, transactionID: key.TransactionID, grace: TaskGrace})
+func (l *Ledger) release(ctx context.Context, p *partition, a releaseArgs) {
 	ctx = context.WithoutCancel(ctx)
 	l.repeatUntilDone(func() (done bool) {
 		ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
 		defer cancel()
-		replies, err := l.writes.Do(ctx, call)
+		replies, err := p.writes.Do(ctx, p.releaseCall(a))
 		// A release need not be durable: if a failover loses it, the claim expires and the
 		// payment is looked up.
 		return replies != nil && (err == nil || errors.Is(err, durable.ErrNotAcknowledged)) && replies[0].Err() == nil

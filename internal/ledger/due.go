@@ -14,13 +14,6 @@ import (
 	"terbayar/internal/payment"
 )
 
-// briefFields are the fields of a record that a lookup needs. They leave out the order and
-// the attempts, which are most of a record's bytes.
-var briefFields = []string{
-	"v", "status", "rev", "request", "events", "attempts", "facts", "created", "updated", "expires",
-	"token", "first_claim", "lowest_id", "unknown_since", "primary",
-}
-
 // DueList is one of a gateway's two lists of payments by the time when they are due.
 type DueList int
 
@@ -33,110 +26,169 @@ const (
 	Open
 )
 
-func (list DueList) key(g payment.Gateway) string {
+func (p *partition) list(list DueList, g payment.Gateway) string {
 	if list == Sending {
-		return sendingKey(g)
+		return p.sending(g)
 	}
-	return openKey(g)
+	return p.open(g)
 }
 
 // Due returns those of the gateways that have a payment due in either list.
 func (l *Ledger) Due(ctx context.Context, gateways []payment.Gateway) ([]payment.Gateway, error) {
-	var keys []string
-	for _, g := range gateways {
-		keys = append(keys, sendingKey(g), openKey(g))
+	calls := make([]durable.Call, len(l.partitions))
+	for i, p := range l.partitions {
+		calls[i].Script = dueScript
+		for _, g := range gateways {
+			calls[i].Keys = append(calls[i].Keys, p.sending(g), p.open(g))
+		}
 	}
-	answer, err := dueScript.Run(ctx, l.redis, keys).StringSlice()
-	if err == nil && len(answer) != len(keys) {
-		err = errUnexpectedAnswer
-	}
-	if err != nil {
-		return nil, fmt.Errorf("ledger: gateways with due payments: %w", err)
+	isDue := make([]bool, len(gateways))
+	for _, reply := range l.runScripts(ctx, calls) {
+		answer, err := readWords(reply, 2*len(gateways))
+		if err != nil {
+			return nil, fmt.Errorf("ledger: gateways with due payments: %w", err)
+		}
+		for i := range gateways {
+			isDue[i] = isDue[i] || answer[2*i] != "" || answer[2*i+1] != ""
+		}
 	}
 	var due []payment.Gateway
 	for i, g := range gateways {
-		if answer[2*i] != "" || answer[2*i+1] != "" {
+		if isDue[i] {
 			due = append(due, g)
 		}
 	}
 	return due, nil
 }
 
+// readWords returns the words of a script's reply, which are at least n.
+func readWords(reply *redis.Cmd, n int) ([]string, error) {
+	answer, err := reply.StringSlice()
+	if err == nil && len(answer) < n {
+		err = errUnexpectedAnswer
+	}
+	return answer, err
+}
+
 // Batch is a number of due payments from one list. Until their visibility timeout ends,
 // TakeDue does not return them again, to this worker or another.
 type Batch struct {
-	// Records are without their orders and attempts.
+	// Records are without their attempts.
 	Records []*Record
 	// Unreadable are the ids of the records that are damaged or of another version; Err
 	// has the reasons.
 	Unreadable []string
 	Err        error
 
-	list        DueList
-	gateway     payment.Gateway
-	hiddenUntil string            // by Redis' clock (ms)
+	list    DueList
+	gateway payment.Gateway
+	taken   map[*partition]*taken
+}
+
+// taken are the payments of a batch that are in one partition.
+type taken struct {
 	due         map[string]string // when each payment was due (ms), by transaction id
+	hiddenUntil string            // by Redis' clock (ms)
 	primary     string
 }
 
 // Len returns the number of payments in the batch.
-func (b *Batch) Len() int { return len(b.due) }
-
-// Primary returns the id of the Redis primary that the batch was read from: it changes
-// with a failover and with a restart. It is empty if Redis does not report one.
-func (b *Batch) Primary() string { return b.primary }
+func (b *Batch) Len() int {
+	n := 0
+	for _, t := range b.taken {
+		n += len(t.due)
+	}
+	return n
+}
 
 // TakeDue returns at most limit due payments, most overdue first, and hides them for the
 // visibility timeout. Before it ends, call Hide to extend it, or Reschedule or Release to
-// end it early.
+// end it early. If the ledger has several partitions, each has its share of the limit.
 func (l *Ledger) TakeDue(ctx context.Context, list DueList, g payment.Gateway, hide time.Duration, limit int) (*Batch, error) {
 	fail := func(err error) (*Batch, error) {
 		return nil, fmt.Errorf("ledger: take due payments of %s: %w", g, err)
 	}
-	answer, err := takeScript.Run(ctx, l.redis, []string{list.key(g)}, ms(hide), limit).StringSlice()
-	if err == nil && len(answer) < 3 {
-		err = errUnexpectedAnswer
+	calls := make([]durable.Call, len(l.partitions))
+	for i, p := range l.partitions {
+		share := (limit + i) / len(l.partitions)
+		calls[i] = durable.Call{Script: takeScript, Keys: []string{p.list(list, g)}, Args: []any{ms(hide), share}}
 	}
-	if err != nil {
-		return fail(err)
+	b := &Batch{list: list, gateway: g, taken: map[*partition]*taken{}}
+	var reads []read
+	for i, reply := range l.runScripts(ctx, calls) {
+		answer, err := readWords(reply, 3)
+		if err != nil {
+			return fail(err)
+		}
+		var n numbers
+		clock := durable.NewTime(n.time("now", answer[0]), l.now())
+		t := &taken{primary: answer[1], hiddenUntil: answer[2], due: pairs(answer[3:])}
+		b.taken[l.partitions[i]] = t
+		ids := make([]string, 0, len(t.due))
+		for j := 3; j+1 < len(answer); j += 2 {
+			ids = append(ids, answer[j])
+		}
+		reads = append(reads, read{l.partitions[i], ids, clock})
 	}
-	now, primary, hiddenUntil, taken := answer[0], answer[1], answer[2], answer[3:]
-	d := decoder{fields: map[string]string{"now": now}}
-	clock := durable.NewTime(d.time("now"), l.now())
-	b := &Batch{list: list, gateway: g, primary: primary, hiddenUntil: hiddenUntil, due: pairs(taken)}
-	var ids []string // in the order of the answer
-	for i := 0; i+1 < len(taken); i += 2 {
-		ids = append(ids, taken[i])
-	}
-	if b.Records, b.Unreadable, b.Err, err = l.readBrief(ctx, g, ids, clock); err != nil {
+	var err error
+	if b.Records, b.Unreadable, b.Err, err = l.readMany(ctx, g, reads); err != nil {
 		return fail(err)
 	}
 	return b, nil
 }
 
+// RestartCount sets NotFound of a record of the batch, or of UnknownOutcomes, to zero and
+// UnknownSince to now if the primary has changed since they began: the clock of one primary
+// cannot measure a time from another's. local is the time by this process' clock.
+func (l *Ledger) RestartCount(b *Batch, r *Record, local time.Time) {
+	r.restartCount(b.taken[l.partitionOf(r.Key())].primary, local)
+}
+
 // UnknownOutcomes returns all payments of the batch's gateway whose outcome is unknown, oldest
-// first, without their orders and attempts. It leaves out unreadable records.
+// first, without their attempts. It leaves out unreadable records.
 func (l *Ledger) UnknownOutcomes(ctx context.Context, b *Batch) ([]*Record, error) {
-	ids, err := l.redis.ZRange(ctx, unknownKey(b.gateway), 0, -1).Result()
-	if err != nil {
+	unknown := make([]*redis.StringSliceCmd, len(l.partitions))
+	if _, err := l.redis.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for i, p := range l.partitions {
+			unknown[i] = pipe.ZRange(ctx, p.unknown(b.gateway), 0, -1)
+		}
+		return nil
+	}); err != nil {
 		return nil, fmt.Errorf("ledger: unknown outcomes at %s: %w", b.gateway, err)
 	}
-	records, _, _, err := l.readBrief(ctx, b.gateway, ids, l.writes.Time())
+	reads := make([]read, len(l.partitions))
+	for i, p := range l.partitions {
+		reads[i] = read{p, unknown[i].Val(), p.writes.Time()}
+	}
+	records, _, _, err := l.readMany(ctx, b.gateway, reads)
 	return records, err
 }
 
 // Hide restarts the visibility timeout of the payments of a batch that are still hidden.
 func (l *Ledger) Hide(ctx context.Context, b *Batch, hide time.Duration) error {
-	args := []any{b.hiddenUntil, ms(hide)}
-	for id := range b.due {
-		args = append(args, id)
+	var calls []durable.Call
+	var changed []*taken
+	for p, t := range b.taken {
+		if len(t.due) == 0 {
+			continue
+		}
+		args := []any{t.hiddenUntil, ms(hide)}
+		for id := range t.due {
+			args = append(args, id)
+		}
+		calls = append(calls, durable.Call{Script: hideScript, Keys: []string{p.list(b.list, b.gateway)}, Args: args})
+		changed = append(changed, t)
 	}
-	answer, err := hideScript.Run(ctx, l.redis, []string{b.list.key(b.gateway)}, args...).Text()
-	if err != nil {
-		return fmt.Errorf("ledger: hide %d payments of %s: %w", b.Len(), b.gateway, err)
+	var errs []error
+	for i, reply := range l.runScripts(ctx, calls) {
+		until, err := reply.Text()
+		if err != nil {
+			errs = append(errs, fmt.Errorf("ledger: hide %d payments of %s: %w", len(changed[i].due), b.gateway, err))
+			continue
+		}
+		changed[i].hiddenUntil = until
 	}
-	b.hiddenUntil = answer
-	return nil
+	return errors.Join(errs...)
 }
 
 // Reschedule sets when payments of a batch are next due, and changes nothing else.
@@ -150,16 +202,23 @@ func (l *Ledger) Release(ctx context.Context, b *Batch, ids []string) error {
 }
 
 func (l *Ledger) reschedule(ctx context.Context, b *Batch, ids []string, in any, grid time.Duration) error {
-	if len(ids) == 0 {
-		return nil
-	}
-	args := make([]any, 0, 3+2*len(ids))
-	args = append(args, b.hiddenUntil, in, ms(grid))
+	args := map[*partition][]any{}
 	for _, id := range ids {
-		args = append(args, id, b.due[id])
+		p := l.partitionOf(payment.Key{Gateway: b.gateway, TransactionID: id})
+		t := b.taken[p]
+		if args[p] == nil {
+			args[p] = []any{t.hiddenUntil, in, ms(grid)}
+		}
+		args[p] = append(args[p], id, t.due[id])
 	}
-	if err := rescheduleScript.Run(ctx, l.redis, []string{b.list.key(b.gateway)}, args...).Err(); err != nil {
-		return fmt.Errorf("ledger: reschedule %d payments of %s: %w", len(ids), b.gateway, err)
+	var calls []durable.Call
+	for p, args := range args {
+		calls = append(calls, durable.Call{Script: rescheduleScript, Keys: []string{p.list(b.list, b.gateway)}, Args: args})
+	}
+	for _, reply := range l.runScripts(ctx, calls) {
+		if err := reply.Err(); err != nil {
+			return fmt.Errorf("ledger: reschedule %d payments of %s: %w", len(ids), b.gateway, err)
+		}
 	}
 	return nil
 }
@@ -173,25 +232,30 @@ type Stats struct {
 
 // Stats counts the payments of a gateway, in one round trip.
 func (l *Ledger) Stats(ctx context.Context, g payment.Gateway) (Stats, error) {
-	answer, err := statsScript.Run(ctx, l.redis, []string{countsKey(g), queuedKey(g), unknownKey(g)}).StringSlice()
-	if err == nil && len(answer) < 3 {
-		err = errUnexpectedAnswer
+	calls := make([]durable.Call, len(l.partitions))
+	for i, p := range l.partitions {
+		calls[i] = durable.Call{Script: statsScript, Keys: []string{p.counts(g), p.queued(g), p.unknown(g), p.sending(g)}}
 	}
-	if err != nil {
-		return Stats{}, fmt.Errorf("ledger: stats of %s: %w", g, err)
-	}
-	d := decoder{fields: map[string]string{"now": answer[0], "queued": answer[1], "unknown": answer[2]}}
-	age := func(name string) time.Duration {
-		if since := d.time(name); !since.IsZero() {
-			return max(0, d.time("now").Sub(since))
+	s := Stats{Counts: map[payment.Status]int64{}}
+	for _, reply := range l.runScripts(ctx, calls) {
+		answer, err := readWords(reply, 3)
+		if err != nil {
+			return Stats{}, fmt.Errorf("ledger: stats of %s: %w", g, err)
 		}
-		return 0
-	}
-	s := Stats{Counts: map[payment.Status]int64{}, OldestUnknown: age("unknown"), OldestQueued: age("queued")}
-	counts := pairs(answer[3:])
-	for _, status := range payment.Statuses() {
-		if n, err := strconv.ParseInt(counts[string(status)], 10, 64); err == nil { // no field: no payment ever had the status
-			s.Counts[status] = n
+		var n numbers
+		now := n.time("now", answer[0])
+		age := func(text string) time.Duration {
+			if since := n.time("since", text); !since.IsZero() {
+				return max(0, now.Sub(since))
+			}
+			return 0
+		}
+		s.OldestQueued, s.OldestUnknown = max(s.OldestQueued, age(answer[1])), max(s.OldestUnknown, age(answer[2]))
+		counts := pairs(answer[3:])
+		for _, status := range payment.Statuses() {
+			if n, err := strconv.ParseInt(counts[string(status)], 10, 64); err == nil { // no field: no payment ever had the status
+				s.Counts[status] += n
+			}
 		}
 	}
 	return s, nil
@@ -207,37 +271,40 @@ type EncryptedToken struct {
 // looked up: of each DueList those of the first and of the last n payments. Payments
 // without a token are left out.
 func (l *Ledger) EncryptedTokens(ctx context.Context, g payment.Gateway, n int64) ([]EncryptedToken, error) {
-	var lists []*redis.StringSliceCmd
+	type part struct {
+		*partition
+		ids []*redis.StringSliceCmd
+	}
+	var parts []part
 	if _, err := l.redis.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		for _, list := range []DueList{Sending, Open} {
-			lists = append(lists, pipe.ZRange(ctx, list.key(g), 0, n-1), pipe.ZRevRange(ctx, list.key(g), 0, n-1))
+		for _, p := range l.partitions {
+			found := part{partition: p}
+			for _, list := range []DueList{Sending, Open} {
+				found.ids = append(found.ids, pipe.ZRange(ctx, p.list(list, g), 0, n-1), pipe.ZRevRange(ctx, p.list(list, g), 0, n-1))
+			}
+			parts = append(parts, found)
 		}
 		return nil
 	}); err != nil {
 		return nil, fmt.Errorf("ledger: open payments of %s: %w", g, err)
 	}
-	var ids []string
-	for _, list := range lists {
-		ids = append(ids, list.Val()...)
-	}
-	slices.Sort(ids)
-	ids = slices.Compact(ids)
-	if len(ids) == 0 {
-		return nil, nil
-	}
-	texts := make([]*redis.StringCmd, len(ids))
-	if _, err := l.redis.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		for i, id := range ids {
-			texts[i] = pipe.HGet(ctx, paymentKey(payment.Key{Gateway: g, TransactionID: id}), "token")
+	reads := make([]read, len(parts))
+	for i, found := range parts {
+		var ids []string
+		for _, cmd := range found.ids {
+			ids = append(ids, cmd.Val()...)
 		}
-		return nil
-	}); err != nil && !errors.Is(err, redis.Nil) {
-		return nil, fmt.Errorf("ledger: customer tokens of %s: %w", g, err)
+		slices.Sort(ids)
+		reads[i] = read{found.partition, slices.Compact(ids), found.writes.Time()}
+	}
+	records, _, _, err := l.readMany(ctx, g, reads)
+	if err != nil {
+		return nil, err
 	}
 	var tokens []EncryptedToken
-	for i, id := range ids {
-		if text := texts[i].Val(); text != "" {
-			tokens = append(tokens, EncryptedToken{payment.Key{Gateway: g, TransactionID: id}, text})
+	for _, r := range records {
+		if r.EncryptedToken != "" {
+			tokens = append(tokens, EncryptedToken{r.Key(), r.EncryptedToken})
 		}
 	}
 	return tokens, nil
@@ -247,48 +314,96 @@ func (l *Ledger) EncryptedTokens(ctx context.Context, g payment.Gateway, n int64
 // all workers. Package refusals resets its count of refusals in a row when the number
 // changes.
 func (l *Ledger) Accepted(ctx context.Context, g payment.Gateway) (int64, error) {
-	n, err := l.redis.HGet(ctx, countsKey(g), "accepted").Int64()
-	if err != nil && !errors.Is(err, redis.Nil) {
-		return 0, fmt.Errorf("ledger: accepted by %s: %w", g, err)
-	}
-	return n, nil
-}
-
-// readBrief reads the briefFields of payments in one round trip. It returns the ids of the
-// records that cannot be read, and the reasons in why.
-func (l *Ledger) readBrief(ctx context.Context, g payment.Gateway, ids []string, clock durable.Time) (records []*Record, unreadable []string, why, err error) {
-	if len(ids) == 0 {
-		return nil, nil, nil, nil
-	}
-	cmds := make([]*redis.SliceCmd, len(ids))
-	_, err = l.redis.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		for i, id := range ids {
-			cmds[i] = pipe.HMGet(ctx, paymentKey(payment.Key{Gateway: g, TransactionID: id}), briefFields...)
+	cmds := make([]*redis.StringCmd, len(l.partitions))
+	_, err := l.redis.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for i, p := range l.partitions {
+			cmds[i] = pipe.HGet(ctx, p.counts(g), "accepted")
 		}
 		return nil
 	})
-	// An error that Redis returned belongs to one record, such as a key that is no hash.
-	if err != nil && !errors.As(err, new(redis.Error)) {
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return 0, fmt.Errorf("ledger: accepted by %s: %w", g, err)
+	}
+	var sum int64
+	for _, cmd := range cmds {
+		n, err := cmd.Int64()
+		if err != nil && !errors.Is(err, redis.Nil) {
+			return 0, fmt.Errorf("ledger: accepted by %s: %w", g, err)
+		}
+		sum += n
+	}
+	return sum, nil
+}
+
+// read names payments of one partition to read.
+type read struct {
+	*partition
+	ids   []string
+	clock durable.Time
+}
+
+// readMany reads payments of one gateway, without decoding their attempts, in one round
+// trip, and those of version 2 in a second one. It returns the ids of the records that
+// cannot be read, and the reasons in why.
+func (l *Ledger) readMany(ctx context.Context, g payment.Gateway, reads []read) (records []*Record, unreadable []string, why, err error) {
+	fail := func(err error) ([]*Record, []string, error, error) {
 		return nil, nil, nil, fmt.Errorf("ledger: read payments of %s: %w", g, err)
 	}
-	var reasons []error
-	for i, id := range ids {
-		fields := make(map[string]string, len(briefFields))
-		for j, value := range cmds[i].Val() {
-			if text, ok := value.(string); ok {
-				fields[briefFields[j]] = text
+	texts := make([]*redis.SliceCmd, len(reads))
+	if _, err = l.redis.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for i, part := range reads {
+			if len(part.ids) == 0 {
+				continue
 			}
+			keys := make([]string, len(part.ids))
+			for j, id := range part.ids {
+				keys[j] = part.payment(payment.Key{Gateway: g, TransactionID: id})
+			}
+			texts[i] = pipe.MGet(ctx, keys...)
 		}
-		err := cmds[i].Err()
-		var r *Record
-		if err == nil {
-			r, err = decode(payment.Key{Gateway: g, TransactionID: id}, fields, clock)
-		}
+		return nil
+	}); err != nil {
+		return fail(err)
+	}
+	var reasons []error
+	add := func(id string, r *Record, err error) {
 		if err != nil {
 			unreadable, reasons = append(unreadable, id), append(reasons, err)
-			continue
+		} else {
+			records = append(records, r)
 		}
-		records = append(records, r)
+	}
+	var noStrings []read // one for each payment
+	for i, part := range reads {
+		for j, id := range part.ids {
+			if text, ok := texts[i].Val()[j].(string); ok {
+				r, err := decode(payment.Key{Gateway: g, TransactionID: id}, text, part.clock)
+				add(id, r, err)
+			} else {
+				noStrings = append(noStrings, read{part.partition, []string{id}, part.clock})
+			}
+		}
+	}
+	if len(noStrings) > 0 {
+		hashes := make([]*redis.MapStringStringCmd, len(noStrings))
+		_, err = l.redis.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+			for i, one := range noStrings {
+				hashes[i] = pipe.HGetAll(ctx, one.payment(payment.Key{Gateway: g, TransactionID: one.ids[0]}))
+			}
+			return nil
+		})
+		// An error that Redis returned belongs to one record, such as a key that is no hash.
+		if err != nil && !errors.As(err, new(redis.Error)) {
+			return fail(err)
+		}
+		for i, one := range noStrings {
+			fields, err := hashes[i].Result()
+			var r *Record
+			if err == nil {
+				r, err = decode2(payment.Key{Gateway: g, TransactionID: one.ids[0]}, fields, one.clock)
+			}
+			add(one.ids[0], r, err)
+		}
 	}
 	return records, unreadable, errors.Join(reasons...), nil
 }

@@ -1,55 +1,96 @@
 package ledger
 
 import (
+	"hash/crc32"
+	"strconv"
 	"strings"
 
+	"terbayar/internal/durable"
 	"terbayar/internal/payment"
 )
 
 // DefaultStream is the default of EVENTS_STREAM, the stream that events are written to.
 const DefaultStream = "terbayar:events"
 
-// slot is the hash tag of every key of the ledger. One script writes a payment and its
-// event, and in a Redis Cluster all keys of a script must be in one slot. A stream name
-// without a hash tag is hashed as a whole, so this tag is the whole name of the default
-// stream.
-const slot = "{" + DefaultStream + "}"
-
-// DurabilityKey is the value for durable.Options.Key. It is in the ledger's slot.
-const DurabilityKey = slot + ":durability"
-
-// paymentKey returns the key of one payment: a hash, see record.go.
-func paymentKey(k payment.Key) string {
-	return slot + ":payment:" + string(k.Gateway) + ":" + k.TransactionID
+// partition is one part of the ledger. All its keys contain the same hash tag, because one
+// script writes a payment and its event, and in a Redis Cluster all keys of a script must be
+// in one slot. A payment is in the partition that partitionOf chooses by its key.
+type partition struct {
+	tag    string          // with braces
+	stream string          // the events of its payments
+	writes *durable.Writer // to the primary of its slot
 }
 
-// sendingKey returns the key of the queued and submitting payments of a gateway: a sorted
+// partitionTag returns the hash tag of a partition. A stream name without a hash tag is hashed
+// as a whole, so the tag of partition 0 is the whole name of the default stream, and that of
+// the others the names that StreamName returns.
+func partitionTag(i int) string {
+	if i == 0 {
+		return "{" + DefaultStream + "}"
+	}
+	return "{" + DefaultStream + ":" + strconv.Itoa(i) + "}"
+}
+
+// StreamName returns the stream of a partition. That of partition 0 has the name of
+// EVENTS_STREAM. A name with the ledger's hash tag gets the partition's; any other name gets
+// the number at its end.
+func StreamName(name string, partition int) string {
+	if partition == 0 {
+		return name
+	}
+	if tagged := strings.Replace(name, partitionTag(0), partitionTag(partition), 1); tagged != name {
+		return tagged
+	}
+	return name + ":" + strconv.Itoa(partition)
+}
+
+// DurabilityKey returns the value for durable.Options.Key. It is in the partition's slot.
+func DurabilityKey(partition int) string { return partitionTag(partition) + ":durability" }
+
+// partitionsKey is the key of the number of partitions of this ledger.
+var partitionsKey = partitionTag(0) + ":partitions"
+
+// partitionOf returns the partition of a payment.
+func (l *Ledger) partitionOf(k payment.Key) *partition {
+	if len(l.partitions) == 1 {
+		return l.partitions[0]
+	}
+	return l.partitions[crc32.ChecksumIEEE([]byte(k.String()))%uint32(len(l.partitions))]
+}
+
+// payment returns the key of one payment: a string, see format.go.
+func (p *partition) payment(k payment.Key) string {
+	return p.tag + ":payment:" + string(k.Gateway) + ":" + k.TransactionID
+}
+
+// sending returns the key of the queued and submitting payments of a gateway: a sorted
 // set of transaction ids, scored by the time (Unix ms) at which a worker has to act because
 // the task is overdue or the claim has expired.
-func sendingKey(g payment.Gateway) string { return slot + ":sending:" + string(g) }
+func (p *partition) sending(g payment.Gateway) string { return p.tag + ":sending:" + string(g) }
 
-// queuedKey returns the key of the queued payments of a gateway: a sorted set of
+// queued returns the key of the queued payments of a gateway: a sorted set of
 // transaction ids, scored by the time of creation (Unix ms).
-func queuedKey(g payment.Gateway) string { return slot + ":queued:" + string(g) }
+func (p *partition) queued(g payment.Gateway) string { return p.tag + ":queued:" + string(g) }
 
-// openKey returns the key of the payments of a gateway that are looked up: a sorted set of
+// open returns the key of the payments of a gateway that are looked up: a sorted set of
 // transaction ids, scored by the time (Unix ms) of the next lookup.
-func openKey(g payment.Gateway) string { return slot + ":open:" + string(g) }
+func (p *partition) open(g payment.Gateway) string { return p.tag + ":open:" + string(g) }
 
-// unknownKey returns the key of the verifying payments of a gateway: a sorted set of
+// unknown returns the key of the verifying payments of a gateway: a sorted set of
 // transaction ids, scored by the time (Unix ms) since which the outcome is unknown.
-func unknownKey(g payment.Gateway) string { return slot + ":unknown:" + string(g) }
+func (p *partition) unknown(g payment.Gateway) string { return p.tag + ":unknown:" + string(g) }
 
-// countsKey returns the key of a gateway's counters: a hash of status to the number of
-// payments that have it. The field accepted counts the submits that were accepted.
-func countsKey(g payment.Gateway) string { return slot + ":counts:" + string(g) }
+// counts returns the key of a gateway's counters: a hash of status to the number of
+// payments that have it. It has no queued, submitting and verifying payments: those are
+// counted by their sets. The field accepted counts the submits that were accepted.
+func (p *partition) counts(g payment.Gateway) string { return p.tag + ":counts:" + string(g) }
 
-// highestKey returns the key of the highest numeric gateway reference seen: a number. A
+// highest returns the key of the highest numeric gateway reference seen: a number. A
 // gateway that counts up gives a higher one to every later payment.
-func highestKey(g payment.Gateway) string { return slot + ":highest:" + string(g) }
+func (p *partition) highest(g payment.Gateway) string { return p.tag + ":highest:" + string(g) }
 
-// SharesSlot reports whether a stream of that name is in the ledger's slot, which a Redis
-// Cluster requires. Without a Cluster any name works.
+// SharesSlot reports whether streams of that name are in the slots of the ledger, which a
+// Redis Cluster requires. Without a Cluster any name works.
 func SharesSlot(stream string) bool {
 	tag := stream
 	if _, rest, ok := strings.Cut(stream, "{"); ok {

@@ -1,7 +1,7 @@
 // Package ledger stores every payment in Redis. Its records are authoritative; a task in
 // asynq is only a reminder to work on one.
 //
-// A payment is one Redis hash. Each change is one Lua script, which also writes the
+// A payment is one Redis string. Each change is one Lua script, which also writes the
 // change's event to the stream, so a change and its event cannot exist without each other.
 //
 // # Claim and lease
@@ -39,11 +39,13 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
 	"terbayar/internal/durable"
+	"terbayar/internal/groupcommit"
 	"terbayar/internal/payment"
 )
 
@@ -68,35 +70,44 @@ var (
 
 // Ledger stores the payments. It is safe for concurrent use.
 type Ledger struct {
-	redis  redis.UniversalClient
-	writes *durable.Writer
-	stream string
-	now    func() time.Time
-	log    *slog.Logger
+	redis      redis.UniversalClient
+	partitions []*partition
+	saves      *groupcommit.Group[durable.Call, *redis.Cmd] // those that need not be durable
+	now        func() time.Time
+	log        *slog.Logger
 
-	background sync.WaitGroup // releases and saves that are repeated until acknowledged
+	partitionsChecked atomic.Bool
+	background        sync.WaitGroup // releases and saves that are repeated until acknowledged
 }
 
 // Options configure a Ledger.
 type Options struct {
-	Redis  redis.UniversalClient // for reads, and for writes that need not be durable
-	Writes *durable.Writer
-	Stream string // EVENTS_STREAM
-	Now    func() time.Time
-	Log    *slog.Logger
+	Redis      redis.UniversalClient // for reads, and for writes that need not be durable
+	Writes     durable.Writers
+	Stream     string // EVENTS_STREAM
+	Partitions int    // LEDGER_PARTITIONS; 0: 1
+	Now        func() time.Time
+	Log        *slog.Logger
 }
 
 // New returns a Ledger.
 func New(o Options) *Ledger {
-	return &Ledger{redis: o.Redis, writes: o.Writes, stream: o.Stream, now: o.Now, log: o.Log}
+	l := &Ledger{redis: o.Redis, now: o.Now, log: o.Log}
+	for i := range max(o.Partitions, 1) {
+		l.partitions = append(l.partitions, &partition{tag: partitionTag(i), stream: StreamName(o.Stream, i), writes: o.Writes.Partition(i)})
+	}
+	l.saves = groupcommit.New(func(ctx context.Context, calls []durable.Call) ([]*redis.Cmd, error) {
+		return l.runScripts(ctx, calls), nil
+	})
+	return l
 }
 
 // NewReader returns a Ledger for programs that only read.
-func NewReader(client redis.UniversalClient) *Ledger {
+func NewReader(client redis.UniversalClient, partitions int) *Ledger {
 	log := slog.New(slog.DiscardHandler)
 	return New(Options{
-		Redis: client, Stream: DefaultStream, Now: time.Now, Log: log,
-		Writes: durable.New(durable.Options{Client: client, Mode: durable.None, Key: DurabilityKey, Now: time.Now, Log: log}),
+		Redis: client, Stream: DefaultStream, Partitions: partitions, Now: time.Now, Log: log,
+		Writes: durable.NewWriters(durable.Options{Client: client, Mode: durable.None, Now: time.Now, Log: log}, DurabilityKeys(client, partitions)),
 	})
 }
 
@@ -135,83 +146,130 @@ type CreateResult struct {
 // createTimeout bounds Create. It is longer than a failover.
 const createTimeout = 6 * time.Second
 
-// Create writes payments durably, in order, in one round trip. The results have the order
-// of the entries. (Step [create].)
+// Create writes payments durably, in order, in one round trip for each partition. The results
+// have the order of the entries. (Step [create].)
 func (l *Ledger) Create(ctx context.Context, entries []NewPayment) []CreateResult {
 	results := make([]CreateResult, len(entries))
-	var calls []durable.Call
-	var index []int // of each call's entry
-	for i, e := range entries {
-		r := Record{Payment: payment.Payment{Amount: e.Amount}, MerchantID: e.MerchantID}
-		facts, err := r.facts()
-		if err != nil {
-			results[i].Err = fmt.Errorf("ledger: create %s: %w", e.Key, err)
-			continue
-		}
-		calls = append(calls, createCall(e.Key.Gateway, createArgs{
-			request: rand.Text(), digest: e.Digest, transactionID: e.Key.TransactionID,
-			order: e.Order, token: e.EncryptedToken, facts: facts, expires: e.ExpiresAt, grace: TaskGrace,
-		}))
-		index = append(index, i)
-	}
-	if len(calls) == 0 {
+	if len(entries) == 0 {
 		return results
 	}
 	ctx, cancel := context.WithTimeout(ctx, createTimeout)
 	defer cancel()
-	replies, err := l.writes.Do(ctx, calls...)
-	for j, i := range index {
+	calls := map[*partition][]durable.Call{}
+	indexes := map[*partition][]int{} // of each call's entry
+	for i, e := range entries {
+		r := Record{
+			Payment: payment.Payment{Amount: e.Amount, Status: payment.Queued}, MerchantID: e.MerchantID,
+			Order: e.Order, Digest: e.Digest, EncryptedToken: e.EncryptedToken, ExpiresAt: e.ExpiresAt,
+		}
+		body, err := r.encodeBody()
 		if err != nil {
-			results[i].Err = fmt.Errorf("ledger: create %s: %w: %w", entries[i].Key, ErrNotDurable, err)
+			results[i].Err = fmt.Errorf("ledger: create %s: %w", e.Key, err)
 			continue
 		}
-		answer, err := replies[j].StringSlice()
-		if err == nil && len(answer) != 2 {
-			err = errUnexpectedAnswer
-		}
-		if err != nil {
-			results[i].Err = fmt.Errorf("ledger: create %s: %w", entries[i].Key, err)
-			continue
-		}
-		results[i].Creation, results[i].Status = Creation(answer[0]), payment.Status(answer[1])
+		p := l.partitionOf(e.Key)
+		calls[p] = append(calls[p], p.createCall(createArgs{
+			key: e.Key, request: rand.Text(), grace: TaskGrace, body: body, digest: e.Digest, encryptedToken: e.EncryptedToken,
+		}))
+		indexes[p] = append(indexes[p], i)
 	}
+	if err := l.checkPartitionsOnce(ctx); err != nil {
+		for j := range results {
+			results[j].Err = fmt.Errorf("ledger: create %s: %w: %w", entries[j].Key, ErrNotDurable, err)
+		}
+		return results
+	}
+	var group sync.WaitGroup
+	for p, calls := range calls {
+		group.Go(func() {
+			replies, err := p.writes.Do(ctx, calls...)
+			for j, i := range indexes[p] {
+				if err != nil {
+					results[i].Err = fmt.Errorf("ledger: create %s: %w: %w", entries[i].Key, ErrNotDurable, err)
+				} else {
+					results[i] = l.readCreateReply(ctx, entries[i], replies[j])
+				}
+			}
+		})
+	}
+	group.Wait()
 	return results
+}
+
+// readCreateReply returns the result in a reply of createScript.
+func (l *Ledger) readCreateReply(ctx context.Context, e NewPayment, reply *redis.Cmd) CreateResult {
+	answer, err := readWords(reply, 2)
+	if err == nil && answer[0] == string(isVersion2) {
+		return l.createAgain2(ctx, e)
+	}
+	if err == nil && answer[0] == string(OtherVersion) {
+		err = ErrOtherVersion
+	}
+	if err != nil {
+		return CreateResult{Err: fmt.Errorf("ledger: create %s: %w", e.Key, err)}
+	}
+	return CreateResult{Creation: Creation(answer[0]), Status: payment.Status(answer[1])}
 }
 
 // Read returns a payment with all its attempts.
 func (l *Ledger) Read(ctx context.Context, key payment.Key) (*Record, error) {
-	var fields *redis.MapStringStringCmd
+	p := l.partitionOf(key)
+	var text *redis.StringCmd
 	var due *redis.FloatCmd
-	_, err := l.redis.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		fields = pipe.HGetAll(ctx, paymentKey(key))
-		due = pipe.ZScore(ctx, openKey(key.Gateway), key.TransactionID)
+	// Each command has its own error.
+	_, _ = l.redis.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		text = pipe.Get(ctx, p.payment(key))
+		due = pipe.ZScore(ctx, p.open(key.Gateway), key.TransactionID)
 		return nil
 	})
-	if err != nil && !errors.Is(err, redis.Nil) { // redis.Nil: no lookup is due
-		return nil, fmt.Errorf("ledger: read %s: %w", key, err)
+	r, err := l.decode(ctx, p, key, text)
+	if err == nil {
+		err = r.decodeAttempts()
 	}
-	r, err := decode(key, fields.Val(), l.writes.Time())
+	if err == nil && due.Err() != nil && !errors.Is(due.Err(), redis.Nil) { // redis.Nil: no lookup is due
+		err = fmt.Errorf("ledger: read %s: %w", key, due.Err())
+	}
 	if err != nil {
 		return nil, err
 	}
 	switch at := due.Val(); {
 	case r.Status == payment.Queued:
-		d := decoder{fields: fields.Val()}
-		r.NextAt = d.time("after")
+		r.NextAt = r.heldUntil
 	case at > 0:
 		r.NextAt = time.UnixMilli(int64(at)).UTC()
 	}
 	return r, nil
 }
 
+// decode returns the record of a payment, whatever its version.
+func (l *Ledger) decode(ctx context.Context, p *partition, key payment.Key, reply *redis.StringCmd) (*Record, error) {
+	text, err := reply.Result()
+	if redis.HasErrorPrefix(err, "WRONGTYPE") {
+		var fields map[string]string
+		if fields, err = l.redis.HGetAll(ctx, p.payment(key)).Result(); err == nil {
+			return decode2(key, fields, p.writes.Time())
+		}
+	}
+	if errors.Is(err, redis.Nil) {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return nil, fmt.Errorf("ledger: read %s: %w", key, err)
+	}
+	return decode(key, text, p.writes.Time())
+}
+
 // AttemptCount returns the number of a payment's attempts; 0 if the ledger has no such
 // payment.
 func (l *Ledger) AttemptCount(ctx context.Context, key payment.Key) (int, error) {
-	n, err := l.redis.HGet(ctx, paymentKey(key), "attempts").Int()
-	if err != nil && !errors.Is(err, redis.Nil) {
-		return 0, fmt.Errorf("ledger: attempts of %s: %w", key, err)
+	r, err := l.Read(ctx, key)
+	if errors.Is(err, ErrNotFound) {
+		return 0, nil
 	}
-	return n, nil
+	if err != nil {
+		return 0, err
+	}
+	return len(r.Attempts), nil
 }
 
 // Flush waits until the releases and saves that run in the background have ended, or the

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -57,7 +58,7 @@ func newLedger(client redis.UniversalClient, now func() time.Time) *ledger.Ledge
 	log := slog.New(slog.DiscardHandler)
 	return ledger.New(ledger.Options{
 		Redis: client, Stream: ledger.DefaultStream, Now: now, Log: log,
-		Writes: durable.New(durable.Options{Client: client, Mode: durable.None, Key: ledger.DurabilityKey, Now: now, Log: log}),
+		Writes: durable.NewWriters(durable.Options{Client: client, Mode: durable.None, Now: now, Log: log}, ledger.DurabilityKeys(client, 1)),
 	})
 }
 
@@ -237,10 +238,9 @@ func TestRelease(t *testing.T) {
 		newLedgerWithPayment(t, client)
 		// It waits for one replica, and there is none.
 		log := slog.New(slog.DiscardHandler)
-		writes := durable.New(durable.Options{
-			Client: client, Mode: durable.Trusted, Replicas: 1, Timeout: time.Millisecond,
-			Key: ledger.DurabilityKey, Now: time.Now, Log: log,
-		})
+		writes := durable.NewWriters(durable.Options{
+			Client: client, Mode: durable.Trusted, Replicas: 1, Timeout: time.Millisecond, Now: time.Now, Log: log,
+		}, ledger.DurabilityKeys(client, 1))
 		l := ledger.New(ledger.Options{Redis: client, Writes: writes, Stream: ledger.DefaultStream, Now: c.now, Log: log})
 		for _, reason := range []string{"redis did not acknowledge the claim; it was released unsent", "redis did not acknowledge a claim"} {
 			r, result, err := l.Claim(t.Context(), inv1, ledger.Claim{Lease: lease, Timeout: timeout})
@@ -471,7 +471,7 @@ func TestDue(t *testing.T) {
 	}
 	take(ledger.Sending, 0)
 	stats, err := l.Stats(ctx, payment.AMDigiPay)
-	want := ledger.Stats{Counts: map[payment.Status]int64{payment.Queued: 1}, OldestQueued: ledger.TaskGrace + time.Minute}
+	want := ledger.Stats{Counts: map[payment.Status]int64{payment.Queued: 1, payment.Submitting: 0, payment.Verifying: 0}, OldestQueued: ledger.TaskGrace + time.Minute}
 	if diff := cmp.Diff(want, stats); diff != "" || err != nil {
 		t.Error(err, diff)
 	}
@@ -540,40 +540,40 @@ func TestNotBefore(t *testing.T) {
 func TestUnreadable(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
-		field, value string
-		err          error
+		old, replacement string // in the record
+		err              error
+		claim            ledger.ClaimResult // "": an error
 	}{
-		{"v", "3", ledger.ErrOtherVersion},
-		{"v", "1", ledger.ErrOtherVersion},
-		{"facts", "{", ledger.ErrDamaged},
-		{"attempts", "9999999999999999999", ledger.ErrDamaged},
-		{"updated", "-1", ledger.ErrDamaged},
+		{"3 queued", "4 queued", ledger.ErrOtherVersion, ledger.OtherVersion},
+		{"3 queued 1", "3 queued x", ledger.ErrDamaged, ledger.OtherVersion},
+		{" a -\n", " a\n", ledger.ErrDamaged, ""},
+		{`{"amount"`, `{`, ledger.ErrDamaged, ""},
+		{"1 ", "99999999999999999999 ", ledger.ErrDamaged, ""},
+		{"\n", " ", ledger.ErrDamaged, ""},
 	} {
-		t.Run(row.field+" "+row.value, func(t *testing.T) {
+		t.Run(row.replacement, func(t *testing.T) {
 			client := redistest.Mini(t)
 			l, c := newLedgerWithPayment(t, client)
 			keys, err := client.Keys(t.Context(), "*:payment:*").Result()
 			if err != nil || len(keys) != 1 {
 				t.Fatal(keys, err)
 			}
-			client.HSet(t.Context(), keys[0], row.field, row.value)
-			before := client.HGetAll(t.Context(), keys[0]).Val()
+			before := strings.Replace(client.Get(t.Context(), keys[0]).Val(), row.old, row.replacement, 1)
+			client.Set(t.Context(), keys[0], before, 0)
 			if _, err := l.Read(t.Context(), inv1); !errors.Is(err, row.err) {
 				t.Errorf("read: %v", err)
-			}
-			if row.field == "v" {
-				_, result, err := l.Claim(t.Context(), inv1, ledger.Claim{Lease: lease, Timeout: timeout})
-				if result != ledger.OtherVersion || err != nil {
-					t.Errorf("claim: %q, %v", result, err)
-				}
 			}
 			c.forward(t, ledger.TaskGrace)
 			taken, err := l.TakeDue(t.Context(), ledger.Sending, payment.AMDigiPay, time.Second, 10)
 			if err != nil || !errors.Is(taken.Err, row.err) || len(taken.Records) != 0 || len(taken.Unreadable) != 1 {
 				t.Errorf("take: %+v, %v", taken, err)
 			}
-			if diff := cmp.Diff(before, client.HGetAll(t.Context(), keys[0]).Val()); diff != "" {
-				t.Error(diff)
+			if after := client.Get(t.Context(), keys[0]).Val(); after != before {
+				t.Errorf("%q was %q", after, before)
+			}
+			_, result, err := l.Claim(t.Context(), inv1, ledger.Claim{Lease: lease, Timeout: timeout})
+			if result != row.claim || (err == nil) != (row.claim != "") {
+				t.Errorf("claim: %q, %v", result, err)
 			}
 		})
 	}

@@ -3,7 +3,6 @@ package ledger
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -41,13 +40,16 @@ func (l *Ledger) Save(ctx context.Context, r *Record) error {
 	if err != nil {
 		return err
 	}
-	run := l.runScript
+	run := l.saves.Do
 	if mustBeDurable(r.Status) {
-		run = l.writes.Do
+		run = l.partitionOf(r.Key()).writes.Do
 	}
 	saved := false
 	backoff := retry.WithCappedDuration(time.Second, retry.NewFibonacci(50*time.Millisecond))
 	err = retry.Do(ctx, backoff, func(ctx context.Context) error {
+		if err := l.rewriteAll(ctx, []*Record{r}); err != nil {
+			return retry.RetryableError(err)
+		}
 		replies, err := run(ctx, call)
 		if replies != nil {
 			if err := r.readSaveReply(replies[0]); err != nil {
@@ -81,7 +83,7 @@ func (l *Ledger) repeatSave(ctx context.Context, r *Record, call durable.Call) {
 	l.repeatUntilDone(func() (done bool) {
 		ctx, cancel := context.WithTimeout(ctx, repeatSaveTimeout)
 		defer cancel()
-		replies, err := l.writes.Do(ctx, call)
+		replies, err := l.partitionOf(key).writes.Do(ctx, call)
 		if replies == nil {
 			return false
 		}
@@ -100,20 +102,17 @@ const repeatSaveTimeout = 3 * time.Second // of one try
 // isPermanent reports whether trying again would give the same error.
 func isPermanent(err error) bool { return errors.Is(err, ErrFenced) || errors.Is(err, ErrNotFound) }
 
-// runScript runs one script that need not be durable.
-func (l *Ledger) runScript(ctx context.Context, calls ...durable.Call) ([]*redis.Cmd, error) {
-	replies := l.runScripts(ctx, calls)
-	if err := replies[0].Err(); err != nil && !errors.As(err, new(redis.Error)) {
-		return nil, err
-	}
-	return replies, nil
-}
-
 // SaveAll writes changed records that the caller has not claimed, in one round trip. The
 // errors have the order of the records. It tries once and is not durable, because lookups
 // can be repeated.
 func (l *Ledger) SaveAll(ctx context.Context, records []*Record) []error {
 	errs := make([]error, len(records))
+	if err := l.rewriteAll(ctx, records); err != nil {
+		for i := range errs {
+			errs[i] = err
+		}
+		return errs
+	}
 	calls := make([]durable.Call, 0, len(records))
 	var index []int // of each call's record
 	for i, r := range records {
@@ -171,35 +170,37 @@ func (l *Ledger) newSaveCall(r *Record) (durable.Call, error) {
 			r.UpdatedAt = r.Now(l.now()).Truncate(time.Millisecond).UTC()
 		}
 	}
+	p := l.partitionOf(r.Key())
+	w := *r // as it will be stored
 	a := saveArgs{
-		request: r.saveID, revRead: r.rev, requestRead: r.request, status: r.Status, updated: r.UpdatedAt,
-		due: r.Due, notBefore: r.NotBefore, restartUnknown: r.restartUnknown, primary: r.primary,
-		deleteToken: r.Status.Final(), reference: r.numericReference(), onlyIfExpired: r.onlyIfExpired, badToken: r.BadToken,
+		key: r.Key(), request: r.saveID, revRead: r.rev, requestRead: r.request, status: r.Status, updated: r.UpdatedAt,
+		due: r.Due, notBefore: r.NotBefore, reference: r.numericReference(),
+		restartUnknown: r.restartUnknown, onlyIfExpired: r.onlyIfExpired,
 	}
 	if r.restartUnknown && r.primary == "" {
-		a.primary = l.writes.Primary()
+		w.primary = p.writes.Primary()
 	}
 	if r.Status == payment.Queued {
 		a.due = In(TaskGrace)
 	}
 	var err error
-	if a.facts, err = r.facts(); err != nil {
-		return fail(err)
-	}
 	if changed && r.Status.HasEvent() {
-		p := r.Payment
-		p.NextAt = time.Time{}
-		if a.event, err = events.Marshal(&p, r.events+1); err != nil {
+		w.events++
+		shown := r.Payment
+		shown.NextAt = time.Time{}
+		if a.event, err = events.Marshal(&shown, w.events); err != nil {
 			return fail(err)
 		}
 	}
 	if r.attempt != nil {
-		a.attemptNumber = r.attemptNumber
-		if a.attempt, err = json.Marshal(r.attempt); err != nil {
+		if w.attempts, err = r.withAttempt(*r.attempt, r.replaceLast); err != nil {
 			return fail(err)
 		}
 	}
-	return saveCall(r.Key(), l.stream, a), nil
+	if a.body, err = w.encodeBody(); err != nil {
+		return fail(err)
+	}
+	return p.saveCall(a), nil
 }
 
 // runScripts runs scripts that need not be durable, in order and in one round trip. The

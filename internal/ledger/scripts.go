@@ -12,11 +12,14 @@ import (
 // Every script may run twice for one request, because its reply may be lost. So a script
 // that changes a payment writes its request id into the record. If it finds its own request
 // id there, it returns its first result. It writes in that case too, without a change,
-// because WAIT only covers writes of its own connection.
+// because WAIT only covers writes of its own connection: APPEND of nothing.
 //
 // All times are by Redis' clock, in Unix milliseconds. Every key that a script uses is in
 // KEYS: while the slot migrates, Redis then returns TRYAGAIN before the script's first
 // write.
+//
+// The scripts only read the first line of a record (see format.go). They copy the rest, or
+// get it from the caller.
 
 // clock is the beginning of a script that needs the time. It defines now (ms) and text(n),
 // which formats a number without an exponent.
@@ -24,6 +27,27 @@ const clock = `
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local function text(n) return string.format('%.0f', n) end
+`
+
+// load is the beginning of a script that changes a payment: it defines record, the stored
+// text, which is false if the payment does not exist, and the words of its first line. If
+// the record has another version, the script ends with other(v), which the script defines
+// before; v is "version 2" for the records of version2.go.
+const load = clock + `
+local record = redis.pcall('GET', KEYS[1])
+local status, rev, request, held_until, unknown, updated, claimed, lowest, created, expires, rest
+if type(record) == 'table' then return other('version 2') end
+if record then
+  status, rev, request, held_until, unknown, updated, claimed, lowest, created, rest, expires = string.match(record,
+    '^3 (%S+) (%d+) (%S+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) ()(%d+)')
+  if not status then return other('other version') end
+end
+-- write stores and returns the record with its present words; body is what follows CREATED.
+local function write(body)
+  record = table.concat({'3', status, rev, request, held_until, unknown, updated, claimed, lowest, created, body}, ' ')
+  redis.call('SET', KEYS[1], record)
+  return record
+end
 `
 
 func ms(d time.Duration) int64 { return d.Milliseconds() }
@@ -38,67 +62,55 @@ func ms(d time.Duration) int64 { return d.Milliseconds() }
 //	KEYS[4] open
 //	KEYS[5] counts
 //	ARGV[1] request id
-//	ARGV[2] digest of the order
-//	ARGV[3] transaction id
-//	ARGV[4] version
-//	ARGV[5] order
+//	ARGV[2] transaction id
+//	ARGV[3] time after which its task counts as lost (ms)
+//	ARGV[4] body: the record after CREATED
+//	ARGV[5] digest of the order
 //	ARGV[6] encrypted token, or ""
-//	ARGV[7] facts
-//	ARGV[8] expires (ms), or ""
-//	ARGV[9] time after which its task counts as lost (ms)
-//	result[1] "created" | "duplicate" | "conflict"
-//	result[2] status
-var createScript = redis.NewScript(clock + `
-local digest, request, status, version, bad_token, created = unpack(
-  redis.call('HMGET', KEYS[1], 'digest', 'request', 'status', 'v', 'bad_token', 'created'))
-if digest then
-  redis.call('HSET', KEYS[1], 'digest', digest)
+//	result[1] "created" | "duplicate" | "conflict" | "version 2" | "other version"
+//	result[2] status; "version 2", "other version": nothing
+var createScript = redis.NewScript(`
+local function other(version) return {version, ''} end
+` + load + `
+if record then
+  redis.call('APPEND', KEYS[1], '')
   if request == ARGV[1] then return {'created', status} end
-  if digest ~= ARGV[2] then return {'conflict', status} end
-  if bad_token and version == ARGV[4] and ARGV[6] ~= '' and (status == 'queued' or status == 'needs_review') then
-    redis.call('HDEL', KEYS[1], 'bad_token', 'after')
-    redis.call('HINCRBY', KEYS[1], 'rev', 1)
-    redis.call('HSET', KEYS[1], 'token', ARGV[6], 'status', 'queued', 'request', ARGV[1], 'updated', text(now))
-    redis.call('ZADD', KEYS[2], text(now + ARGV[9]), ARGV[3])
-    redis.call('ZADD', KEYS[3], created, ARGV[3])
-    redis.call('ZREM', KEYS[4], ARGV[3])
-    redis.call('HINCRBY', KEYS[5], status, -1)
-    redis.call('HINCRBY', KEYS[5], 'queued', 1)
-    return {'duplicate', 'queued'}
+  local digest, flag, tail = string.match(record, '^%d+ (%S+) (%S+)()', rest)
+  if digest ~= ARGV[5] then return {'conflict', status} end
+  if flag ~= 'bad-token' or ARGV[6] == '' or (status ~= 'queued' and status ~= 'needs_review') then
+    return {'duplicate', status}
   end
-  return {'duplicate', status}
+  local facts = string.find(record, '\n', string.find(record, '\n', tail, true) + 1, true)
+  local token = string.find(record, '\n', facts + 1, true)
+  if status == 'needs_review' then redis.call('HINCRBY', KEYS[5], status, -1) end
+  status, rev, request, held_until, updated = 'queued', text(rev + 1), ARGV[1], '0', text(now)
+  write(expires .. ' ' .. digest .. ' -' .. string.sub(record, tail, facts) .. ARGV[6] .. string.sub(record, token))
+  redis.call('ZREM', KEYS[4], ARGV[2])
+else
+  status, rev, request, held_until, unknown = 'queued', '1', ARGV[1], '0', '0'
+  updated, claimed, lowest, created = text(now), '0', '0', text(now)
+  write(ARGV[4])
 end
-redis.call('HSET', KEYS[1], 'request', ARGV[1], 'digest', ARGV[2], 'v', ARGV[4],
-  'status', 'queued', 'rev', 1, 'events', 0, 'attempts', 0,
-  'order', ARGV[5], 'facts', ARGV[7], 'created', text(now), 'updated', text(now))
-if ARGV[6] ~= '' then redis.call('HSET', KEYS[1], 'token', ARGV[6]) end
-if ARGV[8] ~= '' then redis.call('HSET', KEYS[1], 'expires', ARGV[8]) end
-redis.call('ZADD', KEYS[2], text(now + ARGV[9]), ARGV[3])
-redis.call('ZADD', KEYS[3], text(now), ARGV[3])
-redis.call('HINCRBY', KEYS[5], 'queued', 1)
-return {'created', 'queued'}
+redis.call('ZADD', KEYS[2], text(now + ARGV[3]), ARGV[2])
+redis.call('ZADD', KEYS[3], created, ARGV[2])
+return {rev == '1' and 'created' or 'duplicate', 'queued'}
 `)
 
 type createArgs struct {
-	request, digest, transactionID string
-	order                          []byte
-	token                          string
-	facts                          []byte
-	expires                        time.Time
-	grace                          time.Duration
+	key            payment.Key
+	request        string
+	grace          time.Duration
+	body           []byte
+	digest         string
+	encryptedToken string
 }
 
-func createCall(g payment.Gateway, a createArgs) durable.Call {
-	var expires any = ""
-	if !a.expires.IsZero() {
-		expires = a.expires.UnixMilli()
-	}
+func (p *partition) createCall(a createArgs) durable.Call {
+	g := a.key.Gateway
 	return durable.Call{
 		Script: createScript,
-		Keys: []string{
-			paymentKey(payment.Key{Gateway: g, TransactionID: a.transactionID}), sendingKey(g), queuedKey(g), openKey(g), countsKey(g),
-		},
-		Args: []any{a.request, a.digest, a.transactionID, version, a.order, a.token, a.facts, expires, ms(a.grace)},
+		Keys:   []string{p.payment(a.key), p.sending(g), p.queued(g), p.open(g), p.counts(g)},
+		Args:   []any{a.request, a.key.TransactionID, ms(a.grace), a.body, a.digest, a.encryptedToken},
 	}
 }
 
@@ -109,72 +121,59 @@ func createCall(g payment.Gateway, a createArgs) durable.Call {
 //	KEYS[1] payment
 //	KEYS[2] sending
 //	KEYS[3] queued
-//	KEYS[4] counts
-//	KEYS[5] highest reference
+//	KEYS[4] highest reference
 //	ARGV[1] request id
 //	ARGV[2] attempt
 //	ARGV[3] lease (ms)
 //	ARGV[4] transaction id
-//	ARGV[5] version
-//	ARGV[6] longest time in the queue (ms) for a payment without expires; 0: no limit
-//	result[1] a ClaimResult
+//	ARGV[5] longest time in the queue (ms) for a payment without expires; 0: no limit
+//	result[1] a ClaimResult, "too early" or "version 2"
 //	result[2] now (ms)
-//	result[3...] "too early": time left (ms). "missing", "other version": nothing. Else field, value, ...
-var claimScript = redis.NewScript(clock + `
-local status, request, lease, after, version, expires, created = unpack(
-  redis.call('HMGET', KEYS[1], 'status', 'request', 'lease', 'after', 'v', 'expires', 'created'))
-if not version then return {'missing', text(now)} end
-if version ~= ARGV[5] then return {'other version', text(now)} end
-local result = 'not queued'
+//	result[3] "too early": time left (ms). "missing", "other version", "version 2": "". Others: the record
+var claimScript = redis.NewScript(`
+local function other(version) return {version, '0', ''} end
+` + load + `
+local function result(name, value) return {name, text(now), value} end
+if not record then return result('missing', '') end
+if status == 'submitting' and request ~= ARGV[1] then
+  return result(tonumber(held_until) <= now and 'claim expired' or 'busy', record)
+end
+local body = string.sub(record, rest)
 if status == 'queued' then
-  if request == ARGV[1] .. ':released' then return {'too early', text(now), '0'} end
-  expires = tonumber(expires or '')
-  if not expires and tonumber(ARGV[6]) > 0 then expires = tonumber(created) + tonumber(ARGV[6]) end
-  if expires and expires <= now then
-    result = 'too late'
-  elseif after and tonumber(after) > now then
-    return {'too early', text(now), text(tonumber(after) - now)}
-  else
-    result = 'claimed'
-    local n = redis.call('HINCRBY', KEYS[1], 'attempts', 1)
-    redis.call('HINCRBY', KEYS[1], 'rev', 1)
-    redis.call('HSET', KEYS[1], 'status', 'submitting', 'request', ARGV[1], 'updated', text(now), 'a:' .. n, ARGV[2])
-    redis.call('HSETNX', KEYS[1], 'first_claim', text(now))
-    redis.call('HSETNX', KEYS[1], 'lowest_id', redis.call('GET', KEYS[5]) or '0')
-    redis.call('ZREM', KEYS[3], ARGV[4])
-    redis.call('HINCRBY', KEYS[4], 'queued', -1)
-    redis.call('HINCRBY', KEYS[4], 'submitting', 1)
-  end
-elseif status == 'submitting' then
-  if request == ARGV[1] then
-    result = 'claimed'
-  else
-    result = tonumber(lease) <= now and 'claim expired' or 'busy'
-  end
+  if request == ARGV[1] .. ':released' then return result('too early', '0') end
+  local deadline = tonumber(expires)
+  if deadline == 0 and tonumber(ARGV[5]) > 0 then deadline = created + ARGV[5] end
+  if deadline > 0 and deadline <= now then return result('too late', record) end
+  if tonumber(held_until) > now then return result('too early', text(held_until - now)) end
+  if claimed == '0' then claimed, lowest = text(now), redis.call('GET', KEYS[4]) or '0' end
+  status, rev, request, updated = 'submitting', text(rev + 1), ARGV[1], text(now)
+  local facts = string.find(body, '\n', string.find(body, '\n', 1, true) + 1, true)
+  local token = string.find(body, '\n', facts + 1, true)
+  local attempts = string.find(body, '\n', token + 1, true)
+  local separator = attempts > token + 1 and '\t' or ''
+  body = string.sub(body, 1, attempts - 1) .. separator .. ARGV[2] .. string.sub(body, attempts)
+  redis.call('ZREM', KEYS[3], ARGV[4])
+elseif status ~= 'submitting' then
+  return result('not queued', record)
 end
-if result == 'claimed' then
-  redis.call('HSET', KEYS[1], 'lease', text(now + ARGV[3]))
-  redis.call('ZADD', KEYS[2], text(now + ARGV[3]), ARGV[4])
-end
-local answer = redis.call('HGETALL', KEYS[1])
-table.insert(answer, 1, text(now))
-table.insert(answer, 1, result)
-return answer
+held_until = text(now + ARGV[3])
+redis.call('ZADD', KEYS[2], held_until, ARGV[4])
+return result('claimed', write(body))
 `)
 
 type claimArgs struct {
-	request, transactionID string
-	attempt                []byte
-	lease, queueTTL        time.Duration
+	key             payment.Key
+	request         string
+	attempt         []byte
+	lease, queueTTL time.Duration
 }
 
-func claimCall(g payment.Gateway, a claimArgs) durable.Call {
+func (p *partition) claimCall(a claimArgs) durable.Call {
+	g := a.key.Gateway
 	return durable.Call{
 		Script: claimScript,
-		Keys: []string{
-			paymentKey(payment.Key{Gateway: g, TransactionID: a.transactionID}), sendingKey(g), queuedKey(g), countsKey(g), highestKey(g),
-		},
-		Args: []any{a.request, a.attempt, ms(a.lease), a.transactionID, version, ms(a.queueTTL)},
+		Keys:   []string{p.payment(a.key), p.sending(g), p.queued(g), p.highest(g)},
+		Args:   []any{a.request, a.attempt, ms(a.lease), a.key.TransactionID, ms(a.queueTTL)},
 	}
 }
 
@@ -185,44 +184,47 @@ func claimCall(g payment.Gateway, a claimArgs) durable.Call {
 //	KEYS[1] payment
 //	KEYS[2] sending
 //	KEYS[3] queued
-//	KEYS[4] counts
 //	ARGV[1] request id of the claim
-//	ARGV[2] transaction id
-//	ARGV[3] time after which its task counts as lost (ms)
+//	ARGV[2] attempt of the claim
+//	ARGV[3] transaction id
+//	ARGV[4] time after which its task counts as lost (ms)
 //	result  "released" | "not claimed": by that request
-var releaseScript = redis.NewScript(clock + `
-local status, request, attempts, created = unpack(redis.call('HMGET', KEYS[1], 'status', 'request', 'attempts', 'created'))
+var releaseScript = redis.NewScript(`
+local function other() return 'not claimed' end
+` + load + `
+if not record then return 'not claimed' end
 if request == ARGV[1] .. ':released' then return 'released' end
 if status ~= 'submitting' or request ~= ARGV[1] then return 'not claimed' end
-redis.call('HDEL', KEYS[1], 'lease', 'after', 'a:' .. attempts)
-if attempts == '1' then redis.call('HDEL', KEYS[1], 'first_claim', 'lowest_id') end
-redis.call('HINCRBY', KEYS[1], 'attempts', -1)
-redis.call('HINCRBY', KEYS[1], 'rev', 1)
-redis.call('HSET', KEYS[1], 'status', 'queued', 'request', ARGV[1] .. ':released', 'updated', text(now))
-redis.call('ZADD', KEYS[2], text(now + ARGV[3]), ARGV[2])
-redis.call('ZADD', KEYS[3], created, ARGV[2])
-redis.call('HINCRBY', KEYS[4], 'submitting', -1)
-redis.call('HINCRBY', KEYS[4], 'queued', 1)
+local body = string.sub(record, rest)
+local attempt, last = string.find(body, ARGV[2] .. '\n', 1, true)
+local first = string.sub(body, attempt - 1, attempt - 1) == '\n'
+if first then claimed, lowest = '0', '0' end
+body = string.sub(body, 1, attempt - (first and 1 or 2)) .. string.sub(body, last)
+status, rev, request, held_until, updated = 'queued', text(rev + 1), ARGV[1] .. ':released', '0', text(now)
+write(body)
+redis.call('ZADD', KEYS[2], text(now + ARGV[4]), ARGV[3])
+redis.call('ZADD', KEYS[3], created, ARGV[3])
 return 'released'
 `)
 
 type releaseArgs struct {
-	request, transactionID string
-	grace                  time.Duration
+	key     payment.Key
+	request string
+	attempt []byte
+	grace   time.Duration
 }
 
-func releaseCall(g payment.Gateway, a releaseArgs) durable.Call {
+func (p *partition) releaseCall(a releaseArgs) durable.Call {
+	g := a.key.Gateway
 	return durable.Call{
 		Script: releaseScript,
-		Keys: []string{
-			paymentKey(payment.Key{Gateway: g, TransactionID: a.transactionID}), sendingKey(g), queuedKey(g), countsKey(g),
-		},
-		Args: []any{a.request, a.transactionID, ms(a.grace)},
+		Keys:   []string{p.payment(a.key), p.sending(g), p.queued(g)},
+		Args:   []any{a.request, a.attempt, a.key.TransactionID, ms(a.grace)},
 	}
 }
 
-// saveScript writes a change if the payment has not changed since it was read: the status,
-// the facts, at most one attempt, when it is next due, and the event. (Step [record].)
+// saveScript writes a change if the payment has not changed since it was read, when it is
+// next due, and the event. (Step [record].)
 //
 // It compares the revision and the request id. After a failover that loses a change the
 // revision alone could be the same again.
@@ -240,105 +242,95 @@ func releaseCall(g payment.Gateway, a releaseArgs) durable.Call {
 //	ARGV[3] request id read
 //	ARGV[4] transaction id
 //	ARGV[5] status
-//	ARGV[6] facts
-//	ARGV[7] updated (ms)
-//	ARGV[8] attempt number, or ""
-//	ARGV[9] attempt
-//	ARGV[10] time until it is due (ms), or "": never
-//	ARGV[11] round the due time up to a multiple of this (ms), or 0
-//	ARGV[12] time until a queued payment can be claimed (ms)
-//	ARGV[13] set unknown_since to now, with this primary; "-": leave both
-//	ARGV[14] event, or ""
-//	ARGV[15] "1": delete the customer token
-//	ARGV[16] numeric gateway reference, or 0
-//	ARGV[17] "1": save only if the claim has expired
-//	ARGV[18] "1": no worker could decrypt the customer token
+//	ARGV[6] updated (ms)
+//	ARGV[7] body: the record after CREATED
+//	ARGV[8] time until it is due (ms), or "": never
+//	ARGV[9] round the due time up to a multiple of this (ms), or 0
+//	ARGV[10] time until a queued payment can be claimed (ms)
+//	ARGV[11] event, or ""
+//	ARGV[12] numeric gateway reference, or 0
+//	ARGV[13] "1": the outcome is unknown since now
+//	ARGV[14] "1": save only if the claim has expired
 //	result   "saved" | "fenced" | "missing"
-var saveScript = redis.NewScript(clock + `
-local before, rev, request, lease, created = unpack(redis.call('HMGET', KEYS[1], 'status', 'rev', 'request', 'lease', 'created'))
-if not before then return 'missing' end
+var saveScript = redis.NewScript(`
+local function other() return 'fenced' end
+` + load + `
+if not record then return 'missing' end
 if request == ARGV[1] then
-  redis.call('HSET', KEYS[1], 'request', ARGV[1])
+  redis.call('APPEND', KEYS[1], '')
   return 'saved'
 end
 if rev ~= ARGV[2] or request ~= ARGV[3] then return 'fenced' end
-if ARGV[17] == '1' and not (lease and tonumber(lease) <= now) then return 'fenced' end
-local status = ARGV[5]
-redis.call('HINCRBY', KEYS[1], 'rev', 1)
-redis.call('HSET', KEYS[1], 'request', ARGV[1], 'status', status, 'facts', ARGV[6], 'updated', ARGV[7])
-redis.call('HDEL', KEYS[1], 'lease', 'after')
-if ARGV[8] ~= '' then redis.call('HSET', KEYS[1], 'attempts', ARGV[8], 'a:' .. ARGV[8], ARGV[9]) end
+if ARGV[14] == '1' and (status ~= 'submitting' or tonumber(held_until) > now) then return 'fenced' end
+
+local before = status
+status, rev, request, held_until, updated = ARGV[5], text(rev + 1), ARGV[1], '0', ARGV[6]
+if ARGV[13] == '1' then unknown = text(now) end
+local due = ''
 if status == 'queued' then
-  local after = now + ARGV[12]
-  redis.call('HSET', KEYS[1], 'after', text(after))
-  redis.call('ZADD', KEYS[2], text(after + ARGV[10]), ARGV[4])
+  held_until = text(now + ARGV[10])
+  due = text(held_until + ARGV[8])
+elseif ARGV[8] ~= '' then
+  local grid = tonumber(ARGV[9])
+  due = now + ARGV[8]
+  if grid > 0 then due = math.floor(due / grid) * grid + grid end
+  due = text(due)
+end
+write(ARGV[7])
+
+-- Each status has its sets: queued and submitting are in sending, all others that are
+-- looked up in open.
+local sent = before ~= 'queued' and before ~= 'submitting'
+if status == 'queued' then
+  if sent then redis.call('ZREM', KEYS[4], ARGV[4]) end
+  redis.call('ZADD', KEYS[2], due, ARGV[4])
   redis.call('ZADD', KEYS[3], created, ARGV[4])
-  redis.call('ZREM', KEYS[4], ARGV[4])
 else
-  redis.call('ZREM', KEYS[2], ARGV[4])
-  redis.call('ZREM', KEYS[3], ARGV[4])
-  if ARGV[10] ~= '' then
-    local due, grid = now + ARGV[10], tonumber(ARGV[11])
-    if grid > 0 then due = math.floor(due / grid) * grid + grid end
-    redis.call('ZADD', KEYS[4], text(due), ARGV[4])
-  else
+  if not sent then redis.call('ZREM', KEYS[2], ARGV[4]) end
+  if before == 'queued' then redis.call('ZREM', KEYS[3], ARGV[4]) end
+  if due ~= '' then
+    redis.call('ZADD', KEYS[4], due, ARGV[4])
+  elseif sent then
     redis.call('ZREM', KEYS[4], ARGV[4])
   end
 end
-if ARGV[13] ~= '-' then redis.call('HSET', KEYS[1], 'unknown_since', text(now), 'primary', ARGV[13]) end
 if status == 'verifying' then
-  redis.call('ZADD', KEYS[5], redis.call('HGET', KEYS[1], 'unknown_since'), ARGV[4])
-else
+  redis.call('ZADD', KEYS[5], unknown, ARGV[4])
+elseif before == 'verifying' then
   redis.call('ZREM', KEYS[5], ARGV[4])
 end
 if before ~= status then
-  redis.call('HINCRBY', KEYS[6], before, -1)
-  redis.call('HINCRBY', KEYS[6], status, 1)
+  if sent and before ~= 'verifying' then redis.call('HINCRBY', KEYS[6], before, -1) end
+  if status ~= 'queued' and status ~= 'verifying' then redis.call('HINCRBY', KEYS[6], status, 1) end
   if before == 'submitting' and (status == 'on_processing' or status == 'paid') then
     redis.call('HINCRBY', KEYS[6], 'accepted', 1)
   end
 end
-if ARGV[14] ~= '' then
-  redis.call('HINCRBY', KEYS[1], 'events', 1)
-  redis.call('XADD', KEYS[7], '*', 'event', ARGV[14])
-end
-if ARGV[15] == '1' then redis.call('HDEL', KEYS[1], 'token') end
-if ARGV[18] == '1' then redis.call('HSET', KEYS[1], 'bad_token', '1') end
-if tonumber(ARGV[16]) > tonumber(redis.call('GET', KEYS[8]) or '0') then redis.call('SET', KEYS[8], ARGV[16]) end
+if ARGV[11] ~= '' then redis.call('XADD', KEYS[7], '*', 'event', ARGV[11]) end
+if tonumber(ARGV[12]) > tonumber(redis.call('GET', KEYS[8]) or '0') then redis.call('SET', KEYS[8], ARGV[12]) end
 return 'saved'
 `)
 
 type saveArgs struct {
+	key            payment.Key
 	request        string
 	revRead        int64
 	requestRead    string
 	status         payment.Status
-	facts          []byte
 	updated        time.Time
-	attemptNumber  int // 0: no attempt
-	attempt        []byte
+	body           []byte
 	due            Due
 	notBefore      time.Duration
-	restartUnknown bool // set unknown_since and primary
-	primary        string
 	event          []byte
-	deleteToken    bool
 	reference      int64
+	restartUnknown bool
 	onlyIfExpired  bool
-	badToken       bool
 }
 
-func saveCall(key payment.Key, stream string, a saveArgs) durable.Call {
-	var attemptNumber, due any = "", ""
-	if a.attemptNumber > 0 {
-		attemptNumber = a.attemptNumber
-	}
+func (p *partition) saveCall(a saveArgs) durable.Call {
+	var due any = ""
 	if a.due.set {
 		due = ms(a.due.in)
-	}
-	primary := "-"
-	if a.restartUnknown {
-		primary = a.primary
 	}
 	flag := func(b bool) string {
 		if b {
@@ -346,16 +338,15 @@ func saveCall(key payment.Key, stream string, a saveArgs) durable.Call {
 		}
 		return ""
 	}
-	g := key.Gateway
+	g := a.key.Gateway
 	return durable.Call{
 		Script: saveScript,
 		Keys: []string{
-			paymentKey(key), sendingKey(g), queuedKey(g), openKey(g), unknownKey(g), countsKey(g), stream, highestKey(g),
+			p.payment(a.key), p.sending(g), p.queued(g), p.open(g), p.unknown(g), p.counts(g), p.stream, p.highest(g),
 		},
 		Args: []any{
-			a.request, a.revRead, a.requestRead, key.TransactionID, string(a.status), a.facts, a.updated.UnixMilli(),
-			attemptNumber, a.attempt, due, ms(a.due.grid), ms(a.notBefore), primary, a.event,
-			flag(a.deleteToken), a.reference, flag(a.onlyIfExpired), flag(a.badToken),
+			a.request, a.revRead, a.requestRead, a.key.TransactionID, string(a.status), unixMilli(a.updated), a.body,
+			due, ms(a.due.grid), ms(a.notBefore), a.event, a.reference, flag(a.restartUnknown), flag(a.onlyIfExpired),
 		},
 	}
 }
@@ -436,19 +427,47 @@ end
 return text(now + ARGV[2])
 `)
 
-// statsScript counts the payments of a gateway.
+// statsScript counts the payments of a gateway in one partition.
 //
 //	KEYS[1] counts
 //	KEYS[2] queued
 //	KEYS[3] unknown
+//	KEYS[4] sending
 //	result[1] now (ms)
-//	result[2] creation time of the oldest queued payment (ms), or ""
-//	result[3] time since which the oldest unknown outcome is unknown (ms), or ""
+//	result[2] creation time of the oldest queued payment (ms), or "0"
+//	result[3] time since which the oldest unknown outcome is unknown (ms), or "0"
 //	result[4...] status, number of payments, ...
 var statsScript = redis.NewScript(clock + `
-local answer = redis.call('HGETALL', KEYS[1])
-table.insert(answer, 1, redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')[2] or '')
-table.insert(answer, 1, redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')[2] or '')
-table.insert(answer, 1, text(now))
+local queued, sending = redis.call('ZCARD', KEYS[2]), redis.call('ZCARD', KEYS[4])
+local answer = {
+  text(now),
+  redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')[2] or '0',
+  redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')[2] or '0',
+}
+for _, word in ipairs(redis.call('HGETALL', KEYS[1])) do table.insert(answer, word) end
+-- They replace fields that version 2 wrote.
+for status, n in pairs({queued = queued, submitting = sending - queued, verifying = redis.call('ZCARD', KEYS[3])}) do
+  table.insert(answer, status)
+  table.insert(answer, text(n))
+end
 return answer
+`)
+
+// partitionsScript writes down the number of partitions of a new ledger. A ledger without a
+// number has 1: it is older than the number.
+//
+//	KEYS[1] number of partitions
+//	KEYS[2...] counts and queued payments of partition 0
+//	ARGV[1] number of partitions
+//	result  number of partitions of the ledger
+var partitionsScript = redis.NewScript(`
+local n = redis.call('GET', KEYS[1])
+if not n then
+  n = ARGV[1]
+  for i = 2, #KEYS do
+    if redis.call('EXISTS', KEYS[i]) == 1 then n = '1' end
+  end
+end
+redis.call('SET', KEYS[1], n)
+return n
 `)

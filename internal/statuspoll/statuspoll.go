@@ -186,7 +186,7 @@ func (p *Poller) gather(ctx context.Context, g payment.Gateway, batch *ledger.Ba
 		wanted = appendMissing(wanted, unknown)
 	}
 	for _, r := range wanted {
-		r.RestartCount(batch.Primary(), p.Now())
+		p.Ledger.RestartCount(batch, r, p.Now())
 	}
 	return wanted, nil
 }

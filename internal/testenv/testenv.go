@@ -151,7 +151,7 @@ func NewLedger(client redis.UniversalClient, now func() time.Time) *ledger.Ledge
 	discard := slog.New(slog.DiscardHandler)
 	return ledger.New(ledger.Options{
 		Redis: client, Stream: ledger.DefaultStream, Now: now, Log: discard,
-		Writes: durable.New(durable.Options{Client: client, Mode: durable.None, Key: ledger.DurabilityKey, Now: now, Log: discard}),
+		Writes: durable.NewWriters(durable.Options{Client: client, Mode: durable.None, Now: now, Log: discard}, ledger.DurabilityKeys(client, 1)),
 	})
 }
 

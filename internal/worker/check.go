@@ -33,7 +33,7 @@ func Check(ctx context.Context, cfg Config, client redis.UniversalClient, out io
 	r.policy(cfg)
 	r.payloadKeys(cfg)
 	if r.redis(ctx, client) {
-		r.durability(ctx, cfg)
+		r.durability(ctx, cfg, client)
 		r.customerTokens(ctx, cfg, client)
 	}
 	r.gateway(ctx, payment.AMDigiPay, cfg.AMDigiPay.Enabled(), gatewaySettings{
@@ -158,7 +158,7 @@ func (r *report) customerTokens(ctx context.Context, cfg Config, client redis.Un
 	}
 	ctx, cancel := context.WithTimeout(ctx, redisCheckTimeout)
 	defer cancel()
-	problem, err := findUndecryptable(ctx, ledger.NewReader(client), cipher)
+	problem, err := findUndecryptable(ctx, ledger.NewReader(client, cfg.Ledger.Partitions), cipher)
 	switch {
 	case err != nil:
 		r.fail(what, "cannot be tried on the payments in Redis: "+err.Error())
@@ -169,11 +169,11 @@ func (r *report) customerTokens(ctx context.Context, cfg Config, client redis.Un
 
 // durability checks whether Redis guarantees what REDIS_DURABILITY requires, and whether
 // the clocks agree.
-func (r *report) durability(ctx context.Context, cfg Config) {
+func (r *report) durability(ctx context.Context, cfg Config, client redis.UniversalClient) {
 	const what, clocks = "durability", "clocks"
 	ctx, cancel := context.WithTimeout(ctx, redisCheckTimeout)
 	defer cancel()
-	writes, closeAll, err := cfg.Redis.OpenDurable(ledger.DurabilityKey, slog.New(slog.DiscardHandler))
+	writes, closeAll, err := cfg.Redis.OpenDurable(ledger.DurabilityKeys(client, cfg.Ledger.Partitions), slog.New(slog.DiscardHandler))
 	if err != nil {
 		r.wrong(what, err)
 		return
@@ -185,6 +185,10 @@ func (r *report) durability(ctx context.Context, cfg Config) {
 		return
 	case err != nil:
 		return // the check of Redis reports that it cannot be reached
+	}
+	var other *ledger.PartitionsError
+	if err := ledger.NewReader(client, cfg.Ledger.Partitions).ReadPartitions(ctx); errors.As(err, &other) {
+		r.fail("ledger", "LEDGER_PARTITIONS: "+other.Error())
 	}
 	for _, w := range writes.Warnings() {
 		r.line("warn", what, w)

@@ -33,7 +33,7 @@ func TestReadiness(t *testing.T) {
 	}
 	defer client.Close()
 	log := slog.New(slog.DiscardHandler)
-	writes, closeWrites, err := cfg.Redis.OpenDurable(ledger.DurabilityKey, log)
+	writes, closeWrites, err := cfg.Redis.OpenDurable(ledger.DurabilityKeys(client, 1), log)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -44,6 +44,7 @@ type Config struct {
 	Worker      config.Worker      `embed:""`
 	RetryPolicy config.RetryPolicy `embed:""`
 	Events      config.Events      `embed:""`
+	Ledger      config.Ledger      `embed:""`
 	Payload     config.Payload     `embed:""`
 	Log         config.Log         `embed:""`
 }
@@ -63,7 +64,7 @@ type Worker struct {
 	cfg       Config
 	log       *slog.Logger
 	redis     redis.UniversalClient
-	writes    *durable.Writer
+	writes    durable.Writers
 	health    *redishealth.Monitor
 	cipher    *secret.Cipher
 	ledger    *ledger.Ledger
@@ -80,7 +81,7 @@ type Worker struct {
 // New creates a worker and opens its HTTP port. It sends nothing to Redis or a gateway.
 // An error is a wrong setting or an HTTP address that is in use. The caller closes the
 // Redis client and the connections of writes.
-func New(cfg Config, client redis.UniversalClient, writes *durable.Writer, log *slog.Logger) (*Worker, error) {
+func New(cfg Config, client redis.UniversalClient, writes durable.Writers, log *slog.Logger) (*Worker, error) {
 	policy, err := Policy(cfg.RetryPolicy, cfg.Worker.GatewayTimeout)
 	if err != nil {
 		return nil, err
@@ -100,7 +101,9 @@ func New(cfg Config, client redis.UniversalClient, writes *durable.Writer, log *
 	w := &Worker{
 		cfg: cfg, log: log, redis: client, writes: writes, cipher: cipher,
 		health:    redishealth.New(client, time.Now, log),
-		ledger:    ledger.New(ledger.Options{Redis: client, Writes: writes, Stream: cfg.Events.Stream, Now: time.Now, Log: log}),
+		ledger:    ledger.New(ledger.Options{
+			Redis: client, Writes: writes, Stream: cfg.Events.Stream, Partitions: cfg.Ledger.Partitions, Now: time.Now, Log: log,
+		}),
 		admission: map[payment.Gateway]*admission.Controller{},
 	}
 	w.metrics = w.newMetrics()
@@ -323,7 +326,12 @@ func (w *Worker) awaitRedis(ctx context.Context) error {
 		if warnings, err = redisconn.Check(ctx, w.redis); err == nil {
 			err = w.writes.Start(ctx)
 		}
+		if err == nil {
+			err = w.ledger.CheckPartitions(ctx)
+		}
 		switch {
+		case errors.As(err, new(*ledger.PartitionsError)):
+			return config.OtherPartitions(err)
 		case redis.IsAuthError(err):
 			return config.RefusedLogin(err)
 		case errors.Is(err, durable.ErrUnfit):

@@ -60,7 +60,7 @@ func New(t TB, redisURL string, o Options) *Env {
 	}
 	e := &Env{TB: t, LogDir: o.LogDir, Sim: testenv.Simulators(t, cfg, gatewaysim.ServerOptions{Middleware: o.Middleware})}
 	e.Redis = e.Connect(redisURL)
-	e.Ledger = ledger.NewReader(e.Redis)
+	e.Ledger = ledger.NewReader(e.Redis, 1)
 	e.Settings = map[string]string{
 		"REDIS_URL":         redisURL,
 		"PAYLOAD_KEYS":      secret.NewKey().Reveal(),

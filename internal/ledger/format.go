@@ -1,0 +1,255 @@
+package ledger
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"terbayar/internal/durable"
+	"terbayar/internal/payment"
+)
+
+// A payment is one Redis string: four lines and the order.
+//
+//	3 STATUS REVISION REQUEST HELD UNKNOWN UPDATED CLAIMED LOWEST CREATED EXPIRES DIGEST FLAG
+//	facts: JSON, see the type facts
+//	the encrypted customer token, or nothing
+//	the attempts, oldest first, each JSON, separated by tabs
+//	the order: the gateway's part of it, JSON
+//
+// The first line is what the scripts read. Its times are Unix milliseconds by Redis' clock; 0
+// means none.
+//
+//	3         the version of this format
+//	REVISION  incremented by every change
+//	REQUEST   the id of the request that wrote this revision; with it: the fencing token
+//	HELD      until when: submitting: the claim is valid; queued: it cannot be claimed
+//	UNKNOWN   since when the outcome of a submit is unknown
+//	UPDATED   when it reached its status
+//	CLAIMED   the first claim
+//	LOWEST    the lowest possible gateway reference: the highest known at the first claim
+//	EXPIRES   until when the customer can pay
+//	DIGEST    of the order
+//	FLAG      badToken, or noFlag
+//
+// JSON contains neither line ends nor tabs. The order is deleted as soon as it can no longer
+// be sent: it contains the customer's name, phone number and e-mail address.
+const version = "3"
+
+const (
+	badToken = "bad-token" // no worker could decrypt the customer token
+	noFlag   = "-"
+)
+
+// headFields is the number of words of the first line.
+const headFields = 13
+
+// keepsOrder reports whether a payment of that status may still be sent.
+func keepsOrder(s payment.Status) bool {
+	switch s {
+	case payment.Queued, payment.Submitting, payment.Verifying, payment.NeedsReview:
+		return true
+	default:
+		return false
+	}
+}
+
+// facts are the parts of a record that no script reads.
+type facts struct {
+	Amount           payment.Rupiah `json:"amount"`
+	MerchantID       string         `json:"merchant,omitempty"`
+	GatewayStatus    string         `json:"state,omitempty"`
+	GatewayReference string         `json:"ref,omitempty"`
+	Reason           string         `json:"reason,omitempty"`
+	PaymentLinks     string         `json:"links,omitempty"`
+	PaymentCode      string         `json:"code,omitempty"`
+	QRCode           string         `json:"qr,omitempty"`
+	Retries          int            `json:"retries,omitempty"`
+	Refreshes        int            `json:"refreshes,omitempty"`
+	Unknowns         int            `json:"unknowns,omitempty"`
+	UnknownCode      string         `json:"unknown_code,omitempty"`
+	Lookups          int            `json:"lookups,omitempty"`
+	NotFound         int            `json:"not_found,omitempty"`
+	Contradicted     bool           `json:"contradicted,omitempty"`
+	Events           int64          `json:"events,omitempty"`
+	Primary          string         `json:"primary,omitempty"`
+}
+
+// storedAttempt is a payment.Attempt as it is stored.
+type storedAttempt struct {
+	At         int64        `json:"at"` // Unix ms
+	Kind       payment.Kind `json:"kind"`
+	Code       string       `json:"code,omitempty"`
+	Message    string       `json:"msg,omitempty"`
+	HTTPStatus int          `json:"http,omitempty"`
+	Action     string       `json:"do,omitempty"`
+	DurationMS int64        `json:"ms,omitempty"`
+	ExternalID string       `json:"ext,omitempty"`
+}
+
+func encodeAttempt(a payment.Attempt) ([]byte, error) {
+	return json.Marshal(storedAttempt{
+		a.At.UnixMilli(), a.Kind, a.Code, a.Message, a.HTTPStatus, a.Action, a.DurationMS, a.ExternalID,
+	})
+}
+
+func decodeAttempt(text string) (payment.Attempt, error) {
+	var a storedAttempt
+	err := json.Unmarshal([]byte(text), &a)
+	return payment.Attempt{
+		At: time.UnixMilli(a.At).UTC(), Kind: a.Kind, Code: a.Code, Message: a.Message,
+		HTTPStatus: a.HTTPStatus, Action: a.Action, DurationMS: a.DurationMS, ExternalID: a.ExternalID,
+	}, err
+}
+
+// encodeBody returns the part of the stored text that begins with EXPIRES. The create and save
+// scripts write what is before it.
+func (r *Record) encodeBody() ([]byte, error) {
+	f, err := json.Marshal(facts{
+		Amount: r.Amount, MerchantID: r.MerchantID,
+		GatewayStatus: r.GatewayStatus, GatewayReference: r.GatewayReference, Reason: r.Reason,
+		PaymentLinks: r.PaymentLinks, PaymentCode: r.PaymentCode, QRCode: r.QRCode,
+		Retries: r.Retries, Refreshes: r.Refreshes, Unknowns: r.Unknowns, UnknownCode: r.UnknownCode,
+		Lookups: r.Lookups, NotFound: r.NotFound, Contradicted: r.Contradicted,
+		Events: r.events, Primary: r.primary,
+	})
+	if err != nil {
+		return nil, err
+	}
+	flag, token, order := noFlag, r.EncryptedToken, r.Order
+	if r.BadToken {
+		flag = badToken
+	}
+	if r.Status.Final() {
+		token = ""
+	}
+	if !keepsOrder(r.Status) {
+		order = nil
+	}
+	body := make([]byte, 0, len(r.Digest)+len(f)+len(token)+len(r.attempts)+len(order)+64)
+	body = fmt.Appendf(body, "%d %s %s\n%s\n%s\n%s\n", unixMilli(r.ExpiresAt), r.Digest, flag, f, token, r.attempts)
+	return append(body, order...), nil
+}
+
+// encode returns the stored text of a record that has not been changed since it was read.
+func (r *Record) encode() ([]byte, error) {
+	body, err := r.encodeBody()
+	if err != nil {
+		return nil, err
+	}
+	head := fmt.Sprintf("%s %s %d %s %d %d %d %d %d %d ", version, r.Status, r.rev, r.request, unixMilli(r.heldUntil),
+		unixMilli(r.UnknownSince), unixMilli(r.UpdatedAt), unixMilli(r.FirstClaim), r.LowestID, unixMilli(r.CreatedAt))
+	return append([]byte(head), body...), nil
+}
+
+// unixMilli returns a time as it is stored: 0 for the zero time.
+func unixMilli(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
+}
+
+// decode returns the record of a stored text. It leaves out Attempts, see decodeAttempts.
+func decode(key payment.Key, text string, clock durable.Time) (*Record, error) {
+	if !strings.HasPrefix(text, version+" ") {
+		written, _, _ := strings.Cut(text, " ")
+		return nil, fmt.Errorf("ledger: %s has version %.8q: %w", key, written, ErrOtherVersion)
+	}
+	lines := strings.SplitN(text, "\n", 5)
+	head := strings.Fields(lines[0])
+	if len(lines) != 5 || len(head) != headFields {
+		return nil, fmt.Errorf("ledger: %s: %w: it has %d lines, and the first one %d words", key, ErrDamaged, len(lines), len(head))
+	}
+	var n numbers
+	var f facts
+	if err := json.Unmarshal([]byte(lines[1]), &f); err != nil {
+		n.errs = append(n.errs, fmt.Errorf("facts: %w", err))
+	}
+	status := payment.Status(head[1])
+	r := &Record{
+		Payment: payment.Payment{
+			Gateway: key.Gateway, TransactionID: key.TransactionID, Status: status, Amount: f.Amount,
+			GatewayStatus: f.GatewayStatus, GatewayReference: f.GatewayReference, Reason: f.Reason,
+			PaymentLinks: f.PaymentLinks, PaymentCode: f.PaymentCode, QRCode: f.QRCode,
+			UpdatedAt: n.time("updated", head[6]), CreatedAt: n.time("created", head[9]),
+			Attempts: []payment.Attempt{},
+		},
+		Order: []byte(lines[4]), Digest: head[11], EncryptedToken: lines[2], MerchantID: f.MerchantID,
+		ExpiresAt: n.time("expires", head[10]), FirstClaim: n.time("claimed", head[7]), LowestID: n.number("lowest", head[8]),
+		Retries: f.Retries, Refreshes: f.Refreshes, Unknowns: f.Unknowns, UnknownCode: f.UnknownCode,
+		UnknownSince: n.time("unknown", head[5]), Lookups: f.Lookups, NotFound: f.NotFound,
+		BadToken: head[12] == badToken, Contradicted: f.Contradicted,
+		clock: clock, readStatus: status, readReason: f.Reason,
+		rev: n.number("revision", head[2]), request: head[3], heldUntil: n.time("held", head[4]),
+		primary: f.Primary, events: f.Events, attempts: []byte(lines[3]),
+	}
+	if err := errors.Join(n.errs...); err != nil {
+		return nil, fmt.Errorf("ledger: %s: %w: %w", key, ErrDamaged, err)
+	}
+	return r, nil
+}
+
+const attemptSeparator = "\t"
+
+// decodeAttempts sets Attempts.
+func (r *Record) decodeAttempts() error {
+	if len(r.attempts) == 0 {
+		return nil
+	}
+	for text := range strings.SplitSeq(string(r.attempts), attemptSeparator) {
+		a, err := decodeAttempt(text)
+		if err != nil {
+			return fmt.Errorf("ledger: %s: %w: attempt %d: %w", r.Key(), ErrDamaged, len(r.Attempts)+1, err)
+		}
+		r.Attempts = append(r.Attempts, a)
+	}
+	return nil
+}
+
+// withAttempt returns the stored attempts with one more, or with another last one.
+func (r *Record) withAttempt(a payment.Attempt, replaceLast bool) ([]byte, error) {
+	text, err := encodeAttempt(a)
+	if err != nil {
+		return nil, err
+	}
+	before := r.attempts
+	if replaceLast {
+		before = before[:max(0, bytes.LastIndexByte(before, attemptSeparator[0]))]
+	}
+	if len(before) == 0 {
+		return text, nil
+	}
+	return slices.Concat(before, []byte(attemptSeparator), text), nil
+}
+
+// maxNumber bounds the numbers that are read: Lua is exact up to it.
+const maxNumber = 1 << 53
+
+// numbers parses numbers and times, and collects the errors.
+type numbers struct{ errs []error }
+
+// number parses a number that is not negative.
+func (n *numbers) number(name, text string) int64 {
+	x, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || x < 0 || x > maxNumber {
+		n.errs = append(n.errs, fmt.Errorf("%s: %q is not a number from 0 to 2^53", name, text))
+		return 0
+	}
+	return x
+}
+
+func (n *numbers) time(name, text string) time.Time { return fromUnixMilli(n.number(name, text)) }
+
+// fromUnixMilli is the reverse of unixMilli.
+func fromUnixMilli(ms int64) time.Time {
+	if ms == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms).UTC()
+}
