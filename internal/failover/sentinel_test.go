@@ -121,11 +121,11 @@ func TestUnacknowledgedClaim(t *testing.T) {
 func (e *env) submitting() (n int64) {
 	e.Helper()
 	for _, g := range payment.Gateways() {
-		v, err := e.Redis.HGet(e.Context(), "{terbayar:events}:counts:"+string(g), "submitting").Int64()
-		if err != nil && !errors.Is(err, redis.Nil) && !strings.Contains(err.Error(), "closed") {
+		stats, err := e.Ledger.Stats(e.Context(), g)
+		if err != nil && !strings.Contains(err.Error(), "closed") {
 			return -1
 		}
-		n += v
+		n += stats.Counts[payment.Submitting]
 	}
 	return n
 }

@@ -121,7 +121,7 @@ func (l *Ledger) tryClaim(ctx context.Context, key payment.Key, call durable.Cal
 	}
 	r, err := decode(key, answer[2], durable.NewTime(now, l.now()))
 	if err == nil {
-		err = r.decodeAttempts()
+		err = r.unpack()
 	}
 	if err != nil {
 		return nil, "", err

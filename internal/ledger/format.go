@@ -20,7 +20,7 @@ import (
 //	facts: JSON, see the type facts
 //	the encrypted customer token, or nothing
 //	the attempts, oldest first, each JSON, separated by tabs
-//	the order: the gateway's part of it, JSON
+//	the order: the gateway's part of it, JSON, compressed
 //
 // The first line is what the scripts read. Its times are Unix milliseconds by Redis' clock; 0
 // means none.
@@ -121,7 +121,7 @@ func (r *Record) encodeBody() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	flag, token, order := noFlag, r.EncryptedToken, r.Order
+	flag, token, order := noFlag, r.EncryptedToken, r.storedOrder
 	if r.BadToken {
 		flag = badToken
 	}
@@ -131,8 +131,8 @@ func (r *Record) encodeBody() ([]byte, error) {
 	if !keepsOrder(r.Status) {
 		order = nil
 	}
-	body := make([]byte, 0, len(r.Digest)+len(f)+len(token)+len(r.attempts)+len(order)+64)
-	body = fmt.Appendf(body, "%d %s %s\n%s\n%s\n%s\n", unixMilli(r.ExpiresAt), r.Digest, flag, f, token, r.attempts)
+	body := make([]byte, 0, len(r.Digest)+len(f)+len(token)+len(r.storedAttempts)+len(order)+64)
+	body = fmt.Appendf(body, "%d %s %s\n%s\n%s\n%s\n", unixMilli(r.ExpiresAt), r.Digest, flag, f, token, r.storedAttempts)
 	return append(body, order...), nil
 }
 
@@ -155,7 +155,7 @@ func unixMilli(t time.Time) int64 {
 	return t.UnixMilli()
 }
 
-// decode returns the record of a stored text. It leaves out Attempts, see decodeAttempts.
+// decode returns the record of a stored text. It leaves out what unpack adds.
 func decode(key payment.Key, text string, clock durable.Time) (*Record, error) {
 	if !strings.HasPrefix(text, version+" ") {
 		written, _, _ := strings.Cut(text, " ")
@@ -180,14 +180,14 @@ func decode(key payment.Key, text string, clock durable.Time) (*Record, error) {
 			UpdatedAt: n.time("updated", head[6]), CreatedAt: n.time("created", head[9]),
 			Attempts: []payment.Attempt{},
 		},
-		Order: []byte(lines[4]), Digest: head[11], EncryptedToken: lines[2], MerchantID: f.MerchantID,
+		storedOrder: []byte(lines[4]), Digest: head[11], EncryptedToken: lines[2], MerchantID: f.MerchantID,
 		ExpiresAt: n.time("expires", head[10]), FirstClaim: n.time("claimed", head[7]), LowestID: n.number("lowest", head[8]),
 		Retries: f.Retries, Refreshes: f.Refreshes, Unknowns: f.Unknowns, UnknownCode: f.UnknownCode,
 		UnknownSince: n.time("unknown", head[5]), Lookups: f.Lookups, NotFound: f.NotFound,
 		BadToken: head[12] == badToken, Contradicted: f.Contradicted,
 		clock: clock, readStatus: status, readReason: f.Reason,
 		rev: n.number("revision", head[2]), request: head[3], heldUntil: n.time("held", head[4]),
-		primary: f.Primary, events: f.Events, attempts: []byte(lines[3]),
+		primary: f.Primary, events: f.Events, storedAttempts: []byte(lines[3]),
 	}
 	if err := errors.Join(n.errs...); err != nil {
 		return nil, fmt.Errorf("ledger: %s: %w: %w", key, ErrDamaged, err)
@@ -197,12 +197,17 @@ func decode(key payment.Key, text string, clock durable.Time) (*Record, error) {
 
 const attemptSeparator = "\t"
 
-// decodeAttempts sets Attempts.
-func (r *Record) decodeAttempts() error {
-	if len(r.attempts) == 0 {
+// unpack sets Order and Attempts.
+func (r *Record) unpack() (err error) {
+	if len(r.storedOrder) > 0 {
+		if r.Order, err = orderDictionary.Decode(nil, r.storedOrder); err != nil {
+			return fmt.Errorf("ledger: %s: %w: order: %w", r.Key(), ErrDamaged, err)
+		}
+	}
+	if len(r.storedAttempts) == 0 {
 		return nil
 	}
-	for text := range strings.SplitSeq(string(r.attempts), attemptSeparator) {
+	for text := range strings.SplitSeq(string(r.storedAttempts), attemptSeparator) {
 		a, err := decodeAttempt(text)
 		if err != nil {
 			return fmt.Errorf("ledger: %s: %w: attempt %d: %w", r.Key(), ErrDamaged, len(r.Attempts)+1, err)
@@ -218,7 +223,7 @@ func (r *Record) withAttempt(a payment.Attempt, replaceLast bool) ([]byte, error
 	if err != nil {
 		return nil, err
 	}
-	before := r.attempts
+	before := r.storedAttempts
 	if replaceLast {
 		before = before[:max(0, bytes.LastIndexByte(before, attemptSeparator[0]))]
 	}

@@ -160,7 +160,7 @@ func (l *Ledger) Create(ctx context.Context, entries []NewPayment) []CreateResul
 	for i, e := range entries {
 		r := Record{
 			Payment: payment.Payment{Amount: e.Amount, Status: payment.Queued}, MerchantID: e.MerchantID,
-			Order: e.Order, Digest: e.Digest, EncryptedToken: e.EncryptedToken, ExpiresAt: e.ExpiresAt,
+			storedOrder: compressOrder(e.Order), Digest: e.Digest, EncryptedToken: e.EncryptedToken, ExpiresAt: e.ExpiresAt,
 		}
 		body, err := r.encodeBody()
 		if err != nil {
@@ -224,7 +224,7 @@ func (l *Ledger) Read(ctx context.Context, key payment.Key) (*Record, error) {
 	})
 	r, err := l.decode(ctx, p, key, text)
 	if err == nil {
-		err = r.decodeAttempts()
+		err = r.unpack()
 	}
 	if err == nil && due.Err() != nil && !errors.Is(due.Err(), redis.Nil) { // redis.Nil: no lookup is due
 		err = fmt.Errorf("ledger: read %s: %w", key, due.Err())

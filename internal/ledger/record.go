@@ -11,7 +11,7 @@ import (
 // Record is a payment in the ledger: the payment as others see it, what the worker needs
 // to continue with it, and the fencing token that it was read with. Change it and Save it.
 //
-// Attempts is only set by Claim and Read. Its times, except those in Attempts, are by Redis'
+// Order and Attempts are only set by Claim and Read. Its times, except those in Attempts, are by Redis'
 // clock: compare them with Now only.
 type Record struct {
 	payment.Payment
@@ -37,17 +37,18 @@ type Record struct {
 	BadToken     bool      // no worker could decrypt the customer token
 	Contradicted bool      // it is in needs_review because the gateway's answer contradicts the order
 
-	clock        durable.Time // Redis' clock when the record was read
-	claimStarted time.Time    // when the claim was sent, by this process' clock
-	readStatus   payment.Status
-	readReason   string
-	rev          int64  // with request: the fencing token
-	request      string // the id of the request that wrote this revision
-	heldUntil    time.Time
-	primary      string // the primary whose clock UnknownSince is from
-	events       int64  // the number of events so far
-	attempts     []byte // as stored
-	version2     []byte // the record in version 3, if it was read in version 2
+	clock          durable.Time // Redis' clock when the record was read
+	claimStarted   time.Time    // when the claim was sent, by this process' clock
+	readStatus     payment.Status
+	readReason     string
+	rev            int64  // with request: the fencing token
+	request        string // the id of the request that wrote this revision
+	heldUntil      time.Time
+	primary        string // the primary whose clock UnknownSince is from
+	events         int64  // the number of events so far
+	storedOrder    []byte
+	storedAttempts []byte
+	version2       []byte // the record in version 3, if it was read in version 2
 
 	// The next Save.
 	saveID         string           // its request id; a second try uses the same one

@@ -193,7 +193,7 @@ func (l *Ledger) newSaveCall(r *Record) (durable.Call, error) {
 		}
 	}
 	if r.attempt != nil {
-		if w.attempts, err = r.withAttempt(*r.attempt, r.replaceLast); err != nil {
+		if w.storedAttempts, err = r.withAttempt(*r.attempt, r.replaceLast); err != nil {
 			return fail(err)
 		}
 	}
@@ -203,10 +203,35 @@ func (l *Ledger) newSaveCall(r *Record) (durable.Call, error) {
 	return p.saveCall(a), nil
 }
 
-// runScripts runs scripts that need not be durable, in order and in one round trip. The
-// replies have the order of the calls. If Redis has not cached a script, it takes two more
-// round trips.
+// runScripts runs scripts that need not be durable, in one round trip. The replies have the
+// order of the calls. The calls whose script Redis has not cached take two more round trips.
 func (l *Ledger) runScripts(ctx context.Context, calls []durable.Call) []*redis.Cmd {
+	replies := l.runCached(ctx, calls)
+	var missing []int
+	for i, reply := range replies {
+		if redis.HasErrorPrefix(reply.Err(), "NOSCRIPT") {
+			missing = append(missing, i)
+		}
+	}
+	if missing == nil {
+		return replies
+	}
+	var again []durable.Call
+	loaded := map[*redis.Script]bool{}
+	for _, i := range missing {
+		if script := calls[i].Script; !loaded[script] {
+			loaded[script] = true
+			_ = script.Load(ctx, l.redis) // if it fails, the call has an error again
+		}
+		again = append(again, calls[i])
+	}
+	for j, reply := range l.runCached(ctx, again) {
+		replies[missing[j]] = reply
+	}
+	return replies
+}
+
+func (l *Ledger) runCached(ctx context.Context, calls []durable.Call) []*redis.Cmd {
 	if len(calls) == 0 {
 		return nil
 	}
@@ -218,12 +243,5 @@ func (l *Ledger) runScripts(ctx context.Context, calls []durable.Call) []*redis.
 		}
 		return nil
 	})
-	for i, c := range calls {
-		if redis.HasErrorPrefix(replies[i].Err(), "NOSCRIPT") {
-			replies[i] = c.Script.Run(ctx, l.redis, c.Keys, c.Args...)
-			copy(replies[i+1:], l.runScripts(ctx, calls[i+1:]))
-			break
-		}
-	}
 	return replies
 }

@@ -66,7 +66,7 @@ func decode2(key payment.Key, fields map[string]string, clock durable.Time) (*Re
 			CreatedAt: fromUnixMilli(number("created")), UpdatedAt: fromUnixMilli(number("updated")),
 			Attempts: []payment.Attempt{},
 		},
-		Order: []byte(fields["order"]), Digest: fields["digest"], EncryptedToken: fields["token"], MerchantID: f.MerchantID,
+		storedOrder: compressOrder([]byte(fields["order"])), Digest: fields["digest"], EncryptedToken: fields["token"], MerchantID: f.MerchantID,
 		ExpiresAt: fromUnixMilli(number("expires")), FirstClaim: fromUnixMilli(number("first_claim")), LowestID: number("lowest_id"),
 		Retries: f.Retries, Refreshes: f.Refreshes, Unknowns: f.Unknowns, UnknownCode: f.UnknownCode,
 		UnknownSince: fromUnixMilli(number("unknown_since")), Lookups: f.Lookups, NotFound: f.NotFound,
@@ -90,7 +90,7 @@ func decode2(key payment.Key, fields map[string]string, clock durable.Time) (*Re
 		var a payment.Attempt
 		err := json.Unmarshal([]byte(text), &a)
 		if err == nil {
-			r.attempts, err = r.withAttempt(a, false)
+			r.storedAttempts, err = r.withAttempt(a, false)
 		}
 		if err != nil {
 			n.errs = append(n.errs, fmt.Errorf("attempt %d: %w", i, err))

@@ -21,7 +21,8 @@ func IsClaim(key payment.Key) func(command []string) bool {
 }
 
 // IsSave returns a function that recognises the save of a submit's outcome: a script call
-// with the payment's record as a key and an attempt with a code as an argument.
+// with the payment's record as a key and a record as an argument whose last attempt has a
+// code.
 func IsSave(key payment.Key) func(command []string) bool {
 	return func(command []string) bool {
 		return writesSubmit(command, key, func(code string) bool { return code != "" })
@@ -31,8 +32,16 @@ func IsSave(key payment.Key) func(command []string) bool {
 func writesSubmit(command []string, key payment.Key, has func(code string) bool) bool {
 	return slices.ContainsFunc(command, func(argument string) bool { return strings.HasSuffix(argument, ":payment:"+key.String()) }) &&
 		slices.ContainsFunc(command, func(argument string) bool {
-			var a payment.Attempt
-			return json.Unmarshal([]byte(argument), &a) == nil && a.Kind == payment.KindSubmit && has(a.Code)
+			// In a record the attempts are the fourth line, separated by tabs.
+			if lines := strings.Split(argument, "\n"); len(lines) > 4 {
+				argument = lines[3]
+			}
+			var last struct {
+				Kind payment.Kind
+				Code string
+			}
+			argument = argument[strings.LastIndexByte(argument, '\t')+1:]
+			return json.Unmarshal([]byte(argument), &last) == nil && last.Kind == payment.KindSubmit && has(last.Code)
 		})
 }
 
