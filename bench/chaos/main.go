@@ -36,6 +36,7 @@ type flags struct {
 	GatewayDown     payment.Gateway `default:"" enum:",amdigipay,paydia" help:"The only failure is that this gateway loses every connection: no other faults, no kills. The other gateway must not be affected, and no attempt be spent (${enum})."`
 	KillEvery       time.Duration   `default:"3s" help:"A worker is killed about every ...; one time in four it gets SIGTERM instead. 0: never."`
 	Redis           string          `default:"standalone" enum:"standalone,sentinel1,sentinel2,cluster" help:"One redis-server, a Sentinel with one or two replicas, or a Cluster with a replica each (${enum})."`
+	Partitions      int             `default:"1" help:"LEDGER_PARTITIONS of every program."`
 	RedisFailsEvery time.Duration   `default:"8s" help:"Redis fails about every ...; 0: never. A standalone one is killed and restarted with its append-only file. Otherwise a replica is made to lag and then promoted, with the primary killed, frozen or alive. One time in two a worker is killed or gets SIGTERM at the same moment."`
 	RedisDown       time.Duration   `default:"0s" help:"How long a standalone Redis is down; 0: up to 4 s, at random."`
 	Durability      string          `default:"" help:"REDIS_DURABILITY of every program."`
@@ -50,8 +51,8 @@ func (f *flags) AfterApply() error {
 		f.FaultRate, f.KillEvery, f.RedisFailsEvery = 0, 0, 0
 	}
 	switch {
-	case f.Duration <= 0 || f.Payments < 1 || f.Workers < 1:
-		return errors.New("--duration, --payments and --workers must be positive")
+	case f.Duration <= 0 || f.Payments < 1 || f.Workers < 1 || f.Partitions < 1:
+		return errors.New("--duration, --payments, --workers and --partitions must be positive")
 	case f.FaultRate < 0 || f.FaultRate > 1:
 		return errors.New("--fault-rate must be between 0 and 1")
 	case f.KillEvery < 0 || f.RedisFailsEvery < 0 || f.RedisDown < 0 || f.Settle < 0:

@@ -71,7 +71,7 @@ func newRun(t *testenv.ProgramTB, f flags) *chaosRun {
 	r := &chaosRun{t: t, f: f, redis: deploy(t, f)}
 	r.Env = programs.New(t, r.redis.url, programs.Options{
 		Simulators: []func(*gatewaysim.Config){programs.UseKinds, f.gateways},
-		Middleware: distant, Settle: settleTime, LogDir: t.Dir(),
+		Middleware: distant, Settle: settleTime, LogDir: t.Dir(), Partitions: f.Partitions,
 	})
 	for name, value := range map[string]string{
 		"WORKER_SHUTDOWN_TIMEOUT": shutdownTimeout.String(), "GATEWAY_TIMEOUT": gatewayTimeout.String(), "GATEWAY_BREAKER_PAUSE": "1s",

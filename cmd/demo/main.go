@@ -124,7 +124,7 @@ func run(ctx context.Context, args []string, out, logOut io.Writer) error {
 	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
-	expected, err := printResults(ctx, out, records, events.NewStream(client, ledger.DefaultStream), scenarios)
+	expected, err := printResults(ctx, out, records, events.NewStreams(client, []string{ledger.DefaultStream}), scenarios)
 	if err != nil {
 		return err
 	}

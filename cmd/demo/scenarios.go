@@ -117,9 +117,9 @@ func document(v any) []byte {
 
 // printResults prints what happened to each payment. It returns the number of payments with
 // the expected status and events.
-func printResults(ctx context.Context, out io.Writer, records *ledger.Ledger, stream *events.Stream, scenarios []Scenario) (int, error) {
+func printResults(ctx context.Context, out io.Writer, records *ledger.Ledger, stream *events.Streams, scenarios []Scenario) (int, error) {
 	received := map[string][]string{} // by transaction id: the statuses of its events
-	err := stream.Each(ctx, "", false, func(event []byte) error {
+	err := stream.Each(ctx, "", false, func(event []byte, _ string) error {
 		var e struct {
 			Subject string
 			Data    struct{ Status string }

@@ -86,4 +86,6 @@ func (ws Writers) Warnings() []string {
 }
 
 // ClockSkews returns Writer.ClockSkews, which are the same for all Writers.
-func (ws Writers) ClockSkews(ctx context.Context) map[string]time.Duration { return ws[0].ClockSkews(ctx) }
+func (ws Writers) ClockSkews(ctx context.Context) map[string]time.Duration {
+	return ws[0].ClockSkews(ctx)
+}

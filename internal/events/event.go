@@ -40,6 +40,13 @@ func ID(key payment.Key, n int64, status payment.Status) string {
 	return fmt.Sprintf("%s:%d:%s", key, n, status)
 }
 
+// WithCursor returns the JSON of an event with the attribute cursor, an extension of
+// CloudEvents. The position of an event among those of several streams is not known when it is
+// written.
+func WithCursor(event []byte, cursor string) []byte {
+	return fmt.Appendf(nil, `{"cursor":%q,%s`, cursor, event[1:])
+}
+
 // Marshal returns the payment's nth event, as JSON: the payment reached its status at its
 // UpdatedAt.
 func Marshal(p *payment.Payment, n int64) ([]byte, error) {

@@ -1,6 +1,7 @@
 package failover_test
 
 import (
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"strings"
@@ -95,4 +96,69 @@ func TestClusterFailover(t *testing.T) {
 	orders.Resubmit(t.Context())
 	e.requireClean(orders)
 	e.requirePaid(orders)
+}
+
+// TestPartitions: the ledger is spread over a Cluster in twelve partitions. Under load one
+// primary fails over, and the slot of a partition of another primary moves. Then the events
+// are read from their twelve streams with the program, from the start and from the middle.
+func TestPartitions(t *testing.T) {
+	slow(t)
+	const partitions = 12
+	c := redistest.NewReplicatedCluster(t)
+	e := newPartitionedEnv(t, c.URL(), partitions)
+	e.failover = true
+	e.Worker()
+	e.Worker()
+	orders := e.NewOrderSystem()
+	var submitting sync.WaitGroup
+	submitting.Go(func() { orders.SubmitSlowly(t.Context(), invoices(200), 200*time.Millisecond) })
+	defer submitting.Wait()
+	e.awaitLoad(15)
+
+	streams := ledger.StreamNames(ledger.DefaultStream, partitions)
+	primary, replica := c.Pair(t, streams[0])
+	var moving string
+	var from, to *redistest.Node
+	for _, stream := range streams {
+		switch holder, _ := c.Pair(t, stream); {
+		case holder == primary:
+		case from == nil:
+			moving, from = stream, holder
+		case holder != from:
+			to = holder
+		}
+	}
+	if to == nil {
+		t.Fatal("the partitions are not on all primaries")
+	}
+	primary.Kill()
+	c.AwaitHolder(t, streams[0], replica)
+	primary.Start(t) // as a replica: without a replica nothing is sent
+	e.awaitSends()
+	m := newMigration(t, moving, from, to)
+	m.begin()
+	m.move(0.5)
+	e.awaitSends() // of the other partitions
+	m.move(1)
+	m.end(c)
+	e.awaitSends()
+	submitting.Wait()
+	orders.Resubmit(t.Context())
+	e.requireClean(orders)
+	e.requirePaid(orders)
+
+	// The program refuses another number, and merges the streams.
+	if r := e.Run("enqueue", []string{"events"}, "", "LEDGER_PARTITIONS=1"); r.Code != 2 || !strings.Contains(r.Stderr, "LEDGER_PARTITIONS: ") {
+		t.Errorf("with another number of partitions: %d %s", r.Code, r.Stderr)
+	}
+	all := strings.Split(strings.TrimSpace(e.Run("enqueue", []string{"events"}, "").Stdout), "\n")
+	middle := all[len(all)/2]
+	var event struct{ Cursor string }
+	if err := json.Unmarshal([]byte(middle), &event); err != nil || strings.Count(event.Cursor, ",") != partitions-1 {
+		t.Fatalf("cursor %q, %v", event.Cursor, err)
+	}
+	rest := strings.TrimSpace(e.Run("enqueue", []string{"events", "--from", event.Cursor}, "").Stdout)
+	if rest != strings.Join(all[len(all)/2:], "\n") {
+		t.Errorf("from the middle: %d lines, want %d", strings.Count(rest, "\n")+1, len(all)-len(all)/2)
+	}
 }

@@ -54,13 +54,19 @@ type env struct {
 // payment, so that a payment that is sent twice is a duplicate charge.
 func newEnv(t *testing.T, url string, edits ...func(*gatewaysim.Config)) *env {
 	t.Helper()
+	return newPartitionedEnv(t, url, 1, edits...)
+}
+
+// newPartitionedEnv returns an environment whose ledger has several partitions.
+func newPartitionedEnv(t *testing.T, url string, partitions int, edits ...func(*gatewaysim.Config)) *env {
+	t.Helper()
 	edits = append([]func(*gatewaysim.Config){func(cfg *gatewaysim.Config) {
 		cfg.AM.Duplicates = gatewaysim.DuplicateSecond
 		for _, op := range []gatewaysim.Operation{gatewaysim.AMCreate, gatewaysim.PaydiaPayment} {
 			cfg.Faults = append(cfg.Faults, gatewaysim.FaultRule{Fault: gatewaysim.FaultSlow, Operation: op, Delay: 500 * time.Millisecond})
 		}
 	}}, edits...)
-	e := &env{Env: programs.New(t, url, programs.Options{Simulators: edits}), url: url}
+	e := &env{Env: programs.New(t, url, programs.Options{Simulators: edits, Partitions: partitions}), url: url}
 	e.Settings["WORKER_CONCURRENCY"], e.Settings["WORKER_SHUTDOWN_TIMEOUT"], e.Settings["GATEWAY_TIMEOUT"] = "5", "10s", "3s"
 	e.consumer = e.NewEventConsumer()
 	return e

@@ -35,7 +35,7 @@ func TestSlotMigration(t *testing.T) {
 		}
 		to, _ = c.Pair(t, key)
 	}
-	m := newMigration(t, from, to)
+	m := newMigration(t, ledger.DefaultStream, from, to)
 	m.begin()
 	m.move(0.5)
 	warnings := func() int {
@@ -69,21 +69,22 @@ func TestSlotMigration(t *testing.T) {
 	t.Logf("%d warnings and errors while half the keys had moved; %d lines submitted again", lines, orders.Retries())
 }
 
-// migration moves the slot of the ledger from one primary to another, as resharding does.
+// migration moves the slot of a key from one primary to another, as resharding does.
 type migration struct {
 	testing.TB
 
+	key      string
 	slot     int64
 	from, to *redistest.Node
 	source   redis.UniversalClient
 	target   redis.UniversalClient
 }
 
-func newMigration(t *testing.T, from, to *redistest.Node) *migration {
+func newMigration(t *testing.T, key string, from, to *redistest.Node) *migration {
 	t.Helper()
-	m := &migration{TB: t, from: from, to: to, source: from.Client(t), target: to.Client(t)}
+	m := &migration{TB: t, key: key, from: from, to: to, source: from.Client(t), target: to.Client(t)}
 	var err error
-	if m.slot, err = m.source.ClusterKeySlot(t.Context(), ledger.DefaultStream).Result(); err != nil {
+	if m.slot, err = m.source.ClusterKeySlot(t.Context(), key).Result(); err != nil {
 		t.Fatal(err)
 	}
 	return m
@@ -128,5 +129,5 @@ func (m *migration) end(c *redistest.ReplicatedCluster) {
 	id := m.do(m.target, "CLUSTER", "MYID")
 	m.do(m.target, "CLUSTER", "SETSLOT", m.slot, "NODE", id)
 	m.do(m.source, "CLUSTER", "SETSLOT", m.slot, "NODE", id)
-	c.AwaitHolder(m, ledger.DefaultStream, m.to)
+	c.AwaitHolder(m, m.key, m.to)
 }

@@ -44,6 +44,15 @@ func StreamName(name string, partition int) string {
 	return name + ":" + strconv.Itoa(partition)
 }
 
+// StreamNames returns the streams of all partitions.
+func StreamNames(name string, partitions int) []string {
+	names := make([]string, partitions)
+	for i := range names {
+		names[i] = StreamName(name, i)
+	}
+	return names
+}
+
 // DurabilityKey returns the value for durable.Options.Key. It is in the partition's slot.
 func DurabilityKey(partition int) string { return partitionTag(partition) + ":durability" }
 

@@ -100,8 +100,8 @@ func New(cfg Config, client redis.UniversalClient, writes durable.Writers, log *
 
 	w := &Worker{
 		cfg: cfg, log: log, redis: client, writes: writes, cipher: cipher,
-		health:    redishealth.New(client, time.Now, log),
-		ledger:    ledger.New(ledger.Options{
+		health: redishealth.New(client, time.Now, log),
+		ledger: ledger.New(ledger.Options{
 			Redis: client, Writes: writes, Stream: cfg.Events.Stream, Partitions: cfg.Ledger.Partitions, Now: time.Now, Log: log,
 		}),
 		admission: map[payment.Gateway]*admission.Controller{},

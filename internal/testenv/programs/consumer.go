@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"terbayar/internal/events"
-	"terbayar/internal/ledger"
 	"terbayar/internal/testenv/verify"
 )
 
@@ -28,7 +26,7 @@ func (e *Env) NewEventConsumer() *EventConsumer {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if err := events.NewStream(e.Redis, ledger.DefaultStream).Each(ctx, "", true, c.receive); !errors.Is(err, context.Canceled) {
+		if err := e.Streams.Each(ctx, "", true, c.receive); !errors.Is(err, context.Canceled) {
 			e.Errorf("the consumer of the events: %v", err)
 		}
 	}()
@@ -36,7 +34,7 @@ func (e *Env) NewEventConsumer() *EventConsumer {
 	return c
 }
 
-func (c *EventConsumer) receive(text []byte) error {
+func (c *EventConsumer) receive(text []byte, _ string) error {
 	e, err := verify.ParseEvent(text)
 	if err != nil {
 		return err
@@ -69,7 +67,7 @@ func (c *EventConsumer) Received(stream []verify.Event) []verify.Event {
 func (e *Env) Stream() []verify.Event {
 	e.Helper()
 	var all []verify.Event
-	err := events.NewStream(e.Redis, ledger.DefaultStream).Each(e.Context(), "", false, func(text []byte) error {
+	err := e.Streams.Each(e.Context(), "", false, func(text []byte, _ string) error {
 		event, err := verify.ParseEvent(text)
 		all = append(all, event)
 		return err

@@ -6,12 +6,14 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
+	"terbayar/internal/events"
 	"terbayar/internal/gatewaysim"
 	"terbayar/internal/ledger"
 	"terbayar/internal/redisconn"
@@ -32,7 +34,8 @@ type Env struct {
 
 	Sim      *gatewaysim.Server
 	Redis    redis.UniversalClient
-	Ledger   *ledger.Ledger    // for reading
+	Ledger   *ledger.Ledger // for reading
+	Streams  *events.Streams
 	Settings map[string]string // environment variables of every program
 	LogDir   string            // the programs write their logs there; may be empty
 
@@ -45,6 +48,7 @@ type Options struct {
 	Simulators []func(*gatewaysim.Config)      // change how the gateways behave
 	Middleware func(http.Handler) http.Handler // around both gateways
 	Settle     time.Duration                   // verify.settle of the retry policy; default 3s
+	Partitions int                             // of the ledger; default 1
 	LogDir     string
 }
 
@@ -60,8 +64,11 @@ func New(t TB, redisURL string, o Options) *Env {
 	}
 	e := &Env{TB: t, LogDir: o.LogDir, Sim: testenv.Simulators(t, cfg, gatewaysim.ServerOptions{Middleware: o.Middleware})}
 	e.Redis = e.Connect(redisURL)
-	e.Ledger = ledger.NewReader(e.Redis, 1)
+	partitions := max(o.Partitions, 1)
+	e.Ledger = ledger.NewReader(e.Redis, partitions)
+	e.Streams = events.NewStreams(e.Redis, ledger.StreamNames(ledger.DefaultStream, partitions))
 	e.Settings = map[string]string{
+		"LEDGER_PARTITIONS": strconv.Itoa(partitions),
 		"REDIS_URL":         redisURL,
 		"PAYLOAD_KEYS":      secret.NewKey().Reveal(),
 		"RETRY_POLICY_FILE": e.File("policy.yaml", FastPolicy(o.Settle)),
