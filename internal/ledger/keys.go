@@ -64,7 +64,7 @@ func (l *Ledger) partitionOf(k payment.Key) *partition {
 	if len(l.partitions) == 1 {
 		return l.partitions[0]
 	}
-	return l.partitions[crc32.ChecksumIEEE([]byte(k.String()))%uint32(len(l.partitions))]
+	return l.partitions[int64(crc32.ChecksumIEEE([]byte(k.String())))%int64(len(l.partitions))]
 }
 
 // payment returns the key of one payment: a string, see format.go.

@@ -59,6 +59,8 @@ type OrderSystem struct {
 	env   *Env
 	edits []string // of the environment of enqueue
 
+	Program string // "enqueue", or the path of another version of it
+
 	mu       sync.Mutex
 	payments []Payment
 	index    map[payment.Key]int // in payments
@@ -67,7 +69,7 @@ type OrderSystem struct {
 
 // NewOrderSystem returns an order system. The edits are those of Start.
 func (e *Env) NewOrderSystem(edits ...string) *OrderSystem {
-	return &OrderSystem{env: e, edits: edits, index: map[payment.Key]int{}}
+	return &OrderSystem{env: e, edits: edits, index: map[payment.Key]int{}, Program: "enqueue"}
 }
 
 // Submit submits payments, and submits again what failed until all are acknowledged or the
@@ -123,7 +125,7 @@ type answer struct {
 
 // create runs "enqueue create" once and returns the payments that it has not acknowledged.
 func (o *OrderSystem) create(ctx context.Context, batch []Payment) (left []Payment) {
-	r := o.env.run(ctx, "enqueue", []string{"create"}, Input(batch), o.edits...)
+	r := o.env.run(ctx, o.Program, []string{"create"}, Input(batch), o.edits...)
 	if r.Code == 2 {
 		o.env.Errorf("enqueue create: exit code %d: %s", r.Code, r.Stderr)
 		return nil
