@@ -134,7 +134,7 @@ func (terbayar) recorded(e *env, n int) bool {
 // count returns how many payments have a status.
 func (e *env) count(status payment.Status) int {
 	e.Helper()
-	stats, err := ledger.NewReader(e.redis.client).Stats(e.Context(), payment.AMDigiPay)
+	stats, err := ledger.NewReader(e.redis.client, 1).Stats(e.Context(), payment.AMDigiPay)
 	e.redis.require(err)
 	return int(stats.Counts[status])
 }
