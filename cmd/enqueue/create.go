@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +21,7 @@ import (
 	"terbayar/internal/secret"
 	"terbayar/internal/tasks"
 	"terbayar/internal/telemetry"
+	"terbayar/internal/terminal"
 )
 
 type createCmd struct {
@@ -81,14 +84,14 @@ func (c *createCmd) run(ctx context.Context, all *cli, client redis.UniversalCli
 	defer cancel()
 	var counts summary
 	defer func() { counts.note(notes) }()
-	for batch := range input.batches(ctx) {
-		for _, answer := range submitter.Create(createCtx, batch) {
+	for lines, answers := range submitter.CreateAll(createCtx, input.batches(ctx)) {
+		for _, answer := range answers {
 			counts.add(answer)
-			if err := writeJSON(out, answer); err != nil {
-				return fmt.Errorf("write answers: %w", err)
-			}
 		}
-		counts.next = batch[len(batch)-1].Last + 1
+		if err := writeAnswers(out, answers); err != nil {
+			return fmt.Errorf("write answers: %w", err)
+		}
+		counts.next = lines[len(lines)-1].Last + 1
 		if err := counts.stop(); err != nil {
 			return err
 		}
@@ -105,6 +108,27 @@ func (c *createCmd) run(ctx context.Context, all *cli, client redis.UniversalCli
 		note(notes, "the input contains no payment")
 	}
 	return counts.err()
+}
+
+// writeAnswers writes answers, each as one line of JSON that is safe for a terminal.
+func writeAnswers(out io.Writer, answers []intake.Answer) error {
+	var all, one bytes.Buffer
+	enc := json.NewEncoder(&one)
+	enc.SetEscapeHTML(false)
+	for _, answer := range answers {
+		one.Reset()
+		if err := enc.Encode(answer); err != nil {
+			return err
+		}
+		text := bytes.TrimSuffix(one.Bytes(), []byte("\n"))
+		if bytes.ContainsFunc(text, func(r rune) bool { return r < ' ' || r > '~' }) {
+			text = terminal.JSON(text)
+		}
+		all.Write(text)
+		all.WriteByte('\n')
+	}
+	_, err := out.Write(all.Bytes())
+	return err
 }
 
 // extend returns a context that ends the given time after ctx.

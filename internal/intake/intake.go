@@ -8,10 +8,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
-	"golang.org/x/sync/errgroup"
 
 	"terbayar/internal/durable"
 	"terbayar/internal/ledger"
@@ -58,46 +62,138 @@ type Intake struct {
 	Ledger   *ledger.Ledger
 	Cipher   *secret.Cipher
 	Defaults order.Defaults
-	// Enqueue enqueues a payment's task. It does nothing if the queue already has that task.
-	Enqueue func(ctx context.Context, key payment.Key, amount payment.Rupiah) error
+	// Enqueue enqueues the tasks of payments and returns one error per payment. It does nothing
+	// for a payment whose task is already in the queue.
+	Enqueue func(ctx context.Context, payments []*payment.Payment) []error
 	// Now returns the current time, to find expired dates; nil: time.Now.
 	Now func() time.Time
 }
 
-const (
-	// Batch is the recommended number of lines per Create.
-	Batch = 256
-	// enqueuers is how many tasks are enqueued concurrently; asynq has no batch call.
-	enqueuers = 16
-)
+// Batch is the recommended number of lines per Create.
+const Batch = 256
 
 // retryAdvice is the error text of a Failed.
 const retryAdvice = "not known to be recorded: it may be, and will then be sent. Submit the identical content again " +
 	"under the same id, never under a new one"
 
+// batch is what Create works on.
+type batch struct {
+	lines   []Line
+	answers []Answer
+	entries []entry // of the lines that are to be recorded, or are too late
+}
+
+// entry is the ledger's entry of one line.
+type entry struct {
+	ledger.NewPayment
+
+	answer *Answer
+	late   bool // its expired_date has passed
+}
+
 // Create records the payments of the lines, in order, and enqueues their tasks. It returns
 // one answer per line, in order. Of two lines with the same id the first is recorded.
 func (in *Intake) Create(ctx context.Context, lines []Line) []Answer {
-	answers := make([]Answer, len(lines))
-	var entries, late []ledger.NewPayment
-	var index, lateIndex []int // entries[i] is of lines[index[i]], late[i] of lines[lateIndex[i]]
-	for i, line := range lines {
-		answers[i].Line = line.Number
-		entry, err := in.entry(line, &answers[i])
-		switch {
-		case err == nil:
-			entries, index = append(entries, entry), append(index, i)
-		case errors.Is(err, order.ErrLate):
-			late, lateIndex = append(late, entry), append(lateIndex, i)
+	b := in.check(lines)
+	in.enqueue(ctx, in.record(ctx, b))
+	return b.answers
+}
+
+// CreateAll is Create for many batches. It checks a batch while Redis records the batch before,
+// and enqueues the tasks of the one before that. After a batch for which Redis cannot be
+// reached it records no other.
+func (in *Intake) CreateAll(ctx context.Context, batches iter.Seq[[]Line]) iter.Seq2[[]Line, []Answer] {
+	return func(yield func([]Line, []Answer) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		checked, recorded, enqueued := make(chan *batch), make(chan recordedBatch), make(chan *batch)
+		go func() {
+			defer close(checked)
+			for lines := range batches {
+				if !send(ctx, checked, in.check(lines)) {
+					return
+				}
+			}
+		}()
+		go func() {
+			defer close(recorded)
+			for b := range checked {
+				r := in.record(ctx, b)
+				if !send(ctx, recorded, r) || r.unreachable {
+					return
+				}
+			}
+		}()
+		go func() {
+			defer close(enqueued)
+			for r := range recorded {
+				in.enqueue(ctx, r)
+				if !send(ctx, enqueued, r.batch) {
+					return
+				}
+			}
+		}()
+		for b := range enqueued {
+			if !yield(b.lines, b.answers) {
+				return
+			}
 		}
 	}
-	// If a task cannot be enqueued, its answer is still enqueued or duplicate: the payment is recorded, and will be
-	// sent. The first error cancels the enqueuing of all others, so that a queue that does
-	// not respond delays Create only once.
-	group, enqueueCtx := errgroup.WithContext(ctx)
-	group.SetLimit(enqueuers)
-	for i, created := range in.Ledger.Create(ctx, entries) {
-		answer, entry := &answers[index[i]], entries[i]
+}
+
+// send sends a value unless the context ends.
+func send[T any](ctx context.Context, to chan<- T, value T) bool {
+	select {
+	case to <- value:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// check checks the lines, on all cores.
+func (in *Intake) check(lines []Line) *batch {
+	b := &batch{lines: lines, answers: make([]Answer, len(lines))}
+	entries := make([]*entry, len(lines)) // nil: the answer is known
+	var next atomic.Int64
+	var cores sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), len(lines)) {
+		cores.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(lines)); i = next.Add(1) - 1 {
+				b.answers[i].Line = lines[i].Number
+				entries[i] = in.entry(lines[i], &b.answers[i])
+			}
+		})
+	}
+	cores.Wait()
+	for _, e := range entries {
+		if e != nil {
+			b.entries = append(b.entries, *e)
+		}
+	}
+	return b
+}
+
+// recordedBatch is a batch whose payments are recorded.
+type recordedBatch struct {
+	*batch
+
+	queued      []entry // the payments that need a task
+	unreachable bool    // Redis could not be reached
+}
+
+// record records the payments of a batch.
+func (in *Intake) record(ctx context.Context, b *batch) recordedBatch {
+	r := recordedBatch{batch: b}
+	var now []entry
+	var payments []ledger.NewPayment
+	for _, e := range b.entries {
+		if !e.late {
+			now, payments = append(now, e), append(payments, e.NewPayment)
+		}
+	}
+	for i, created := range in.Ledger.Create(ctx, payments) {
+		answer := now[i].answer
 		switch {
 		case created.Err != nil:
 			answer.fail(created.Err)
@@ -110,26 +206,39 @@ func (in *Intake) Create(ctx context.Context, lines []Line) []Answer {
 		default:
 			answer.Result = Enqueued
 		}
-		if created.Status != payment.Queued {
-			continue
+		if created.Status == payment.Queued {
+			// This includes a duplicate that is still queued: an earlier run may have crashed
+			// after recording it, before enqueuing its task.
+			r.queued = append(r.queued, now[i])
 		}
-		// This includes a duplicate that is still queued: an earlier run may have crashed
-		// after recording it, before enqueuing its task.
-		group.Go(func() error {
-			answer.EnqueueErr = in.Enqueue(enqueueCtx, entry.Key, entry.Amount)
-			return answer.EnqueueErr
-		})
 	}
-	_ = group.Wait() // each answer has its own error
 	var redisErr error
-	for i, entry := range late {
-		if answer := &answers[lateIndex[i]]; redisErr != nil { // do not wait for another timeout
-			answer.fail(redisErr)
-		} else {
-			redisErr = in.submittedLate(ctx, entry, answer)
+	for _, e := range b.entries {
+		switch {
+		case !e.late:
+		case redisErr != nil: // do not wait for another timeout
+			e.answer.fail(redisErr)
+		default:
+			redisErr = in.submittedLate(ctx, e.NewPayment, e.answer)
 		}
 	}
-	return answers
+	r.unreachable = slices.ContainsFunc(b.answers, func(a Answer) bool { return errors.Is(a.Cause, ErrUnreachable) })
+	return r
+}
+
+// enqueue enqueues the tasks of recorded payments. If a task cannot be enqueued, its answer is
+// still enqueued or duplicate: the payment is recorded, and will be sent.
+func (in *Intake) enqueue(ctx context.Context, r recordedBatch) {
+	if len(r.queued) == 0 {
+		return
+	}
+	payments := make([]*payment.Payment, len(r.queued))
+	for i, e := range r.queued {
+		payments[i] = &payment.Payment{Gateway: e.Key.Gateway, TransactionID: e.Key.TransactionID, Amount: e.Amount}
+	}
+	for i, err := range in.Enqueue(ctx, payments) {
+		r.queued[i].answer.EnqueueErr = err
+	}
 }
 
 // submittedLate answers a payment whose expired_date has passed. It is invalid, unless the
@@ -156,11 +265,12 @@ func (in *Intake) submittedLate(ctx context.Context, entry ledger.NewPayment, an
 	return nil
 }
 
-// entry checks a line and returns the ledger's entry for it. It writes errors into the
-// answer too. With order.ErrLate the entry is valid nevertheless.
-func (in *Intake) entry(line Line, answer *Answer) (ledger.NewPayment, error) {
+// entry checks a line and returns its entry, or nil if it cannot be recorded: the answer then
+// says why. The answer of an entry that is late is Invalid for now.
+func (in *Intake) entry(line Line, answer *Answer) *entry {
 	if line.Err != nil {
-		return ledger.NewPayment{}, answer.invalid(line.Err)
+		answer.invalid(line.Err)
+		return nil
 	}
 	now := time.Now
 	if in.Now != nil {
@@ -170,42 +280,43 @@ func (in *Intake) entry(line Line, answer *Answer) (ledger.NewPayment, error) {
 	if o != nil {
 		answer.Gateway, answer.TransactionID = o.Gateway, o.Key().TransactionID
 	}
+	late := errors.Is(parseErr, order.ErrLate)
 	if parseErr != nil {
-		_ = answer.invalid(parseErr)
-		if !errors.Is(parseErr, order.ErrLate) {
-			return ledger.NewPayment{}, parseErr
+		answer.invalid(parseErr)
+		if !late {
+			return nil
 		}
 	}
 	content, err := o.Content()
 	if err != nil {
-		return ledger.NewPayment{}, answer.invalid(err)
+		answer.invalid(err)
+		return nil
 	}
-	entry := ledger.NewPayment{
+	e := &entry{answer: answer, late: late, NewPayment: ledger.NewPayment{
 		Key: o.Key(), Amount: o.Amount(), Order: content, Digest: order.Digest(content),
 		ExpiresAt: o.ExpiresAt(),
-	}
+	}}
 	if o.Paydia != nil {
-		entry.MerchantID = o.Paydia.MerchantID
+		e.MerchantID = o.Paydia.MerchantID
 	}
-	if !o.CustomerToken.Empty() && parseErr == nil {
-		if entry.EncryptedToken, err = in.Cipher.Encrypt(o.CustomerToken, entry.Key.String()); err != nil {
+	if !o.CustomerToken.Empty() && !late {
+		if e.EncryptedToken, err = in.Cipher.Encrypt(o.CustomerToken, e.Key.String()); err != nil {
 			answer.Result, answer.Cause = Failed, secret.ErrNoKey
 			answer.Error = "not recorded: customer_token cannot be encrypted, PAYLOAD_KEYS is not set. Submit the identical content again under the same id"
-			return ledger.NewPayment{}, err
+			return nil
 		}
 	}
-	return entry, parseErr
+	return e
 }
 
-// invalid sets the answer to Invalid and returns err.
-func (a *Answer) invalid(err error) error {
+// invalid sets the answer to Invalid.
+func (a *Answer) invalid(err error) {
 	a.Result, a.Error = Invalid, err.Error()
 	if fields, ok := errors.AsType[order.FieldErrors](err); ok {
 		a.Errors = fields
 	} else {
 		a.Errors = []order.FieldError{{Detail: a.Error}}
 	}
-	return err
 }
 
 // conflict sets the answer to Conflict; status is that of the recorded payment.

@@ -50,7 +50,7 @@ func TestCreateInOrder(t *testing.T) {
 func TestEnqueueError(t *testing.T) {
 	r := testenv.New(t, redistest.Mini(t))
 	enqueue := r.Intake.Enqueue
-	r.Intake.Enqueue = func(context.Context, payment.Key, payment.Rupiah) error { return errors.New("connection refused") }
+	r.Intake.Enqueue = func(context.Context, []*payment.Payment) []error { return []error{errors.New("connection refused")} }
 	line := []intake.Line{{Number: 1, Text: testenv.AMOrder("INV-1")}}
 	a := r.Intake.Create(t.Context(), line)[0]
 	if a.Result != intake.Enqueued || a.EnqueueErr == nil || a.Error != "" || a.Cause != nil {

@@ -374,9 +374,7 @@ func TestRetryLaterIsPrompt(t *testing.T) {
 		return time.Millisecond, "http:429", nil
 	}})
 	start := time.Now()
-	if err := tasks.NewEnqueuer(client, time.Now).Submit(t.Context(), inv, 13000); err != nil {
-		t.Fatal(err)
-	}
+	submit(t, tasks.NewEnqueuer(client, time.Now), inv)
 	<-done
 	if took := time.Since(start); took > 9*time.Second {
 		t.Errorf("took %s", took)
@@ -416,17 +414,11 @@ func TestSlowGatewayBlocksNothingElse(t *testing.T) {
 	})
 	defer close(release)
 	enqueuer := tasks.NewEnqueuer(client, time.Now)
-	submit := func(key payment.Key) {
-		t.Helper()
-		if err := enqueuer.Submit(t.Context(), key, 13000); err != nil {
-			t.Fatal(err)
-		}
-	}
 	for _, id := range []string{"A", "B"} {
-		submit(payment.Key{Gateway: payment.AMDigiPay, TransactionID: id})
+		submit(t, enqueuer, payment.Key{Gateway: payment.AMDigiPay, TransactionID: id})
 		<-busy
 	}
-	submit(payment.Key{Gateway: payment.Paydia, TransactionID: "C"})
+	submit(t, enqueuer, payment.Key{Gateway: payment.Paydia, TransactionID: "C"})
 	if err := enqueuer.Poll(t.Context(), payment.AMDigiPay, time.Now()); err != nil {
 		t.Fatal(err)
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
-	"strings"
 	"time"
 
 	"github.com/hibiken/asynq"
@@ -33,20 +32,29 @@ type ServerConfig struct {
 	AsynqLog        asynq.Logger
 }
 
-// Server runs the tasks of the gateways. Each gateway has one asynq server for its submits
-// and one for its polls.
+// Server runs the tasks of the gateways. Each gateway has several asynq servers for its
+// submits, because a server has one goroutine that dequeues, and one for its polls.
 type Server struct {
 	servers []*asynq.Server
+	pacers  []*pacer
 	mux     *asynq.ServeMux
 }
 
 const (
-	// taskCheckInterval is how often an empty queue is checked, and so how long an idle
-	// worker may take to notice a payment.
-	taskCheckInterval = 200 * time.Millisecond
+	// submitsPerServer and maxServers determine the number of servers of a gateway's submits.
+	submitsPerServer = 12
+	maxServers       = 8
+	// submitCheckInterval is how often an empty queue of submits is checked, by whichever
+	// server, and so how long an idle worker may take to notice a payment.
+	submitCheckInterval = 90 * time.Millisecond
+	pollCheckInterval   = 500 * time.Millisecond
+	// taskCheckInterval is asynq's own pause after an empty dequeue. The pacer makes the real one.
+	taskCheckInterval = time.Millisecond
 	// delayedTaskCheckInterval is how late a task that is retried later may be. asynq's
 	// default of 5 s would be longer than most waits.
 	delayedTaskCheckInterval = time.Second
+	// housekeepingInterval replaces the intervals of what one server per queue does for all.
+	housekeepingInterval = time.Hour
 	// errorRetryDelay is the wait after an error that is not the gateway's, mostly because
 	// Redis is down.
 	errorRetryDelay = 5 * time.Second
@@ -69,16 +77,20 @@ func NewServer(client redis.UniversalClient, cfg ServerConfig, h Handlers) *Serv
 	s := &Server{mux: asynq.NewServeMux()}
 	s.mux.Use(redactErrors(cfg.Log))
 	s.mux.HandleFunc(TypeSubmit, func(ctx context.Context, t *asynq.Task) error {
-		p, err := Decode(t.Payload())
-		if err != nil {
-			return err
+		id, _ := asynq.GetTaskID(ctx)
+		key, standby, ok := parseTaskID(id)
+		if !ok { // not enqueued by this code
+			p, err := Decode(t.Payload())
+			if err != nil {
+				return err
+			}
+			if key = p.Key(); key.TransactionID == "" {
+				return fmt.Errorf("tasks: no transaction id: %w", ErrPayload)
+			}
 		}
-		if p.TransactionID == "" {
-			return fmt.Errorf("tasks: no transaction id: %w", ErrPayload)
-		}
-		in, reason, err := h.Submit(ctx, p.Key())
+		in, reason, err := h.Submit(ctx, key)
 		// A standby task is not retried: the payment's own task is.
-		if id, _ := asynq.GetTaskID(ctx); err == nil && in > 0 && !strings.HasPrefix(id, standbyPrefix) {
+		if err == nil && in > 0 && !standby {
 			err = retryLaterError{in, reason}
 		}
 		return err
@@ -91,22 +103,47 @@ func NewServer(client redis.UniversalClient, cfg ServerConfig, h Handlers) *Serv
 		return h.Poll(ctx, p.Gateway)
 	})
 	for _, g := range cfg.Gateways {
-		s.servers = append(s.servers,
-			newServer(client, cfg, SubmitQueue(g), cfg.Concurrency),
-			// One poll at a time per worker: payments that become due meanwhile are for the
-			// next poll.
-			newServer(client, cfg, PollQueue(g), 1),
-		)
+		s.add(client, cfg, SubmitQueue(g), submitCheckInterval, split(cfg.Concurrency))
+		// One poll at a time per worker: payments that become due meanwhile are for the next
+		// poll.
+		s.add(client, cfg, PollQueue(g), pollCheckInterval, []int{1})
 	}
 	return s
 }
 
-func newServer(client redis.UniversalClient, cfg ServerConfig, queue string, concurrency int) *asynq.Server {
+// split returns the concurrency of each server of a gateway's submits. Its sum is the total.
+func split(total int) []int {
+	n := min(max(total/submitsPerServer, 1), maxServers)
+	all := make([]int, n)
+	for i := range all {
+		all[i] = total / n
+		if i < total%n {
+			all[i]++
+		}
+	}
+	return all
+}
+
+// add adds the servers of one queue, one for each concurrency.
+func (s *Server) add(client redis.UniversalClient, cfg ServerConfig, queue string, checkInterval time.Duration, concurrency []int) {
+	pacer := newPacer(checkInterval)
+	s.pacers = append(s.pacers, pacer)
+	for i, n := range concurrency {
+		delayed, janitor := delayedTaskCheckInterval, time.Duration(0) // asynq's default
+		if i > 0 {
+			delayed, janitor = housekeepingInterval, housekeepingInterval
+		}
+		s.servers = append(s.servers, newServer(pacedClient{client, queue, pacer, new(bool)}, cfg, queue, n, delayed, janitor))
+	}
+}
+
+func newServer(client redis.UniversalClient, cfg ServerConfig, queue string, concurrency int, delayed, janitor time.Duration) *asynq.Server {
 	return asynq.NewServerFromRedisClient(client, asynq.Config{
 		Concurrency:              concurrency,
 		Queues:                   map[string]int{queue: 1},
 		TaskCheckInterval:        taskCheckInterval,
-		DelayedTaskCheckInterval: delayedTaskCheckInterval,
+		DelayedTaskCheckInterval: delayed,
+		JanitorInterval:          janitor,
 		ShutdownTimeout:          cfg.ShutdownTimeout,
 		Logger:                   cfg.AsynqLog,
 		LogLevel:                 asynq.WarnLevel,
@@ -165,14 +202,18 @@ func (s *Server) Start() error {
 
 // Stop stops dequeuing tasks.
 func (s *Server) Stop() {
+	for _, p := range s.pacers {
+		p.close()
+	}
 	for _, server := range s.servers {
 		server.Stop()
 	}
 }
 
-// Shutdown shuts all servers down at the same time. It waits for running tasks, at most for
-// the shutdown timeout.
+// Shutdown stops dequeuing and shuts all servers down at the same time. It waits for running
+// tasks, at most for the shutdown timeout.
 func (s *Server) Shutdown() {
+	s.Stop()
 	done := make(chan struct{})
 	for _, server := range s.servers {
 		go func() {

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/hibiken/asynq"
@@ -102,31 +103,54 @@ type Enqueuer struct {
 
 // NewEnqueuer creates an Enqueuer.
 func NewEnqueuer(client redis.UniversalClient, now func() time.Time) *Enqueuer {
-	return &Enqueuer{client, asynq.NewClientFromRedisClient(client), asynq.NewInspectorFromRedisClient(client), now}
+	return &Enqueuer{client, asynq.NewClientFromRedisClient(batchClient{client}), asynq.NewInspectorFromRedisClient(client), now}
 }
 
-// Submit enqueues the submit of a payment. The task's id is the payment's, escaped for the
-// paths of the web UI. If the payment's task is still waiting, nothing happens. An archived
-// task, which would keep the id in use for 90 days, is replaced.
-func (e *Enqueuer) Submit(ctx context.Context, key payment.Key, amount payment.Rupiah) error {
-	queue, id := SubmitQueue(key.Gateway), taskID(key)
-	exists, err := e.submit(ctx, key, amount, id)
-	if !exists || err != nil {
-		return err
+// Submit enqueues the submits of payments, all in one round trip, and returns one error per
+// payment. A task's id is its payment's, escaped for the paths of the web UI. If the payment's
+// task is still waiting, nothing happens. An archived task, which would keep the id in use for
+// 90 days, is replaced.
+func (e *Enqueuer) Submit(ctx context.Context, payments []*payment.Payment) []error {
+	all := make([]submitTask, len(payments))
+	batch := make([]*submitTask, len(payments))
+	for i, p := range payments {
+		all[i] = submitTask{payment: p, id: taskID(p.Key())}
+		batch[i] = &all[i]
 	}
-	switch info, err := e.inspector.GetTaskInfo(queue, id); {
-	case errors.Is(err, asynq.ErrTaskNotFound): // it has run since; whether it submitted the payment is not known
-	case err != nil:
-		return fmt.Errorf("tasks: inspect the task of %s: %w", key, err)
-	case info.State != asynq.TaskStateArchived && info.State != asynq.TaskStateCompleted:
-		return nil
-	default:
-		if err := e.inspector.DeleteTask(queue, id); err != nil && !errors.Is(err, asynq.ErrTaskNotFound) {
-			return fmt.Errorf("tasks: replace the task of %s: %w", key, err)
+	e.submit(ctx, batch)
+	e.submit(ctx, e.replaceable(ctx, batch))
+	errs := make([]error, len(all))
+	for i := range all {
+		errs[i] = all[i].err
+	}
+	return errs
+}
+
+// replaceable returns the tasks that could not be enqueued because of a task with the same id
+// that is no longer waiting or running. It deletes those that are archived.
+func (e *Enqueuer) replaceable(ctx context.Context, batch []*submitTask) []*submitTask {
+	var existing, again []*submitTask
+	for _, t := range batch {
+		if t.exists {
+			existing = append(existing, t)
 		}
 	}
-	_, err = e.submit(ctx, key, amount, id)
-	return err
+	for i, state := range e.states(ctx, existing) {
+		t := existing[i]
+		switch {
+		case t.err != nil:
+			continue
+		case state == "archived", state == "completed":
+			if err := e.inspector.DeleteTask(t.queue(), t.id); err != nil && !errors.Is(err, asynq.ErrTaskNotFound) {
+				t.err = fmt.Errorf("tasks: replace the task of %s: %w", t.payment.Key(), err)
+				continue
+			}
+		case state != "": // else it has run since; whether it submitted the payment is not known
+			continue
+		}
+		again = append(again, t)
+	}
+	return again
 }
 
 // Requeue makes sure that payments of one gateway, whose tasks should have run long ago,
@@ -135,39 +159,34 @@ func (e *Enqueuer) Submit(ctx context.Context, key payment.Key, amount payment.R
 // asynq runs it again after up to two minutes, or never (docs/asynq.md 23). Until then a
 // standby task runs in its place, once. The claim prevents that both submit.
 func (e *Enqueuer) Requeue(ctx context.Context, payments []*payment.Payment) error {
-	states := make([]*redis.StringCmd, len(payments))
-	// Each command has its own error; a missing task is one, too.
-	_, _ = e.redis.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		for i, p := range payments {
-			states[i] = pipe.HGet(ctx, taskKey(SubmitQueue(p.Gateway), taskID(p.Key())), "state")
-		}
-		return nil
-	})
-	var errs []error
+	batch := make([]*submitTask, len(payments))
 	for i, p := range payments {
-		state, err := states[i].Result()
-		switch {
-		case err != nil && !errors.Is(err, redis.Nil):
-			err = fmt.Errorf("tasks: inspect the task of %s: %w", p.Key(), err)
-		case state == "pending", state == "scheduled", state == "retry":
-			err = nil
-		case state == "active":
-			_, err = e.submit(ctx, p.Key(), p.Amount, e.standbyID(p.Key()))
-		default:
-			err = e.Submit(ctx, p.Key(), p.Amount)
-		}
-		errs = append(errs, err)
+		batch[i] = &submitTask{payment: p, id: taskID(p.Key())}
 	}
-	return errors.Join(errs...)
+	var errs []error
+	var standby []*submitTask
+	var lost []*payment.Payment
+	for i, state := range e.states(ctx, batch) {
+		switch t := batch[i]; {
+		case t.err != nil:
+			errs = append(errs, t.err)
+		case state == "pending", state == "scheduled", state == "retry":
+		case state == "active":
+			standby = append(standby, &submitTask{payment: t.payment, id: e.standbyID(t.payment.Key())})
+		default:
+			lost = append(lost, t.payment)
+		}
+	}
+	e.submit(ctx, standby)
+	for _, t := range standby {
+		errs = append(errs, t.err)
+	}
+	return errors.Join(append(errs, e.Submit(ctx, lost)...)...)
 }
 
 func taskID(key payment.Key) string {
 	return string(key.Gateway) + ":" + url.PathEscape(key.TransactionID)
 }
-
-// taskKey returns asynq's key of a task, a hash with a field "state" (asynq v0.26.0,
-// internal/base.TaskKey).
-func taskKey(queue, id string) string { return "asynq:{" + queue + "}:t:" + id }
 
 // standbyPrefix begins the id of a standby task: it runs in place of a task that asynq
 // believes to be running.
@@ -181,41 +200,52 @@ func (e *Enqueuer) standbyID(key payment.Key) string {
 	return standbyPrefix + strconv.FormatInt(e.now().Unix()/int64(standbyInterval.Seconds()), 36) + ":" + taskID(key)
 }
 
-// submit enqueues the submit of a payment as a task with that id, and reports whether a task
-// with that id exists already.
-func (e *Enqueuer) submit(ctx context.Context, key payment.Key, amount payment.Rupiah, id string) (exists bool, err error) {
-	return e.enqueue(ctx, TypeSubmit,
-		Payload{Version: version, Gateway: key.Gateway, TransactionID: key.TransactionID, Amount: amount},
-		asynq.TaskID(id), asynq.Queue(SubmitQueue(key.Gateway)), asynq.Timeout(SubmitTimeout))
+// parseTaskID returns the payment of a submit with an id of taskID or standbyID. Other ids are
+// not of this code.
+func parseTaskID(id string) (key payment.Key, standby, ok bool) {
+	rest, standby := strings.CutPrefix(id, standbyPrefix)
+	if standby {
+		if _, rest, ok = strings.Cut(rest, ":"); !ok {
+			return payment.Key{}, false, false
+		}
+	}
+	name, escaped, _ := strings.Cut(rest, ":")
+	gateway, err := payment.ParseGateway(name)
+	if err != nil {
+		return payment.Key{}, false, false
+	}
+	transactionID, err := url.PathUnescape(escaped)
+	key = payment.Key{Gateway: gateway, TransactionID: transactionID}
+	if err != nil || transactionID == "" || taskID(key) != rest {
+		return payment.Key{}, false, false
+	}
+	return key, standby, true
 }
 
 // Poll enqueues the poll of a gateway for one tick of the clock. Every worker may enqueue the
 // same tick; it runs once.
 func (e *Enqueuer) Poll(ctx context.Context, g payment.Gateway, tick time.Time) error {
-	_, err := e.enqueue(ctx, TypePoll,
+	err := e.enqueue(ctx, TypePoll,
 		Payload{Version: version, Gateway: g, Tick: tick.UnixMilli()},
 		asynq.TaskID("poll:"+string(g)+":"+strconv.FormatInt(tick.UnixMilli(), 10)),
 		asynq.Queue(PollQueue(g)),
 		asynq.Timeout(pollTimeout),
 		asynq.Retention(pollRetention),
 	)
+	if errors.Is(err, asynq.ErrTaskIDConflict) {
+		return nil
+	}
 	return err
 }
 
-// enqueue enqueues a task, and reports whether one with its id exists already, which is no
-// error.
-func (e *Enqueuer) enqueue(ctx context.Context, taskType string, p Payload, opts ...asynq.Option) (exists bool, err error) {
+// enqueue enqueues a task. The error is asynq.ErrTaskIDConflict if a task with its id exists.
+func (e *Enqueuer) enqueue(ctx context.Context, taskType string, p Payload, opts ...asynq.Option) error {
 	payload, err := json.Marshal(p)
+	if err == nil {
+		_, err = e.client.EnqueueContext(ctx, asynq.NewTask(taskType, payload), append(opts, asynq.MaxRetry(maxRetry))...)
+	}
 	if err != nil {
-		return false, fmt.Errorf("tasks: enqueue %s: %w", taskType, err)
+		return fmt.Errorf("tasks: enqueue %s for %s: %w", taskType, p.Key(), err)
 	}
-	_, err = e.client.EnqueueContext(ctx, asynq.NewTask(taskType, payload), append(opts, asynq.MaxRetry(maxRetry))...)
-	switch {
-	case errors.Is(err, asynq.ErrTaskIDConflict):
-		return true, nil
-	case err != nil:
-		return false, fmt.Errorf("tasks: enqueue %s for %s: %w", taskType, p.Key(), err)
-	default:
-		return false, nil
-	}
+	return nil
 }

@@ -56,14 +56,24 @@ func await(t *testing.T, client redis.UniversalClient, queue, id string, state a
 	}
 }
 
+// submit enqueues the submits of payments.
+func submit(t *testing.T, enqueuer *tasks.Enqueuer, keys ...payment.Key) {
+	t.Helper()
+	var payments []*payment.Payment
+	for _, key := range keys {
+		payments = append(payments, &payment.Payment{Gateway: key.Gateway, TransactionID: key.TransactionID, Amount: 13000})
+	}
+	if err := errors.Join(enqueuer.Submit(t.Context(), payments)...); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestOnePaymentOneTask(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
 		t.Parallel()
 		enqueuer := tasks.NewEnqueuer(client, time.Now)
 		for range 3 {
-			if err := enqueuer.Submit(t.Context(), inv, 13000); err != nil {
-				t.Fatal(err)
-			}
+			submit(t, enqueuer, inv)
 		}
 		info := await(t, client, "amdigipay", invTask, asynq.TaskStatePending)
 		const want = `{"v":1,"gateway":"amdigipay","transaction_id":"INV/1 é","amount":13000}`
@@ -81,15 +91,11 @@ func TestArchivedTaskIsReplaced(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
 		t.Parallel()
 		enqueuer := tasks.NewEnqueuer(client, time.Now)
-		if err := enqueuer.Submit(t.Context(), inv, 13000); err != nil {
-			t.Fatal(err)
-		}
+		submit(t, enqueuer, inv)
 		if err := asynq.NewInspectorFromRedisClient(client).ArchiveTask("amdigipay", invTask); err != nil {
 			t.Fatal(err)
 		}
-		if err := enqueuer.Submit(t.Context(), inv, 13000); err != nil {
-			t.Fatal(err)
-		}
+		submit(t, enqueuer, inv)
 		await(t, client, "amdigipay", invTask, asynq.TaskStatePending)
 	})
 }
@@ -102,11 +108,10 @@ func TestStandby(t *testing.T) {
 		enqueuer := tasks.NewEnqueuer(client, epoch)
 		var waiting []*payment.Payment
 		for i := range 200 {
-			p := &payment.Payment{Gateway: payment.Paydia, TransactionID: fmt.Sprint(i), Amount: 13000}
-			waiting = append(waiting, p)
-			if err := enqueuer.Submit(t.Context(), p.Key(), p.Amount); err != nil {
-				t.Fatal(err)
-			}
+			waiting = append(waiting, &payment.Payment{Gateway: payment.Paydia, TransactionID: fmt.Sprint(i), Amount: 13000})
+		}
+		if err := errors.Join(enqueuer.Submit(t.Context(), waiting)...); err != nil {
+			t.Fatal(err)
 		}
 		trips := redistest.CountRoundTrips(client)
 		if err := enqueuer.Requeue(t.Context(), waiting); err != nil || trips.N() != 1 {
@@ -124,9 +129,7 @@ func TestStandby(t *testing.T) {
 			}
 			return time.Hour, "not yet", nil
 		}})
-		if err := enqueuer.Submit(t.Context(), inv, 13000); err != nil {
-			t.Fatal(err)
-		}
+		submit(t, enqueuer, inv)
 		<-first
 		stuck := &payment.Payment{Gateway: inv.Gateway, TransactionID: inv.TransactionID, Amount: 13000}
 		for range 2 {
@@ -195,9 +198,7 @@ func TestNoPayment(t *testing.T) {
 	serve(t, client, tasks.Handlers{Submit: func(context.Context, payment.Key) (time.Duration, string, error) {
 		return 0, "", tasks.ErrNoPayment
 	}})
-	if err := tasks.NewEnqueuer(client, time.Now).Submit(t.Context(), inv, 13000); err != nil {
-		t.Fatal(err)
-	}
+	submit(t, tasks.NewEnqueuer(client, time.Now), inv)
 	if info := await(t, client, "amdigipay", invTask, asynq.TaskStateArchived); !strings.Contains(info.LastErr, "no such payment") {
 		t.Errorf("%q", info.LastErr)
 	}
@@ -245,9 +246,7 @@ func TestRetryLaterIsNoFailure(t *testing.T) {
 				return 0, "", nil
 			}
 		}})
-		if err := tasks.NewEnqueuer(client, time.Now).Submit(t.Context(), inv, 13000); err != nil {
-			t.Fatal(err)
-		}
+		submit(t, tasks.NewEnqueuer(client, time.Now), inv)
 		<-done
 		info := await(t, client, "amdigipay", invTask, asynq.TaskStateRetry)
 		for info.LastErr != "no failure, will be retried in 1h0m0s: net:unsent" { // at first that of the first retry
@@ -276,9 +275,7 @@ func TestErrorsAreRedacted(t *testing.T) {
 			serve(t, client, tasks.Handlers{Submit: func(context.Context, payment.Key) (time.Duration, string, error) {
 				return 0, "", c.submit()
 			}})
-			if err := tasks.NewEnqueuer(client, time.Now).Submit(t.Context(), inv, 13000); err != nil {
-				t.Fatal(err)
-			}
+			submit(t, tasks.NewEnqueuer(client, time.Now), inv)
 			info := await(t, client, "amdigipay", invTask, asynq.TaskStateRetry)
 			if info.LastErr != c.want || info.Retried != 0 {
 				t.Errorf("%q, retried %d", info.LastErr, info.Retried)

@@ -196,11 +196,13 @@ func (e *Env) Advance(d time.Duration) {
 	redistest.SetTime(e.Redis, e.clock.t)
 }
 
-func (e *Env) enqueue(_ context.Context, key payment.Key, _ payment.Rupiah) error {
+func (e *Env) enqueue(_ context.Context, payments []*payment.Payment) []error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.queue = append(e.queue, key)
-	return nil
+	for _, p := range payments {
+		e.queue = append(e.queue, p.Key())
+	}
+	return make([]error, len(payments))
 }
 
 func (e *Env) onAttempt(_ *ledger.Record, a payment.Attempt, _ error) {
@@ -210,9 +212,7 @@ func (e *Env) onAttempt(_ *ledger.Record, a payment.Attempt, _ error) {
 }
 
 func (e *Env) requeue(ctx context.Context, payments []*payment.Payment) error {
-	for _, p := range payments {
-		_ = e.enqueue(ctx, p.Key(), p.Amount) // it cannot fail
-	}
+	e.enqueue(ctx, payments)
 	return nil
 }
 

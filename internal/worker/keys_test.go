@@ -28,7 +28,7 @@ func TestCheckKeys(t *testing.T) {
 	}
 	in := &intake.Intake{
 		Ledger: testenv.NewLedger(s.redis.Client(t), time.Now), Cipher: cipher,
-		Enqueue: func(context.Context, payment.Key, payment.Rupiah) error { return nil },
+		Enqueue: func(_ context.Context, payments []*payment.Payment) []error { return make([]error, len(payments)) },
 	}
 	var lines []intake.Line
 	for i := range 3 {
