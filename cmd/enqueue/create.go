@@ -84,14 +84,14 @@ func (c *createCmd) run(ctx context.Context, all *cli, client redis.UniversalCli
 	defer cancel()
 	var counts summary
 	defer func() { counts.note(notes) }()
-	for lines, answers := range submitter.CreateAll(createCtx, input.batches(ctx)) {
+	for answers := range submitter.CreateAll(createCtx, input.batches(ctx)) {
 		for _, answer := range answers {
 			counts.add(answer)
 		}
 		if err := writeAnswers(out, answers); err != nil {
 			return fmt.Errorf("write answers: %w", err)
 		}
-		counts.next = lines[len(lines)-1].Last + 1
+		counts.next = answers[len(answers)-1].Last + 1
 		if err := counts.stop(); err != nil {
 			return err
 		}

@@ -39,6 +39,7 @@ const (
 // Answer is the answer to one Line.
 type Answer struct {
 	Line          int             `json:"line"`
+	Last          int             `json:"-"` // Last of its Line
 	Gateway       payment.Gateway `json:"gateway"`
 	TransactionID string          `json:"transaction_id"`
 	Result        Result          `json:"result"`
@@ -76,11 +77,10 @@ const Batch = 256
 const retryAdvice = "not known to be recorded: it may be, and will then be sent. Submit the identical content again " +
 	"under the same id, never under a new one"
 
-// batch is what Create works on.
-type batch struct {
-	lines   []Line
+// checkedBatch are lines that were checked.
+type checkedBatch struct {
 	answers []Answer
-	entries []entry // of the lines that are to be recorded, or are too late
+	entries []*entry // of the lines that are to be recorded, or are too late
 }
 
 // entry is the ledger's entry of one line.
@@ -91,22 +91,30 @@ type entry struct {
 	late   bool // its expired_date has passed
 }
 
+// recordedBatch are lines whose payments are recorded.
+type recordedBatch struct {
+	answers     []Answer
+	queued      []*payment.Payment // those that need a task
+	queuedOf    []*Answer          // their answers
+	unreachable bool               // Redis could not be reached
+}
+
 // Create records the payments of the lines, in order, and enqueues their tasks. It returns
 // one answer per line, in order. Of two lines with the same id the first is recorded.
 func (in *Intake) Create(ctx context.Context, lines []Line) []Answer {
-	b := in.check(lines)
-	in.enqueue(ctx, in.record(ctx, b))
-	return b.answers
+	recorded := in.record(ctx, in.check(lines))
+	in.enqueue(ctx, recorded)
+	return recorded.answers
 }
 
 // CreateAll is Create for many batches. It checks a batch while Redis records the batch before,
 // and enqueues the tasks of the one before that. After a batch for which Redis cannot be
 // reached it records no other.
-func (in *Intake) CreateAll(ctx context.Context, batches iter.Seq[[]Line]) iter.Seq2[[]Line, []Answer] {
-	return func(yield func([]Line, []Answer) bool) {
+func (in *Intake) CreateAll(ctx context.Context, batches iter.Seq[[]Line]) iter.Seq[[]Answer] {
+	return func(yield func([]Answer) bool) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
-		checked, recorded, enqueued := make(chan *batch), make(chan recordedBatch), make(chan *batch)
+		checked, recorded, enqueued := make(chan checkedBatch), make(chan recordedBatch), make(chan []Answer)
 		go func() {
 			defer close(checked)
 			for lines := range batches {
@@ -118,8 +126,7 @@ func (in *Intake) CreateAll(ctx context.Context, batches iter.Seq[[]Line]) iter.
 		go func() {
 			defer close(recorded)
 			for b := range checked {
-				r := in.record(ctx, b)
-				if !send(ctx, recorded, r) || r.unreachable {
+				if r := in.record(ctx, b); !send(ctx, recorded, r) || r.unreachable {
 					return
 				}
 			}
@@ -128,13 +135,13 @@ func (in *Intake) CreateAll(ctx context.Context, batches iter.Seq[[]Line]) iter.
 			defer close(enqueued)
 			for r := range recorded {
 				in.enqueue(ctx, r)
-				if !send(ctx, enqueued, r.batch) {
+				if !send(ctx, enqueued, r.answers) {
 					return
 				}
 			}
 		}()
-		for b := range enqueued {
-			if !yield(b.lines, b.answers) {
+		for answers := range enqueued {
+			if !yield(answers) {
 				return
 			}
 		}
@@ -152,64 +159,52 @@ func send[T any](ctx context.Context, to chan<- T, value T) bool {
 }
 
 // check checks the lines, on all cores.
-func (in *Intake) check(lines []Line) *batch {
-	b := &batch{lines: lines, answers: make([]Answer, len(lines))}
+func (in *Intake) check(lines []Line) checkedBatch {
+	answers := make([]Answer, len(lines))
 	entries := make([]*entry, len(lines)) // nil: the answer is known
 	var next atomic.Int64
 	var cores sync.WaitGroup
 	for range min(runtime.GOMAXPROCS(0), len(lines)) {
 		cores.Go(func() {
 			for i := next.Add(1) - 1; i < int64(len(lines)); i = next.Add(1) - 1 {
-				b.answers[i].Line = lines[i].Number
-				entries[i] = in.entry(lines[i], &b.answers[i])
+				answers[i].Line, answers[i].Last = lines[i].Number, lines[i].Last
+				entries[i] = in.entry(lines[i], &answers[i])
 			}
 		})
 	}
 	cores.Wait()
-	for _, e := range entries {
-		if e != nil {
-			b.entries = append(b.entries, *e)
-		}
-	}
-	return b
-}
-
-// recordedBatch is a batch whose payments are recorded.
-type recordedBatch struct {
-	*batch
-
-	queued      []entry // the payments that need a task
-	unreachable bool    // Redis could not be reached
+	return checkedBatch{answers, slices.DeleteFunc(entries, func(e *entry) bool { return e == nil })}
 }
 
 // record records the payments of a batch.
-func (in *Intake) record(ctx context.Context, b *batch) recordedBatch {
-	r := recordedBatch{batch: b}
-	var now []entry
+func (in *Intake) record(ctx context.Context, b checkedBatch) recordedBatch {
+	r := recordedBatch{answers: b.answers}
+	var inTime []*entry
 	var payments []ledger.NewPayment
 	for _, e := range b.entries {
 		if !e.late {
-			now, payments = append(now, e), append(payments, e.NewPayment)
+			inTime, payments = append(inTime, e), append(payments, e.NewPayment)
 		}
 	}
 	for i, created := range in.Ledger.Create(ctx, payments) {
-		answer := now[i].answer
+		e := inTime[i]
 		switch {
 		case created.Err != nil:
-			answer.fail(created.Err)
+			e.answer.fail(created.Err)
 			continue
 		case created.Creation == ledger.Conflict:
-			answer.conflict(created.Status)
+			e.answer.conflict(created.Status)
 			continue
 		case created.Creation == ledger.Duplicate:
-			answer.Result = Duplicate
+			e.answer.Result = Duplicate
 		default:
-			answer.Result = Enqueued
+			e.answer.Result = Enqueued
 		}
 		if created.Status == payment.Queued {
 			// This includes a duplicate that is still queued: an earlier run may have crashed
 			// after recording it, before enqueuing its task.
-			r.queued = append(r.queued, now[i])
+			r.queued = append(r.queued, &payment.Payment{Gateway: e.Key.Gateway, TransactionID: e.Key.TransactionID, Amount: e.Amount})
+			r.queuedOf = append(r.queuedOf, e.answer)
 		}
 	}
 	var redisErr error
@@ -232,12 +227,8 @@ func (in *Intake) enqueue(ctx context.Context, r recordedBatch) {
 	if len(r.queued) == 0 {
 		return
 	}
-	payments := make([]*payment.Payment, len(r.queued))
-	for i, e := range r.queued {
-		payments[i] = &payment.Payment{Gateway: e.Key.Gateway, TransactionID: e.Key.TransactionID, Amount: e.Amount}
-	}
-	for i, err := range in.Enqueue(ctx, payments) {
-		r.queued[i].answer.EnqueueErr = err
+	for i, err := range in.Enqueue(ctx, r.queued) {
+		r.queuedOf[i].EnqueueErr = err
 	}
 }
 
