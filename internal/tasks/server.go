@@ -44,17 +44,17 @@ const (
 	// submitsPerServer and maxServers determine the number of servers of a gateway's submits.
 	submitsPerServer = 12
 	maxServers       = 8
-	// submitCheckInterval is how often an empty queue of submits is checked, by whichever
-	// server, and so how long an idle worker may take to notice a payment.
-	submitCheckInterval = 90 * time.Millisecond
+	// submitCheckInterval is how often a worker checks an empty queue of submits, and so how
+	// long it may take to notice a payment.
+	submitCheckInterval = 80 * time.Millisecond
 	pollCheckInterval   = 500 * time.Millisecond
 	// taskCheckInterval is asynq's own pause after an empty dequeue. The pacer makes the real one.
 	taskCheckInterval = time.Millisecond
-	// delayedTaskCheckInterval is how late a task that is retried later may be. asynq's
-	// default of 5 s would be longer than most waits.
-	delayedTaskCheckInterval = time.Second
-	// housekeepingInterval replaces the intervals of what one server per queue does for all.
-	housekeepingInterval = time.Hour
+	// submitDelayedInterval is how late a submit that is retried later may be. asynq's default,
+	// 5 s, would be longer than most waits. For polls it is short enough.
+	submitDelayedInterval = time.Second
+	// never is the interval of what one server of a queue does for all of them.
+	never = 365 * 24 * time.Hour
 	// errorRetryDelay is the wait after an error that is not the gateway's, mostly because
 	// Redis is down.
 	errorRetryDelay = 5 * time.Second
@@ -103,10 +103,17 @@ func NewServer(client redis.UniversalClient, cfg ServerConfig, h Handlers) *Serv
 		return h.Poll(ctx, p.Gateway)
 	})
 	for _, g := range cfg.Gateways {
-		s.add(client, cfg, SubmitQueue(g), submitCheckInterval, split(cfg.Concurrency))
+		submits := newPacer(submitCheckInterval)
+		for i, concurrency := range split(cfg.Concurrency) {
+			c := asynq.Config{Concurrency: concurrency, DelayedTaskCheckInterval: submitDelayedInterval}
+			if i > 0 {
+				c.DelayedTaskCheckInterval, c.JanitorInterval = never, never
+			}
+			s.add(client, cfg, SubmitQueue(g), submits, c)
+		}
 		// One poll at a time per worker: payments that become due meanwhile are for the next
 		// poll.
-		s.add(client, cfg, PollQueue(g), pollCheckInterval, []int{1})
+		s.add(client, cfg, PollQueue(g), newPacer(pollCheckInterval), asynq.Config{Concurrency: 1})
 	}
 	return s
 }
@@ -124,39 +131,23 @@ func split(total int) []int {
 	return all
 }
 
-// add adds the servers of one queue, one for each concurrency.
-func (s *Server) add(client redis.UniversalClient, cfg ServerConfig, queue string, checkInterval time.Duration, concurrency []int) {
-	pacer := newPacer(checkInterval)
-	s.pacers = append(s.pacers, pacer)
-	for i, n := range concurrency {
-		delayed, janitor := delayedTaskCheckInterval, time.Duration(0) // asynq's default
-		if i > 0 {
-			delayed, janitor = housekeepingInterval, housekeepingInterval
+// add adds a server of a queue.
+func (s *Server) add(client redis.UniversalClient, cfg ServerConfig, queue string, p *pacer, c asynq.Config) {
+	c.Queues = map[string]int{queue: 1}
+	c.TaskCheckInterval = taskCheckInterval
+	c.ShutdownTimeout = cfg.ShutdownTimeout
+	c.Logger, c.LogLevel = cfg.AsynqLog, asynq.WarnLevel
+	// Only a task that can never succeed counts as failed. So no outage, however long, archives
+	// a task.
+	c.IsFailure = func(err error) bool { return errors.Is(err, asynq.SkipRetry) }
+	c.RetryDelayFunc = func(_ int, err error, _ *asynq.Task) time.Duration {
+		if later, ok := errors.AsType[retryLaterError](err); ok {
+			return later.in
 		}
-		s.servers = append(s.servers, newServer(pacedClient{client, queue, pacer, new(bool)}, cfg, queue, n, delayed, janitor))
+		return errorRetryDelay
 	}
-}
-
-func newServer(client redis.UniversalClient, cfg ServerConfig, queue string, concurrency int, delayed, janitor time.Duration) *asynq.Server {
-	return asynq.NewServerFromRedisClient(client, asynq.Config{
-		Concurrency:              concurrency,
-		Queues:                   map[string]int{queue: 1},
-		TaskCheckInterval:        taskCheckInterval,
-		DelayedTaskCheckInterval: delayed,
-		JanitorInterval:          janitor,
-		ShutdownTimeout:          cfg.ShutdownTimeout,
-		Logger:                   cfg.AsynqLog,
-		LogLevel:                 asynq.WarnLevel,
-		// Only a task that can never succeed counts as failed. So no outage, however long,
-		// archives a task.
-		IsFailure: func(err error) bool { return errors.Is(err, asynq.SkipRetry) },
-		RetryDelayFunc: func(_ int, err error, _ *asynq.Task) time.Duration {
-			if later, ok := errors.AsType[retryLaterError](err); ok {
-				return later.in
-			}
-			return errorRetryDelay
-		},
-	})
+	s.pacers = append(s.pacers, p)
+	s.servers = append(s.servers, asynq.NewServerFromRedisClient(pacedClient{client, queue, p, new(bool)}, c))
 }
 
 // redactErrors wraps every handler. It logs each error once, and returns a fixed text
