@@ -85,9 +85,13 @@ func (c pacedClient) EvalSha(ctx context.Context, sha string, keys []string, arg
 	if *c.empty {
 		var ask bool
 		if ask, hasTurn = c.pacer.wait(); !ask {
-			closed := redis.NewCmd(ctx)
-			closed.SetErr(redis.Nil) // as if the queue were empty
-			return closed
+			return isEmpty(ctx)
+		}
+		if hasTurn { // LLEN is cheaper than asynq's script, which also reports errors
+			if n, err := c.LLen(ctx, keys[0]).Result(); err == nil && n == 0 {
+				c.pacer.endTurn(false)
+				return isEmpty(ctx)
+			}
 		}
 	}
 	cmd := c.UniversalClient.EvalSha(ctx, sha, keys, args...)
@@ -96,5 +100,12 @@ func (c pacedClient) EvalSha(ctx context.Context, sha string, keys []string, arg
 	if hasTurn {
 		c.pacer.endTurn(cmd.Err() == nil)
 	}
+	return cmd
+}
+
+// isEmpty returns asynq's reply for an empty queue.
+func isEmpty(ctx context.Context) *redis.Cmd {
+	cmd := redis.NewCmd(ctx)
+	cmd.SetErr(redis.Nil)
 	return cmd
 }

@@ -42,11 +42,11 @@ type Server struct {
 
 const (
 	// submitsPerServer and maxServers determine the number of servers of a gateway's submits.
-	submitsPerServer = 12
+	submitsPerServer = 6
 	maxServers       = 8
 	// submitCheckInterval is how often a worker checks an empty queue of submits, and so how
 	// long it may take to notice a payment.
-	submitCheckInterval = 80 * time.Millisecond
+	submitCheckInterval = 95 * time.Millisecond
 	pollCheckInterval   = 500 * time.Millisecond
 	// taskCheckInterval is asynq's own pause after an empty dequeue. The pacer makes the real one.
 	taskCheckInterval = time.Millisecond

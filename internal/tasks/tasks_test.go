@@ -56,14 +56,18 @@ func await(t *testing.T, client redis.UniversalClient, queue, id string, state a
 	}
 }
 
+func payments(keys []payment.Key) []*payment.Payment {
+	var all []*payment.Payment
+	for _, key := range keys {
+		all = append(all, &payment.Payment{Gateway: key.Gateway, TransactionID: key.TransactionID, Amount: 13000})
+	}
+	return all
+}
+
 // submit enqueues the submits of payments.
 func submit(t *testing.T, enqueuer *tasks.Enqueuer, keys ...payment.Key) {
 	t.Helper()
-	var payments []*payment.Payment
-	for _, key := range keys {
-		payments = append(payments, &payment.Payment{Gateway: key.Gateway, TransactionID: key.TransactionID, Amount: 13000})
-	}
-	if err := errors.Join(enqueuer.Submit(t.Context(), payments)...); err != nil {
+	if err := errors.Join(enqueuer.Submit(t.Context(), payments(keys))...); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -98,6 +102,168 @@ func TestArchivedTaskIsReplaced(t *testing.T) {
 		submit(t, enqueuer, inv)
 		await(t, client, "amdigipay", invTask, asynq.TaskStatePending)
 	})
+}
+
+// clusters runs a test on miniredis, on a redis-server, and on a Cluster.
+func clusters(t *testing.T, test func(t *testing.T, client redis.UniversalClient)) {
+	t.Helper()
+	redistest.Each(t, test)
+	t.Run("cluster", func(t *testing.T) {
+		cluster := redistest.NewCluster(t)
+		client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{cluster.Primaries[0].Addr}})
+		t.Cleanup(func() { _ = client.Close() })
+		test(t, client)
+	})
+}
+
+// TestSubmitBatch: Submit enqueues a batch of both gateways in one round trip, also when Redis
+// has lost asynq's script. It treats each payment as if it were alone: new, twice in the batch,
+// with a task that is waiting, archived, or that cannot be enqueued.
+func TestSubmitBatch(t *testing.T) {
+	t.Parallel()
+	clusters(t, func(t *testing.T, client redis.UniversalClient) {
+		t.Parallel()
+		enqueuer, inspector := tasks.NewEnqueuer(client, time.Now), asynq.NewInspectorFromRedisClient(client)
+		waiting := payment.Key{Gateway: payment.Paydia, TransactionID: "waiting"}
+		archived := payment.Key{Gateway: payment.Paydia, TransactionID: "archived"}
+		damaged := payment.Key{Gateway: payment.AMDigiPay, TransactionID: "damaged"}
+		submit(t, enqueuer, inv, waiting, archived) // Redis does not have the script yet
+		for _, id := range []string{invTask, "paydia:archived"} {
+			queue, _, _ := strings.Cut(id, ":")
+			if err := inspector.ArchiveTask(queue, id); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := client.Set(t.Context(), "asynq:{amdigipay}:t:amdigipay:damaged", "not a hash", 0).Err(); err != nil {
+			t.Fatal(err)
+		}
+		batch := []payment.Key{inv, waiting, archived, damaged}
+		for i := range 200 {
+			g := payment.Gateways()[i%2]
+			batch = append(batch, payment.Key{Gateway: g, TransactionID: fmt.Sprint(i)}, payment.Key{Gateway: g, TransactionID: fmt.Sprint(i)})
+		}
+		for i, err := range enqueuer.Submit(t.Context(), payments(batch)) {
+			if (err != nil) != (batch[i] == damaged) {
+				t.Errorf("%s: %v", batch[i], err)
+			}
+		}
+		for queue, want := range map[string]int64{"amdigipay": 101, "paydia": 102} {
+			if n := client.LLen(t.Context(), "asynq:{"+queue+"}:pending").Val(); n != want {
+				t.Errorf("%s: %d tasks are pending", queue, n)
+			}
+		}
+		for _, id := range []string{invTask, "paydia:archived"} {
+			queue, _, _ := strings.Cut(id, ":")
+			await(t, client, queue, id, asynq.TaskStatePending)
+		}
+	})
+}
+
+// TestConcurrency: the servers of a queue together run as many submits as the setting says,
+// and no more.
+func TestConcurrency(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
+		t.Parallel()
+		const limit = 50
+		log := slog.New(slog.DiscardHandler)
+		running, release := make(chan struct{}, limit+1), make(chan struct{})
+		server := tasks.NewServer(client, tasks.ServerConfig{
+			Gateways: []payment.Gateway{payment.AMDigiPay}, Concurrency: limit, ShutdownTimeout: time.Second, Log: log, AsynqLog: telemetry.AsynqLogger(log),
+		}, tasks.Handlers{Submit: func(context.Context, payment.Key) (time.Duration, string, error) {
+			running <- struct{}{}
+			<-release
+			return 0, "", nil
+		}})
+		if err := server.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(server.Shutdown)
+		var keys []payment.Key
+		for i := range limit + 1 {
+			keys = append(keys, payment.Key{Gateway: payment.AMDigiPay, TransactionID: fmt.Sprint(i)})
+		}
+		submit(t, tasks.NewEnqueuer(client, time.Now), keys...)
+		for range limit {
+			<-running
+		}
+		select {
+		case <-running:
+			t.Error("one more submit runs")
+		case <-time.After(500 * time.Millisecond): // several intervals of the pacer
+		}
+		if n := client.LLen(t.Context(), "asynq:{amdigipay}:pending").Val(); n != 1 {
+			t.Errorf("%d tasks are pending", n)
+		}
+		close(release)
+		<-running
+	})
+}
+
+// TestIdleCommands counts the round trips of idle servers, heartbeats included, at the default
+// concurrency. A worker may make 60 a second, and does other things too.
+func TestIdleCommands(t *testing.T) {
+	t.Parallel()
+	client := redistest.Server(t).Client(t)
+	log := slog.New(slog.DiscardHandler)
+	server := tasks.NewServer(client, tasks.ServerConfig{
+		Gateways: payment.Gateways(), Concurrency: 50, ShutdownTimeout: time.Second, Log: log, AsynqLog: telemetry.AsynqLogger(log),
+	}, tasks.Handlers{})
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(server.Shutdown)
+	<-time.After(time.Second) // the servers have started
+	trips := redistest.CountRoundTrips(client)
+	const seconds = 5 // the interval of the heartbeats
+	<-time.After(seconds * time.Second)
+	n := trips.N()
+	t.Logf("%d round trips in %d s", n, seconds)
+	if n == 0 || n > 45*seconds {
+		t.Error("too many, or none")
+	}
+}
+
+// TestSubmitRoundTrips: a batch is one round trip.
+func TestSubmitRoundTrips(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
+		t.Parallel()
+		enqueuer := tasks.NewEnqueuer(client, time.Now)
+		submit(t, enqueuer, inv)
+		var batch []payment.Key
+		for i := range 256 {
+			batch = append(batch, payment.Key{Gateway: payment.AMDigiPay, TransactionID: fmt.Sprint(i)})
+		}
+		trips := redistest.CountRoundTrips(client)
+		submit(t, enqueuer, batch...)
+		if n := trips.N(); n != 1 {
+			t.Errorf("%d round trips", n)
+		}
+		if n := client.LLen(t.Context(), "asynq:{amdigipay}:pending").Val(); n != 257 {
+			t.Errorf("%d tasks are pending", n)
+		}
+	})
+}
+
+// TestSubmitUnreachable: when Redis cannot be reached, every payment of a batch gets the error,
+// after one timeout at most.
+func TestSubmitUnreachable(t *testing.T) {
+	t.Parallel()
+	for _, warm := range []bool{false, true} {
+		client := redistest.Mini(t)
+		enqueuer := tasks.NewEnqueuer(client, time.Now)
+		if warm {
+			submit(t, enqueuer, inv)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		for i, err := range enqueuer.Submit(ctx, payments([]payment.Key{inv, {Gateway: payment.AMDigiPay, TransactionID: "B"}})) {
+			if !errors.Is(err, context.Canceled) {
+				t.Errorf("payment %d: %v", i, err)
+			}
+		}
+	}
 }
 
 // TestStandby: Requeue enqueues a standby task when asynq believes that the payment's task is
@@ -284,7 +450,36 @@ func TestErrorsAreRedacted(t *testing.T) {
 	}
 }
 
-// TestUnreadablePayload: the task is archived, and its error does not quote the payload.
+// TestTaskIDIsEnough: a task whose id names a payment runs, whatever its payload.
+func TestTaskIDIsEnough(t *testing.T) {
+	t.Parallel()
+	client := redistest.Mini(t)
+	submitted := make(chan payment.Key)
+	serve(t, client, tasks.Handlers{Submit: func(_ context.Context, key payment.Key) (time.Duration, string, error) {
+		submitted <- key
+		return 0, "", nil
+	}})
+	for _, payload := range []string{"\xff", `{"v":2,"gateway":"paydia","transaction_id":"other"}`} {
+		for _, id := range []string{invTask, "standby:0:" + invTask} {
+			_, err := asynq.NewClientFromRedisClient(client).Enqueue(
+				asynq.NewTask(tasks.TypeSubmit, []byte(payload)), asynq.TaskID(id), asynq.Queue("amdigipay"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if key := <-submitted; key != inv {
+				t.Errorf("%s with payload %q submits %s", id, payload, key)
+			}
+			for deadline := time.Now().Add(20 * time.Second); client.Exists(t.Context(), "asynq:{amdigipay}:t:"+id).Val() == 1; {
+				if time.Now().After(deadline) {
+					t.Fatal("the task is not deleted")
+				}
+			}
+		}
+	}
+}
+
+// TestUnreadablePayload: a task whose id does not name a payment is archived if its payload
+// cannot be read. Its error does not quote the payload.
 func TestUnreadablePayload(t *testing.T) {
 	t.Parallel()
 	client := redistest.Mini(t)
