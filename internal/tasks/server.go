@@ -46,8 +46,8 @@ const (
 	maxServers       = 8
 	// submitCheckInterval is how often a worker checks an empty queue of submits, and so how
 	// long it may take to notice a payment.
-	submitCheckInterval = 95 * time.Millisecond
-	pollCheckInterval   = 500 * time.Millisecond
+	submitCheckInterval = 80 * time.Millisecond
+	pollCheckInterval   = time.Second
 	// taskCheckInterval is asynq's own pause after an empty dequeue. The pacer makes the real one.
 	taskCheckInterval = time.Millisecond
 	// submitDelayedInterval is how late a submit that is retried later may be. asynq's default,
