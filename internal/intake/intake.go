@@ -109,16 +109,19 @@ func (in *Intake) Create(ctx context.Context, lines []Line) []Answer {
 
 // CreateAll is Create for many batches. It checks a batch while Redis records the batch before,
 // and enqueues the tasks of the one before that. After a batch for which Redis cannot be
-// reached it records no other.
+// reached it records no other. Otherwise every batch that it has read is answered, also when
+// the context ends.
 func (in *Intake) CreateAll(ctx context.Context, batches iter.Seq[[]Line]) iter.Seq[[]Answer] {
 	return func(yield func([]Answer) bool) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
+		ended := make(chan struct{}) // nobody receives any more
+		defer close(ended)
 		checked, recorded, enqueued := make(chan checkedBatch), make(chan recordedBatch), make(chan []Answer)
 		go func() {
 			defer close(checked)
 			for lines := range batches {
-				if !send(ctx, checked, in.check(lines)) {
+				if !send(checked, in.check(lines), ended) {
 					return
 				}
 			}
@@ -126,7 +129,7 @@ func (in *Intake) CreateAll(ctx context.Context, batches iter.Seq[[]Line]) iter.
 		go func() {
 			defer close(recorded)
 			for b := range checked {
-				if r := in.record(ctx, b); !send(ctx, recorded, r) || r.unreachable {
+				if r := in.record(ctx, b); !send(recorded, r, ended) || r.unreachable {
 					return
 				}
 			}
@@ -135,7 +138,7 @@ func (in *Intake) CreateAll(ctx context.Context, batches iter.Seq[[]Line]) iter.
 			defer close(enqueued)
 			for r := range recorded {
 				in.enqueue(ctx, r)
-				if !send(ctx, enqueued, r.answers) {
+				if !send(enqueued, r.answers, ended) {
 					return
 				}
 			}
@@ -148,12 +151,12 @@ func (in *Intake) CreateAll(ctx context.Context, batches iter.Seq[[]Line]) iter.
 	}
 }
 
-// send sends a value unless the context ends.
-func send[T any](ctx context.Context, to chan<- T, value T) bool {
+// send sends a value unless the other end has ended.
+func send[T any](to chan<- T, value T, ended <-chan struct{}) bool {
 	select {
 	case to <- value:
 		return true
-	case <-ctx.Done():
+	case <-ended:
 		return false
 	}
 }

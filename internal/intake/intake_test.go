@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -42,6 +43,65 @@ func TestCreateInOrder(t *testing.T) {
 	want := []string{"1 ORD-1 enqueued", "2  invalid", "3 ORD-1 conflict", "4 ORD-1 duplicate", "6  invalid", "7 INV-1 enqueued"}
 	if diff := cmp.Diff(want, results(r.Intake.Create(t.Context(), lines))); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// TestCreateAll checks that many batches are answered in order, and that of two lines with the
+// same id, in whichever batches, the first is recorded.
+func TestCreateAll(t *testing.T) {
+	r := testenv.New(t, redistest.Mini(t))
+	var batches [][]intake.Line
+	var want []string
+	var queued []payment.Key
+	for i := range 20 {
+		id := fmt.Sprint("INV-", i)
+		other := bytes.Replace(testenv.AMOrder("INV-0"), []byte(`"testing"`), fmt.Appendf(nil, `"%d"`, i), 1)
+		batches = append(batches, []intake.Line{
+			{Number: 3*i + 1, Last: 3*i + 1, Text: testenv.AMOrder(id)},
+			{Number: 3*i + 2, Last: 3*i + 2, Text: other},
+			{Number: 3*i + 3, Last: 3*i + 3, Text: testenv.AMOrder(id)},
+		})
+		want = append(want, fmt.Sprint(3*i+1, " ", id, " enqueued"), fmt.Sprint(3*i+2, " INV-0 conflict"), fmt.Sprint(3*i+3, " ", id, " duplicate"))
+		key := payment.Key{Gateway: payment.AMDigiPay, TransactionID: id}
+		queued = append(queued, key, key) // the duplicate is still queued
+	}
+	var got []intake.Answer
+	for answers := range r.Intake.CreateAll(t.Context(), slices.Values(batches)) {
+		got = append(got, answers...)
+	}
+	if diff := cmp.Diff(want, results(got)); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(queued, r.Queue()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestCreateAllStops checks that no batch is recorded after one for which Redis cannot be
+// reached, and that every batch is answered when the context has ended.
+func TestCreateAllStops(t *testing.T) {
+	r := testenv.New(t, redistest.Mini(t))
+	batches := slices.Values([][]intake.Line{
+		{{Number: 1, Text: testenv.AMOrder("INV-1")}}, {{Number: 2, Text: testenv.AMOrder("INV-2")}}, {{Number: 3, Text: testenv.AMOrder("INV-3")}},
+	})
+	canceled, cancel := context.WithCancel(t.Context())
+	cancel()
+	expired, cancel := context.WithTimeout(t.Context(), 0) // as if Redis did not answer
+	defer cancel()
+	for want, ctx := range map[int]context.Context{3: canceled, 1: expired} {
+		n := 0
+		for answers := range r.Intake.CreateAll(ctx, batches) {
+			n++
+			if a := answers[0]; a.Line != n || a.Result != intake.Failed || errors.Is(a.Cause, intake.ErrUnreachable) != (ctx == expired) {
+				t.Errorf("%+v", a)
+			}
+		}
+		if n != want {
+			t.Errorf("%d batches are answered, want %d", n, want)
+		}
+	}
+	for range r.Intake.CreateAll(t.Context(), batches) {
+		break
 	}
 }
 
