@@ -91,12 +91,10 @@ func (p *partition) unknown(g payment.Gateway) string { return p.tag + ":unknown
 
 // counts returns the key of a gateway's counters: a hash of status to the number of
 // payments that have it. It has no queued, submitting and verifying payments: those are
-// counted by their sets. The field accepted counts the submits that were accepted.
+// counted by their sets. The field accepted counts the submits that were accepted, and the
+// field highest is the highest numeric gateway reference seen: a gateway that counts up gives
+// a higher one to every later payment.
 func (p *partition) counts(g payment.Gateway) string { return p.tag + ":counts:" + string(g) }
-
-// highest returns the key of the highest numeric gateway reference seen: a number. A
-// gateway that counts up gives a higher one to every later payment.
-func (p *partition) highest(g payment.Gateway) string { return p.tag + ":highest:" + string(g) }
 
 // SharesSlot reports whether streams of that name are in the slots of the ledger, which a
 // Redis Cluster requires. Without a Cluster any name works.

@@ -545,7 +545,7 @@ func TestUnreadable(t *testing.T) {
 		claim            ledger.ClaimResult // "": an error
 	}{
 		{"3 queued", "4 queued", ledger.ErrOtherVersion, ledger.OtherVersion},
-		{"3 queued 1", "3 queued x", ledger.ErrDamaged, ledger.OtherVersion},
+		{"3 queued 1", "3 queued x", ledger.ErrDamaged, ""},
 		{" a -\n", " a\n", ledger.ErrDamaged, ""},
 		{`{"amount"`, `{`, ledger.ErrDamaged, ""},
 		{"1 ", "99999999999999999999 ", ledger.ErrDamaged, ""},

@@ -22,7 +22,7 @@ import (
 // get it from the caller.
 
 // clock is the beginning of a script that needs the time. It defines now (ms) and text(n),
-// which formats a number without an exponent.
+// which formats a number for a reply. Numbers of up to 14 digits need no formatting elsewhere.
 const clock = `
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -39,7 +39,7 @@ local status, rev, request, held_until, unknown, updated, claimed, lowest, creat
 if type(record) == 'table' then return other('version 2') end
 if record then
   status, rev, request, held_until, unknown, updated, claimed, lowest, created, rest, expires = string.match(record,
-    '^3 (%S+) (%d+) (%S+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) ()(%d+)')
+    '^3 ([^ ]+) ([^ ]+) ([^ ]+) ([^ ]+) ([^ ]+) ([^ ]+) ([^ ]+) ([^ ]+) ([^ ]+) ()([^ ]+)')
   if not status then return other('other version') end
 end
 -- write stores and returns the record with its present words; body is what follows CREATED.
@@ -83,17 +83,16 @@ if record then
   local facts = string.find(record, '\n', string.find(record, '\n', tail, true) + 1, true)
   local token = string.find(record, '\n', facts + 1, true)
   if status == 'needs_review' then redis.call('HINCRBY', KEYS[5], status, -1) end
-  status, rev, request, held_until, updated = 'queued', text(rev + 1), ARGV[1], '0', text(now)
+  status, rev, request, held_until, updated = 'queued', rev + 1, ARGV[1], 0, now
   write(expires .. ' ' .. digest .. ' -' .. string.sub(record, tail, facts) .. ARGV[6] .. string.sub(record, token))
   redis.call('ZREM', KEYS[4], ARGV[2])
 else
-  status, rev, request, held_until, unknown = 'queued', '1', ARGV[1], '0', '0'
-  updated, claimed, lowest, created = text(now), '0', '0', text(now)
+  status, rev, request, held_until, unknown, updated, claimed, lowest, created = 'queued', 1, ARGV[1], 0, 0, now, 0, 0, now
   write(ARGV[4])
 end
-redis.call('ZADD', KEYS[2], text(now + ARGV[3]), ARGV[2])
+redis.call('ZADD', KEYS[2], now + ARGV[3], ARGV[2])
 redis.call('ZADD', KEYS[3], created, ARGV[2])
-return {rev == '1' and 'created' or 'duplicate', 'queued'}
+return {rev == 1 and 'created' or 'duplicate', 'queued'}
 `)
 
 type createArgs struct {
@@ -121,7 +120,7 @@ func (p *partition) createCall(a createArgs) durable.Call {
 //	KEYS[1] payment
 //	KEYS[2] sending
 //	KEYS[3] queued
-//	KEYS[4] highest reference
+//	KEYS[4] counts
 //	ARGV[1] request id
 //	ARGV[2] attempt
 //	ARGV[3] lease (ms)
@@ -145,8 +144,8 @@ if status == 'queued' then
   if deadline == 0 and tonumber(ARGV[5]) > 0 then deadline = created + ARGV[5] end
   if deadline > 0 and deadline <= now then return result('too late', record) end
   if tonumber(held_until) > now then return result('too early', text(held_until - now)) end
-  if claimed == '0' then claimed, lowest = text(now), redis.call('GET', KEYS[4]) or '0' end
-  status, rev, request, updated = 'submitting', text(rev + 1), ARGV[1], text(now)
+  if claimed == '0' then claimed, lowest = now, redis.call('HGET', KEYS[4], 'highest') or 0 end
+  status, rev, request, updated = 'submitting', rev + 1, ARGV[1], now
   local facts = string.find(body, '\n', string.find(body, '\n', 1, true) + 1, true)
   local token = string.find(body, '\n', facts + 1, true)
   local attempts = string.find(body, '\n', token + 1, true)
@@ -156,7 +155,7 @@ if status == 'queued' then
 elseif status ~= 'submitting' then
   return result('not queued', record)
 end
-held_until = text(now + ARGV[3])
+held_until = now + ARGV[3]
 redis.call('ZADD', KEYS[2], held_until, ARGV[4])
 return result('claimed', write(body))
 `)
@@ -172,7 +171,7 @@ func (p *partition) claimCall(a claimArgs) durable.Call {
 	g := a.key.Gateway
 	return durable.Call{
 		Script: claimScript,
-		Keys:   []string{p.payment(a.key), p.sending(g), p.queued(g), p.highest(g)},
+		Keys:   []string{p.payment(a.key), p.sending(g), p.queued(g), p.counts(g)},
 		Args:   []any{a.request, a.attempt, ms(a.lease), a.key.TransactionID, ms(a.queueTTL)},
 	}
 }
@@ -198,11 +197,11 @@ if status ~= 'submitting' or request ~= ARGV[1] then return 'not claimed' end
 local body = string.sub(record, rest)
 local attempt, last = string.find(body, ARGV[2] .. '\n', 1, true)
 local first = string.sub(body, attempt - 1, attempt - 1) == '\n'
-if first then claimed, lowest = '0', '0' end
+if first then claimed, lowest = 0, 0 end
 body = string.sub(body, 1, attempt - (first and 1 or 2)) .. string.sub(body, last)
-status, rev, request, held_until, updated = 'queued', text(rev + 1), ARGV[1] .. ':released', '0', text(now)
+status, rev, request, held_until, updated = 'queued', rev + 1, ARGV[1] .. ':released', 0, now
 write(body)
-redis.call('ZADD', KEYS[2], text(now + ARGV[4]), ARGV[3])
+redis.call('ZADD', KEYS[2], now + ARGV[4], ARGV[3])
 redis.call('ZADD', KEYS[3], created, ARGV[3])
 return 'released'
 `)
@@ -236,7 +235,6 @@ func (p *partition) releaseCall(a releaseArgs) durable.Call {
 //	KEYS[5] unknown
 //	KEYS[6] counts
 //	KEYS[7] stream
-//	KEYS[8] highest reference
 //	ARGV[1] request id
 //	ARGV[2] revision read
 //	ARGV[3] request id read
@@ -264,17 +262,16 @@ if rev ~= ARGV[2] or request ~= ARGV[3] then return 'fenced' end
 if ARGV[14] == '1' and (status ~= 'submitting' or tonumber(held_until) > now) then return 'fenced' end
 
 local before = status
-status, rev, request, held_until, updated = ARGV[5], text(rev + 1), ARGV[1], '0', ARGV[6]
-if ARGV[13] == '1' then unknown = text(now) end
-local due = ''
+status, rev, request, held_until, updated = ARGV[5], rev + 1, ARGV[1], 0, ARGV[6]
+if ARGV[13] == '1' then unknown = now end
+local due
 if status == 'queued' then
-  held_until = text(now + ARGV[10])
-  due = text(held_until + ARGV[8])
+  held_until = now + ARGV[10]
+  due = held_until + ARGV[8]
 elseif ARGV[8] ~= '' then
   local grid = tonumber(ARGV[9])
   due = now + ARGV[8]
   if grid > 0 then due = math.floor(due / grid) * grid + grid end
-  due = text(due)
 end
 write(ARGV[7])
 
@@ -288,7 +285,7 @@ if status == 'queued' then
 else
   if not sent then redis.call('ZREM', KEYS[2], ARGV[4]) end
   if before == 'queued' then redis.call('ZREM', KEYS[3], ARGV[4]) end
-  if due ~= '' then
+  if due then
     redis.call('ZADD', KEYS[4], due, ARGV[4])
   elseif sent then
     redis.call('ZREM', KEYS[4], ARGV[4])
@@ -300,14 +297,19 @@ elseif before == 'verifying' then
   redis.call('ZREM', KEYS[5], ARGV[4])
 end
 if before ~= status then
-  if sent and before ~= 'verifying' then redis.call('HINCRBY', KEYS[6], before, -1) end
-  if status ~= 'queued' and status ~= 'verifying' then redis.call('HINCRBY', KEYS[6], status, 1) end
-  if before == 'submitting' and (status == 'on_processing' or status == 'paid') then
-    redis.call('HINCRBY', KEYS[6], 'accepted', 1)
+  local old, new, accepted, highest = unpack(redis.call('HMGET', KEYS[6], before, status, 'accepted', 'highest'))
+  local counts = {'HSET', KEYS[6]}
+  local function set(field, value)
+    table.insert(counts, field)
+    table.insert(counts, value)
   end
+  if sent and before ~= 'verifying' then set(before, (old or 0) - 1) end
+  if status ~= 'queued' and status ~= 'verifying' then set(status, (new or 0) + 1) end
+  if before == 'submitting' and (status == 'on_processing' or status == 'paid') then set('accepted', (accepted or 0) + 1) end
+  if tonumber(ARGV[12]) > tonumber(highest or '0') then set('highest', ARGV[12]) end
+  if #counts > 2 then redis.call(unpack(counts)) end
 end
 if ARGV[11] ~= '' then redis.call('XADD', KEYS[7], '*', 'event', ARGV[11]) end
-if tonumber(ARGV[12]) > tonumber(redis.call('GET', KEYS[8]) or '0') then redis.call('SET', KEYS[8], ARGV[12]) end
 return 'saved'
 `)
 
@@ -342,7 +344,7 @@ func (p *partition) saveCall(a saveArgs) durable.Call {
 	return durable.Call{
 		Script: saveScript,
 		Keys: []string{
-			p.payment(a.key), p.sending(g), p.queued(g), p.open(g), p.unknown(g), p.counts(g), p.stream, p.highest(g),
+			p.payment(a.key), p.sending(g), p.queued(g), p.open(g), p.unknown(g), p.counts(g), p.stream,
 		},
 		Args: []any{
 			a.request, a.revRead, a.requestRead, a.key.TransactionID, string(a.status), unixMilli(a.updated), a.body,

@@ -613,7 +613,7 @@ func TestShortcutIsNotConclusive(t *testing.T) {
 	t.Parallel()
 	client := redistest.Mini(t)
 	r := testenv.New(t, client)
-	if err := client.Set(t.Context(), "{"+ledger.DefaultStream+"}:highest:amdigipay", 1_000_000, 0).Err(); err != nil {
+	if err := client.HSet(t.Context(), "{"+ledger.DefaultStream+"}:counts:amdigipay", "highest", 1_000_000).Err(); err != nil {
 		t.Fatal(err)
 	}
 	r.Sim.Inject(gatewaysim.FaultRule{Fault: gatewaysim.FaultLostAfter, Operation: gatewaysim.AMCreate})
