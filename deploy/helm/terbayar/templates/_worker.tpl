@@ -117,6 +117,7 @@ RETRY_POLICY_FILE: /etc/terbayar/retry-policy/retry-policy.yaml
 SSL_CERT_DIR: /etc/terbayar/trusted-ca
 {{- end }}
 EVENTS_STREAM: {{ .Values.eventsStream | quote }}
+LEDGER_PARTITIONS: {{ .Values.ledgerPartitions | int | quote }}
 {{- with .Values.worker }}
 WORKER_CONCURRENCY: {{ .concurrency | int | quote }}
 WORKER_HTTP_ADDR: ":8080"
