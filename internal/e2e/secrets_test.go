@@ -13,6 +13,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"terbayar/internal/ledger"
+	"terbayar/internal/payment"
 	"terbayar/internal/testenv/programs"
 )
 
@@ -36,7 +38,7 @@ func (e *env) secrets() []string {
 }
 
 // noSecrets searches for secrets in everything that an operator can read, and for personal
-// data in all of it except the ledger.
+// data in all of it except the ledger's records of payments that may still be sent.
 func (e *env) noSecrets() {
 	e.Helper()
 	places := map[string]string{"enqueue": e.printed.String()}
@@ -49,7 +51,15 @@ func (e *env) noSecrets() {
 			places[key] = content
 		}
 	}
+	for key, r := range e.records() {
+		if text := fmt.Sprintf("%+v %s", r.Payment, r.Order); r.Status == payment.OnProcessing || r.Status.Final() {
+			places[key] = text
+		}
+	}
 	e.find(personalMarks, places)
+	for key, r := range e.records() { // their compressed part hides texts
+		places["record "+key] = fmt.Sprintf("%+v %s", r.Payment, r.Order)
+	}
 	maps.Copy(places, e.keys())
 	places["append-only file"] = e.appendOnlyFile()
 	if !strings.Contains(places["append-only file"], "asynq:{paydia}") {
@@ -110,6 +120,25 @@ func (e *env) pages(p *programs.Process) map[string]string {
 		pages[path] = body
 	}
 	return pages
+}
+
+// records returns every payment in the ledger.
+func (e *env) records() map[string]*ledger.Record {
+	e.Helper()
+	records := map[string]*ledger.Record{}
+	for key := range e.keys() {
+		_, id, ok := strings.Cut(key, ":payment:")
+		gateway, id, _ := strings.Cut(id, ":")
+		if !ok {
+			continue
+		}
+		r, err := e.Ledger.Read(e.Context(), payment.Key{Gateway: payment.Gateway(gateway), TransactionID: id})
+		if err != nil {
+			e.Fatal(err)
+		}
+		records[key] = r
+	}
+	return records
 }
 
 // keys returns the content of every key in Redis.

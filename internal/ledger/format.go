@@ -35,15 +35,17 @@ import (
 //	LOWEST    the lowest possible gateway reference: the highest known at the first claim
 //	EXPIRES   until when the customer can pay
 //	DIGEST    of the order
-//	FLAG      badToken, or noFlag
+//	FLAG      badToken, compressed, or noFlag
 //
 // JSON contains neither line ends nor tabs. The order is deleted as soon as it can no longer
-// be sent: it contains the customer's name, phone number and e-mail address.
+// be sent: it contains the customer's name, phone number and e-mail address. From then on
+// everything after the first line is compressed, because no script has to change it.
 const version = "3"
 
 const (
-	badToken = "bad-token" // no worker could decrypt the customer token
-	noFlag   = "-"
+	badToken   = "bad-token"  // no worker could decrypt the customer token
+	compressed = "compressed" // everything after the first line is
+	noFlag     = "-"
 )
 
 // headFields is the number of words of the first line.
@@ -121,19 +123,20 @@ func (r *Record) encodeBody() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	flag, token, order := noFlag, r.EncryptedToken, r.storedOrder
-	if r.BadToken {
-		flag = badToken
-	}
+	flag, token := noFlag, r.EncryptedToken
 	if r.Status.Final() {
 		token = ""
 	}
-	if !keepsOrder(r.Status) {
-		order = nil
+	lines := slices.Concat(f, []byte("\n"), []byte(token), []byte("\n"), r.storedAttempts, []byte("\n"))
+	switch {
+	case !keepsOrder(r.Status):
+		flag, lines = compressed, linesDictionary.Encode(nil, lines)
+	case r.BadToken:
+		flag, lines = badToken, append(lines, r.storedOrder...)
+	default:
+		lines = append(lines, r.storedOrder...)
 	}
-	body := make([]byte, 0, len(r.Digest)+len(f)+len(token)+len(r.storedAttempts)+len(order)+64)
-	body = fmt.Appendf(body, "%d %s %s\n%s\n%s\n%s\n", unixMilli(r.ExpiresAt), r.Digest, flag, f, token, r.storedAttempts)
-	return append(body, order...), nil
+	return slices.Concat(fmt.Appendf(nil, "%d %s %s\n", unixMilli(r.ExpiresAt), r.Digest, flag), lines), nil
 }
 
 // encode returns the stored text of a record that has not been changed since it was read.
@@ -161,14 +164,22 @@ func decode(key payment.Key, text string, clock durable.Time) (*Record, error) {
 		written, _, _ := strings.Cut(text, " ")
 		return nil, fmt.Errorf("ledger: %s has version %.8q: %w", key, written, ErrOtherVersion)
 	}
-	lines := strings.SplitN(text, "\n", 5)
-	head := strings.Fields(lines[0])
-	if len(lines) != 5 || len(head) != headFields {
-		return nil, fmt.Errorf("ledger: %s: %w: it has %d lines, and the first one %d words", key, ErrDamaged, len(lines), len(head))
+	first, rest, _ := strings.Cut(text, "\n")
+	head := strings.Fields(first)
+	if len(head) == headFields && head[12] == compressed {
+		plain, err := linesDictionary.Decode(nil, []byte(rest))
+		if err != nil {
+			return nil, fmt.Errorf("ledger: %s: %w: %w", key, ErrDamaged, err)
+		}
+		rest = string(plain)
+	}
+	lines := strings.SplitN(rest, "\n", 4) // facts, token, attempts, order
+	if len(lines) != 4 || len(head) != headFields {
+		return nil, fmt.Errorf("ledger: %s: %w: it has %d lines, and the first one %d words", key, ErrDamaged, len(lines)+1, len(head))
 	}
 	var n numbers
 	var f facts
-	if err := json.Unmarshal([]byte(lines[1]), &f); err != nil {
+	if err := json.Unmarshal([]byte(lines[0]), &f); err != nil {
 		n.errs = append(n.errs, fmt.Errorf("facts: %w", err))
 	}
 	status := payment.Status(head[1])
@@ -180,14 +191,14 @@ func decode(key payment.Key, text string, clock durable.Time) (*Record, error) {
 			UpdatedAt: n.time("updated", head[6]), CreatedAt: n.time("created", head[9]),
 			Attempts: []payment.Attempt{},
 		},
-		storedOrder: []byte(lines[4]), Digest: head[11], EncryptedToken: lines[2], MerchantID: f.MerchantID,
+		storedOrder: []byte(lines[3]), Digest: head[11], EncryptedToken: lines[1], MerchantID: f.MerchantID,
 		ExpiresAt: n.time("expires", head[10]), FirstClaim: n.time("claimed", head[7]), LowestID: n.number("lowest", head[8]),
 		Retries: f.Retries, Refreshes: f.Refreshes, Unknowns: f.Unknowns, UnknownCode: f.UnknownCode,
 		UnknownSince: n.time("unknown", head[5]), Lookups: f.Lookups, NotFound: f.NotFound,
 		BadToken: head[12] == badToken, Contradicted: f.Contradicted,
 		clock: clock, readStatus: status, readReason: f.Reason,
 		rev: n.number("revision", head[2]), request: head[3], heldUntil: n.time("held", head[4]),
-		primary: f.Primary, events: f.Events, storedAttempts: []byte(lines[3]),
+		primary: f.Primary, events: f.Events, storedAttempts: []byte(lines[2]),
 	}
 	if err := errors.Join(n.errs...); err != nil {
 		return nil, fmt.Errorf("ledger: %s: %w: %w", key, ErrDamaged, err)

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -576,6 +578,67 @@ func TestUnreadable(t *testing.T) {
 				t.Errorf("claim: %q, %v", result, err)
 			}
 		})
+	}
+}
+
+// TestOrderIsDeleted: the order, which has the customer's data, is kept while the payment may
+// be sent, and no longer.
+func TestOrderIsDeleted(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
+		for status, kept := range map[payment.Status]bool{
+			payment.Queued: true, payment.Verifying: true, payment.NeedsReview: true,
+			payment.OnProcessing: false, payment.Paid: false, payment.Rejected: false, payment.Expired: false,
+			payment.Failed: false, payment.Cancelled: false, payment.Refunded: false,
+		} {
+			if err := client.FlushAll(t.Context()).Err(); err != nil {
+				t.Fatal(err)
+			}
+			l, _ := newLedgerWithPayment(t, client)
+			r := claim(t, l, ledger.Claimed)
+			want := string(r.Order)
+			if !strings.Contains(want, "transaction_id") {
+				t.Fatalf("the claim has the order %q", want)
+			}
+			from := payment.OnProcessing // every status can be reached from this one, or from submitting
+			if payment.CanMove(r.Status, status) {
+				from = r.Status
+			} else {
+				save(t, l, r, from, ledger.In(0))
+				r, _ = l.Read(t.Context(), inv1)
+			}
+			save(t, l, r, status, ledger.In(0))
+			if r, err := l.Read(t.Context(), inv1); err != nil || kept && string(r.Order) != want || !kept && r.Order != nil {
+				t.Errorf("%s from %s: order %q, %v", status, from, r.Order, err)
+			}
+		}
+	})
+}
+
+// TestStoredTexts: records that were written by an earlier build of this version are read. The
+// dictionaries of the compression are part of the format.
+func TestStoredTexts(t *testing.T) {
+	t.Parallel()
+	client := redistest.Mini(t)
+	l := newLedger(client, newClock(client).now)
+	for name, want := range map[string]string{
+		"queued": `{Gateway:amdigipay TransactionID:INV/1 é Status:queued GatewayStatus: GatewayReference: Amount:13000 CreatedAt:2036-05-21 10:00:00 +0000 UTC UpdatedAt:2036-05-21 10:00:00 +0000 UTC Reason: PaymentLinks: PaymentCode: QRCode: NextAt:2036-05-21 10:01:00 +0000 UTC Attempts:[{At:2036-05-21 10:00:00 +0000 UTC Kind:submit Code:http:429 Message:slow down HTTPStatus:429 Action:retry DurationMS:12 ExternalID:}]} ` +
+			fmt.Sprintf(order, "INV/1 é"),
+		"on_processing": `{Gateway:amdigipay TransactionID:INV/1 é Status:on_processing GatewayStatus:On processing GatewayReference:883123 Amount:13000 CreatedAt:2036-05-21 10:00:00 +0000 UTC UpdatedAt:2036-05-21 10:01:00 +0000 UTC Reason: PaymentLinks: PaymentCode: QRCode:00020101021226670016COM.NOBUBANK.WWW01189360050300000842770214080500006791870303UKE51440014ID.CO.QRIS.WWW0215ID2021084466451 NextAt:0001-01-01 00:00:00 +0000 UTC Attempts:[{At:2036-05-21 10:00:00 +0000 UTC Kind:submit Code:http:429 Message:slow down HTTPStatus:429 Action:retry DurationMS:12 ExternalID:} {At:2036-05-21 10:01:00 +0000 UTC Kind:submit Code:http:200 Message:success HTTPStatus:200 Action:accept DurationMS:212 ExternalID:}]} `,
+	} {
+		text, err := os.ReadFile(filepath.Join("testdata", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		client.Set(t.Context(), inv1Key, text, 0)
+		r, err := l.Read(t.Context(), inv1)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if got := fmt.Sprintf("%+v %s", r.Payment, r.Order); got != want {
+			t.Errorf("%s: %s", name, got)
+		}
 	}
 }
 
