@@ -246,7 +246,7 @@ func (in *Intake) submittedLate(ctx context.Context, entry ledger.NewPayment, an
 	case err != nil:
 		answer.fail(err)
 		return err
-	case order.Digest(record.Order) == entry.Digest:
+	case record.HasDigest(entry.Digest):
 		// It exists, so this creates nothing; it only makes sure that the record is durable.
 		if created := in.Ledger.Create(ctx, []ledger.NewPayment{entry})[0]; created.Err != nil {
 			answer.fail(created.Err)

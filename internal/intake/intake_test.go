@@ -132,26 +132,36 @@ func TestEnqueueError(t *testing.T) {
 // TestSubmittedLate checks that a payment whose date has passed is invalid when it is new, and
 // a duplicate when it was recorded in time.
 func TestSubmittedLate(t *testing.T) {
-	r := testenv.New(t, redistest.Mini(t))
-	r.Create(testenv.AMOrder("INV-1"))
-	r.Advance(48 * time.Hour)
-	lines := []intake.Line{
-		{Number: 1, Text: testenv.AMOrder("INV-1")},
-		{Number: 2, Text: bytes.Replace(testenv.AMOrder("INV-1"), []byte(`"testing"`), []byte(`"tested"`), 1)},
-		{Number: 3, Text: testenv.AMOrder("INV-2")},
-		{Number: 4, Text: bytes.Replace(testenv.AMOrder("INV-1"), []byte(`:33`), []byte(`:0`), 1)},
-	}
-	answers := r.Intake.Create(t.Context(), lines)
-	want := []string{"1 INV-1 duplicate", "2 INV-1 conflict", "3 INV-2 invalid", "4 INV-1 invalid"}
-	if diff := cmp.Diff(want, results(answers)); diff != "" {
-		t.Error(diff)
-	}
-	if len(answers[0].Errors)+len(answers[1].Errors) > 0 || answers[1].Status != payment.Queued ||
-		len(answers[2].Errors) != 1 || answers[2].Errors[0].Field != "payment.expired_date" || len(answers[3].Errors) != 2 {
-		t.Errorf("%+v", answers)
-	}
-	if q := r.Queue(); len(q) != 0 {
-		t.Errorf("queued: %v", q)
+	for name, submit := range map[string]bool{"queued": false, "sent": true} {
+		t.Run(name, func(t *testing.T) {
+			r := testenv.New(t, redistest.Mini(t))
+			key := payment.Key{Gateway: payment.AMDigiPay, TransactionID: "INV-1"}
+			r.Create(testenv.AMOrder("INV-1"))
+			status := payment.Queued
+			if submit { // its order is deleted then
+				r.Submit(key)
+				status = payment.OnProcessing
+			}
+			r.Queue()
+			r.Advance(48 * time.Hour)
+			answers := r.Intake.Create(t.Context(), []intake.Line{
+				{Number: 1, Text: testenv.AMOrder("INV-1")},
+				{Number: 2, Text: bytes.Replace(testenv.AMOrder("INV-1"), []byte(`"testing"`), []byte(`"tested"`), 1)},
+				{Number: 3, Text: testenv.AMOrder("INV-2")},
+				{Number: 4, Text: bytes.Replace(testenv.AMOrder("INV-1"), []byte(`:33`), []byte(`:0`), 1)},
+			})
+			want := []string{"1 INV-1 duplicate", "2 INV-1 conflict", "3 INV-2 invalid", "4 INV-1 invalid"}
+			if diff := cmp.Diff(want, results(answers)); diff != "" {
+				t.Error(diff)
+			}
+			if len(answers[0].Errors)+len(answers[1].Errors) > 0 || answers[1].Status != status ||
+				len(answers[2].Errors) != 1 || answers[2].Errors[0].Field != "payment.expired_date" || len(answers[3].Errors) != 2 {
+				t.Errorf("%+v", answers)
+			}
+			if q := r.Queue(); len(q) != 0 {
+				t.Errorf("queued: %v", q)
+			}
+		})
 	}
 }
 

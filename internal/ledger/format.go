@@ -2,6 +2,9 @@ package ledger
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -136,7 +139,7 @@ func (r *Record) encodeBody() ([]byte, error) {
 	default:
 		lines = append(lines, r.storedOrder...)
 	}
-	return slices.Concat(fmt.Appendf(nil, "%d %s %s\n", unixMilli(r.ExpiresAt), r.Digest, flag), lines), nil
+	return slices.Concat(fmt.Appendf(nil, "%d %s %s\n", unixMilli(r.ExpiresAt), r.digest, flag), lines), nil
 }
 
 // encode returns the stored text of a record that has not been changed since it was read.
@@ -148,6 +151,14 @@ func (r *Record) encode() ([]byte, error) {
 	head := fmt.Sprintf("%s %s %d %s %d %d %d %d %d %d ", version, r.Status, r.rev, r.request, unixMilli(r.heldUntil),
 		unixMilli(r.UnknownSince), unixMilli(r.UpdatedAt), unixMilli(r.FirstClaim), r.LowestID, unixMilli(r.CreatedAt))
 	return append([]byte(head), body...), nil
+}
+
+// shortDigest returns a digest as it is stored: a SHA-256 in hex becomes base64.
+func shortDigest(digest string) string {
+	if b, err := hex.DecodeString(digest); err == nil && len(b) == sha256.Size {
+		return base64.RawURLEncoding.EncodeToString(b)
+	}
+	return digest
 }
 
 // unixMilli returns a time as it is stored: 0 for the zero time.
@@ -191,7 +202,7 @@ func decode(key payment.Key, text string, clock durable.Time) (*Record, error) {
 			UpdatedAt: n.time("updated", head[6]), CreatedAt: n.time("created", head[9]),
 			Attempts: []payment.Attempt{},
 		},
-		storedOrder: []byte(lines[3]), Digest: head[11], EncryptedToken: lines[1], MerchantID: f.MerchantID,
+		storedOrder: []byte(lines[3]), digest: head[11], EncryptedToken: lines[1], MerchantID: f.MerchantID,
 		ExpiresAt: n.time("expires", head[10]), FirstClaim: n.time("claimed", head[7]), LowestID: n.number("lowest", head[8]),
 		Retries: f.Retries, Refreshes: f.Refreshes, Unknowns: f.Unknowns, UnknownCode: f.UnknownCode,
 		UnknownSince: n.time("unknown", head[5]), Lookups: f.Lookups, NotFound: f.NotFound,

@@ -160,7 +160,7 @@ func (l *Ledger) Create(ctx context.Context, entries []NewPayment) []CreateResul
 	for i, e := range entries {
 		r := Record{
 			Payment: payment.Payment{Amount: e.Amount, Status: payment.Queued}, MerchantID: e.MerchantID,
-			storedOrder: compressOrder(e.Order), Digest: e.Digest, EncryptedToken: e.EncryptedToken, ExpiresAt: e.ExpiresAt,
+			storedOrder: compressOrder(e.Order), digest: shortDigest(e.Digest), EncryptedToken: e.EncryptedToken, ExpiresAt: e.ExpiresAt,
 		}
 		body, err := r.encodeBody()
 		if err != nil {
@@ -169,7 +169,7 @@ func (l *Ledger) Create(ctx context.Context, entries []NewPayment) []CreateResul
 		}
 		p := l.partitionOf(e.Key)
 		calls[p] = append(calls[p], p.createCall(createArgs{
-			key: e.Key, request: rand.Text(), grace: TaskGrace, body: body, digest: e.Digest, encryptedToken: e.EncryptedToken,
+			key: e.Key, request: rand.Text(), grace: TaskGrace, body: body, digest: r.digest, encryptedToken: e.EncryptedToken,
 		}))
 		indexes[p] = append(indexes[p], i)
 	}

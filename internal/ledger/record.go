@@ -17,7 +17,6 @@ type Record struct {
 	payment.Payment
 
 	Order          []byte    // the gateway's part of the order, JSON; deleted when the payment cannot be sent any more
-	Digest         string    // of the order
 	EncryptedToken string    // the customer token, encrypted; deleted when the payment is final
 	MerchantID     string    // Paydia's merchantId
 	ExpiresAt      time.Time // until then the customer can pay; zero: no limit
@@ -44,6 +43,7 @@ type Record struct {
 	rev            int64  // with request: the fencing token
 	request        string // the id of the request that wrote this revision
 	heldUntil      time.Time
+	digest         string // of the order, as stored
 	primary        string // the primary whose clock UnknownSince is from
 	events         int64  // the number of events so far
 	storedOrder    []byte
@@ -110,6 +110,9 @@ func (r *Record) MarkUnknown(code string) {
 	r.Unknowns++
 	r.UnknownCode, r.Lookups, r.NotFound, r.restartUnknown = code, 0, 0, true
 }
+
+// HasDigest reports whether the payment was created with an order of that digest.
+func (r *Record) HasDigest(digest string) bool { return r.digest == shortDigest(digest) }
 
 // restartCount is Ledger.RestartCount; primary is the one that the record was read from.
 func (r *Record) restartCount(primary string, local time.Time) {

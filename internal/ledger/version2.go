@@ -66,7 +66,7 @@ func decode2(key payment.Key, fields map[string]string, clock durable.Time) (*Re
 			CreatedAt: fromUnixMilli(number("created")), UpdatedAt: fromUnixMilli(number("updated")),
 			Attempts: []payment.Attempt{},
 		},
-		storedOrder: compressOrder([]byte(fields["order"])), Digest: fields["digest"], EncryptedToken: fields["token"], MerchantID: f.MerchantID,
+		storedOrder: compressOrder([]byte(fields["order"])), digest: shortDigest(fields["digest"]), EncryptedToken: fields["token"], MerchantID: f.MerchantID,
 		ExpiresAt: fromUnixMilli(number("expires")), FirstClaim: fromUnixMilli(number("first_claim")), LowestID: number("lowest_id"),
 		Retries: f.Retries, Refreshes: f.Refreshes, Unknowns: f.Unknowns, UnknownCode: f.UnknownCode,
 		UnknownSince: fromUnixMilli(number("unknown_since")), Lookups: f.Lookups, NotFound: f.NotFound,
@@ -191,7 +191,7 @@ func (l *Ledger) createAgain2(ctx context.Context, e NewPayment) CreateResult {
 		return CreateResult{Err: fmt.Errorf("ledger: create %s: %w: %w", e.Key, ErrNotDurable, err)}
 	case rewritten:
 		return l.Create(ctx, []NewPayment{e})[0]
-	case r.Digest == e.Digest:
+	case r.HasDigest(e.Digest):
 		return CreateResult{Creation: Duplicate, Status: r.Status}
 	default:
 		return CreateResult{Creation: Conflict, Status: r.Status}
