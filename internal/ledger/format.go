@@ -20,9 +20,9 @@ import (
 // A payment is one Redis string: four lines and the order.
 //
 //	3 STATUS REVISION REQUEST HELD UNKNOWN UPDATED CLAIMED LOWEST CREATED EXPIRES DIGEST FLAG
+//	the attempts, oldest first, each JSON, separated by tabs
 //	facts: JSON, see the type facts
 //	the encrypted customer token, or nothing
-//	the attempts, oldest first, each JSON, separated by tabs
 //	the order: the gateway's part of it, JSON, compressed
 //
 // The first line is what the scripts read. Its times are Unix milliseconds by Redis' clock; 0
@@ -130,7 +130,7 @@ func (r *Record) encodeBody() ([]byte, error) {
 	if r.Status.Final() {
 		token = ""
 	}
-	lines := slices.Concat(f, []byte("\n"), []byte(token), []byte("\n"), r.storedAttempts, []byte("\n"))
+	lines := slices.Concat(r.storedAttempts, []byte("\n"), f, []byte("\n"), []byte(token), []byte("\n"))
 	switch {
 	case !keepsOrder(r.Status):
 		flag, lines = compressed, linesDictionary.Encode(nil, lines)
@@ -184,13 +184,13 @@ func decode(key payment.Key, text string, clock durable.Time) (*Record, error) {
 		}
 		rest = string(plain)
 	}
-	lines := strings.SplitN(rest, "\n", 4) // facts, token, attempts, order
+	lines := strings.SplitN(rest, "\n", 4) // attempts, facts, token, order
 	if len(lines) != 4 || len(head) != headFields {
 		return nil, fmt.Errorf("ledger: %s: %w: it has %d lines, and the first one %d words", key, ErrDamaged, len(lines)+1, len(head))
 	}
 	var n numbers
 	var f facts
-	if err := json.Unmarshal([]byte(lines[0]), &f); err != nil {
+	if err := json.Unmarshal([]byte(lines[1]), &f); err != nil {
 		n.errs = append(n.errs, fmt.Errorf("facts: %w", err))
 	}
 	status := payment.Status(head[1])
@@ -202,14 +202,14 @@ func decode(key payment.Key, text string, clock durable.Time) (*Record, error) {
 			UpdatedAt: n.time("updated", head[6]), CreatedAt: n.time("created", head[9]),
 			Attempts: []payment.Attempt{},
 		},
-		storedOrder: []byte(lines[3]), digest: head[11], EncryptedToken: lines[1], MerchantID: f.MerchantID,
+		storedOrder: []byte(lines[3]), digest: head[11], EncryptedToken: lines[2], MerchantID: f.MerchantID,
 		ExpiresAt: n.time("expires", head[10]), FirstClaim: n.time("claimed", head[7]), LowestID: n.number("lowest", head[8]),
 		Retries: f.Retries, Refreshes: f.Refreshes, Unknowns: f.Unknowns, UnknownCode: f.UnknownCode,
 		UnknownSince: n.time("unknown", head[5]), Lookups: f.Lookups, NotFound: f.NotFound,
 		BadToken: head[12] == badToken, Contradicted: f.Contradicted,
 		clock: clock, readStatus: status, readReason: f.Reason,
 		rev: n.number("revision", head[2]), request: head[3], heldUntil: n.time("held", head[4]),
-		primary: f.Primary, events: f.Events, storedAttempts: []byte(lines[2]),
+		primary: f.Primary, events: f.Events, storedAttempts: []byte(lines[0]),
 	}
 	if err := errors.Join(n.errs...); err != nil {
 		return nil, fmt.Errorf("ledger: %s: %w: %w", key, ErrDamaged, err)

@@ -80,7 +80,8 @@ if record then
   if flag ~= 'bad-token' or ARGV[6] == '' or (status ~= 'queued' and status ~= 'needs_review') then
     return {'duplicate', status}
   end
-  local facts = string.find(record, '\n', string.find(record, '\n', tail, true) + 1, true)
+  local attempts = string.find(record, '\n', string.find(record, '\n', tail, true) + 1, true) -- their end
+  local facts = string.find(record, '\n', attempts + 1, true)
   local token = string.find(record, '\n', facts + 1, true)
   if status == 'needs_review' then redis.call('HINCRBY', KEYS[5], status, -1) end
   status, rev, request, held_until, updated = 'queued', rev + 1, ARGV[1], 0, now
@@ -146,10 +147,9 @@ if status == 'queued' then
   if tonumber(held_until) > now then return result('too early', text(held_until - now)) end
   if claimed == '0' then claimed, lowest = now, redis.call('HGET', KEYS[4], 'highest') or 0 end
   status, rev, request, updated = 'submitting', rev + 1, ARGV[1], now
-  local facts = string.find(body, '\n', string.find(body, '\n', 1, true) + 1, true)
-  local token = string.find(body, '\n', facts + 1, true)
-  local attempts = string.find(body, '\n', token + 1, true)
-  local separator = attempts > token + 1 and '\t' or ''
+  local first = string.find(body, '\n', 1, true)
+  local attempts = string.find(body, '\n', first + 1, true) -- their end
+  local separator = attempts > first + 1 and '\t' or ''
   body = string.sub(body, 1, attempts - 1) .. separator .. ARGV[2] .. string.sub(body, attempts)
   redis.call('ZREM', KEYS[3], ARGV[4])
 elseif status ~= 'submitting' then
