@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"sync"
 	"syscall"
@@ -155,7 +156,7 @@ func (p *Process) Start(t TB) {
 
 // Kill is kill -9.
 func (p *Process) Kill() {
-	if p.cmd.Process == nil { // it could not be started
+	if p.cmd == nil || p.cmd.Process == nil { // it was not started
 		return
 	}
 	_ = p.cmd.Process.Kill() // it may be dead already
@@ -199,20 +200,43 @@ func client(t TB, addr string) redis.UniversalClient {
 	return c
 }
 
-// freeAddr returns an address that is not in use. Its port is below the range that the
-// system uses for outgoing connections: otherwise a client that dials the port of a server
-// that is down could get this port as its own. The port plus 10000, which a Cluster uses for
-// its bus, is free too and below that range.
+// freeAddr returns an address that is not in use, and that no other call returns until the
+// test ends, in this process or another. Its port is below the range that the system uses for
+// outgoing connections: otherwise a client that dials the port of a server that is down could
+// get this port as its own. The port plus 10000, which a Cluster uses for its bus, is free too
+// and below that range.
 func freeAddr(t TB) string {
 	t.Helper()
 	for range 1000 {
-		n := 10_000 + rand.N(12_000)
+		n := 10_000 + rand.N(10_000)
+		if !reserve(t, n) {
+			continue
+		}
 		if addr := loopback(n); isFree(addr) && isFree(loopback(n+10_000)) {
 			return addr
 		}
 	}
 	t.Fatal("no free port")
 	return ""
+}
+
+// reserve locks a file for a port until the test ends, and reports whether it was unlocked.
+func reserve(t TB, port int) bool {
+	t.Helper()
+	dir := filepath.Join(os.TempDir(), "terbayar-test-ports-"+strconv.Itoa(os.Getuid()))
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.OpenFile(filepath.Join(dir, strconv.Itoa(port)), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
+		_ = file.Close()
+		return false
+	}
+	t.Cleanup(func() { _ = file.Close() }) // unlocks it
+	return true
 }
 
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
