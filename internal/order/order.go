@@ -39,7 +39,7 @@ type AMDigiPay struct {
 	CustomerNumber   string         `json:"customer_number" validate:"required,max=255,text"`
 	CustomerName     string         `json:"customer_name" validate:"required,max=255,text"`
 	CustomerEmail    string         `json:"customer_email,omitempty" validate:"omitempty,max=255,id,email"`
-	ItemDetails      []Item         `json:"item_details" validate:"min=1,max=1000,dive"`
+	ItemDetails      []Item         `json:"item_details" validate:"min=1,max=1000"`
 }
 
 // Item is one entry of AM's item_details. The platform fee is an entry too, with item_id

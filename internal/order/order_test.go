@@ -100,6 +100,7 @@ func TestParseRejects(t *testing.T) {
 		{"{\"gateway\":\"\xff\"}", "gateway", "not valid UTF-8 at byte"},
 		{am(`"nominal":10000`, `"nominal":010000`), "payment", "broken JSON at byte"},
 		{am(`"item_price":3000`, `"item_price":+3000`), "payment.item_details[1].item_price", "broken JSON at byte"},
+		{am(`"2026-05-21 18:23:10"`, `x`), "payment.expired_date", "broken JSON at byte 66"},
 		{`{"payment":{}}`, "gateway", "missing"},
 		{`{"gateway":"gopay","payment":{}}`, "gateway", "unknown gateway (want amdigipay or paydia)"},
 		{`{"gateway":5,"payment":{}}`, "gateway", "must be a string"},

@@ -6,13 +6,14 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
-	"github.com/go-playground/validator/v10"
 
 	"terbayar/internal/payment"
 	"terbayar/internal/secret"
@@ -77,14 +78,15 @@ type envelope struct {
 // FieldErrors. An order with errors is still returned, as far as it could be parsed, so that
 // the answer can name the payment; it is nil when not even the gateway is known.
 func Parse(doc []byte, now time.Time, d Defaults) (*Order, error) {
-	var p parser
+	p := parser{at: make([]step, 0, 4)}
 	var env envelope
-	// The parser detects duplicate names itself, and continues after them.
-	dec := jsontext.NewDecoder(bytes.NewReader(doc), jsontext.AllowDuplicateNames(true))
+	dec := decoders.Get().(*jsontext.Decoder)
+	defer decoders.Put(dec)
+	reset(dec, doc)
 	if dec.PeekKind() != '{' {
 		return nil, FieldErrors{notAnObject(doc)}
 	}
-	err := p.value(dec, "", reflect.ValueOf(&env).Elem())
+	err := p.value(dec, reflect.ValueOf(&env).Elem())
 	if err == nil {
 		_, err = dec.ReadToken()
 	}
@@ -106,17 +108,18 @@ func Parse(doc []byte, now time.Time, d Defaults) (*Order, error) {
 		return nil, p.errs
 	}
 	o := &Order{Gateway: gateway, CustomerToken: env.CustomerToken}
-	body := o.newBody() // so that Key works even if the payment is missing
+	body := reflect.ValueOf(o.newBody()).Elem() // so that Key works even if the payment is missing
 	switch {
 	case env.Payment.Kind() == '{':
-		dec := jsontext.NewDecoder(bytes.NewReader(env.Payment), jsontext.AllowDuplicateNames(true))
-		if err := p.value(dec, "payment", reflect.ValueOf(body).Elem()); err != nil {
+		p.at = append(p.at, step{name: "payment"})
+		reset(dec, env.Payment)
+		if err := p.value(dec, body); err != nil {
 			return o, FieldErrors{brokenJSON(doc, err)} // unexpected: it was parsed once already
 		}
 		if o.Paydia != nil && o.Paydia.MerchantID == "" {
 			o.Paydia.MerchantID = d.MerchantID
 		}
-		p.check(o, now)
+		p.check(o, body, now)
 	case !p.hasError("payment"):
 		p.add("payment", "is missing or not an object")
 	}
@@ -146,10 +149,41 @@ func (o *Order) newBody() any {
 	return o.AMDigiPay
 }
 
+var decoders = sync.Pool{New: func() any { return new(jsontext.Decoder) }}
+
+// reset lets a decoder decode a document, which it does not copy. The parser detects duplicate
+// names itself, and continues after them.
+func reset(dec *jsontext.Decoder, doc []byte) {
+	dec.Reset(bytes.NewBuffer(doc), allowDuplicateNames)
+}
+
+var allowDuplicateNames = jsontext.AllowDuplicateNames(true)
+
 // parser parses one document and collects all errors in it. JSON libraries stop at the
 // first error, and accept names in another case and numbers such as 1e4.
 type parser struct {
 	errs FieldErrors
+	at   []step // the path of the value that is parsed
+}
+
+// step is a step of a path: to a member of an object, or, if it has no name, to an entry of an
+// array. A path becomes text only for an error.
+type step struct {
+	name  string
+	index int
+}
+
+// path returns the path of the value that is parsed.
+func (p *parser) path() string {
+	path := ""
+	for _, s := range p.at {
+		if s.name == "" {
+			path = fmt.Sprintf("%s[%d]", path, s.index)
+		} else {
+			path = join(path, s.name)
+		}
+	}
+	return path
 }
 
 // maxErrors bounds the answer to a malformed document of up to 1 MiB.
@@ -185,33 +219,33 @@ func within(path, whole string) bool {
 
 // value parses the next JSON value into v. A wrong value is added to the errors; the
 // returned error is about the JSON itself.
-func (p *parser) value(dec *jsontext.Decoder, path string, v reflect.Value) error {
+func (p *parser) value(dec *jsontext.Decoder, v reflect.Value) error {
 	kind := dec.PeekKind()
 	switch into := v.Addr().Interface().(type) {
 	case *jsontext.Value:
 		raw, err := dec.ReadValue()
-		*into = bytes.Clone(raw)
+		*into = raw // a part of the document, not a copy
 		return err
 	case *secret.Text:
 		var text string
-		err := p.value(dec, path, reflect.ValueOf(&text).Elem())
+		err := p.value(dec, reflect.ValueOf(&text).Elem())
 		*into = secret.NewText(text)
 		return err
 	}
 	switch v.Kind() {
 	case reflect.Struct:
 		if kind == '{' {
-			return p.object(dec, path, v)
+			return p.object(dec, v)
 		}
-		return p.reject(dec, path, "must be an object")
+		return p.reject(dec, p.path(), "must be an object")
 	case reflect.Slice:
 		if kind == '[' {
-			return p.list(dec, path, v)
+			return p.list(dec, v)
 		}
-		return p.reject(dec, path, "must be an array")
+		return p.reject(dec, p.path(), "must be an array")
 	case reflect.Int64:
 		if kind != '0' {
-			return p.reject(dec, path, notWhole)
+			return p.reject(dec, p.path(), notWhole)
 		}
 		raw, err := dec.ReadValue()
 		if err != nil {
@@ -220,8 +254,8 @@ func (p *parser) value(dec *jsontext.Decoder, path string, v reflect.Value) erro
 		// 1e4 and 10000.0 are whole numbers too, but a program that writes them computes in
 		// floating point, and will be wrong by a rupiah one day.
 		n, err := strconv.ParseInt(string(raw), 10, 64)
-		if err != nil || strconv.FormatInt(n, 10) != string(raw) {
-			p.add(path, notWhole)
+		if err != nil || string(strconv.AppendInt(make([]byte, 0, 20), n, 10)) != string(raw) {
+			p.add(p.path(), notWhole)
 		}
 		v.SetInt(n)
 		return nil
@@ -230,11 +264,11 @@ func (p *parser) value(dec *jsontext.Decoder, path string, v reflect.Value) erro
 			return dec.SkipValue() // null: as if the field were left out
 		}
 		if kind != '"' {
-			return p.reject(dec, path, "must be a string")
+			return p.reject(dec, p.path(), "must be a string")
 		}
-		token, err := dec.ReadToken()
+		text, err := readString(dec)
 		if err == nil {
-			v.SetString(token.String())
+			v.SetString(string(text))
 		}
 		return err
 	}
@@ -248,33 +282,42 @@ func (p *parser) reject(dec *jsontext.Decoder, path, detail string) error {
 	return dec.SkipValue()
 }
 
+// readString reads a string. The result may be a part of the document.
+func readString(dec *jsontext.Decoder) ([]byte, error) {
+	raw, err := dec.ReadValue()
+	if err != nil {
+		return nil, err
+	}
+	if bytes.IndexByte(raw, '\\') < 0 {
+		return raw[1 : len(raw)-1], nil // between the quotes
+	}
+	return jsontext.AppendUnquote(nil, raw)
+}
+
 // object parses an object into a struct. Unlike encoding/json it rejects names in another
 // case and duplicate names.
-func (p *parser) object(dec *jsontext.Decoder, path string, v reflect.Value) error {
+func (p *parser) object(dec *jsontext.Decoder, v reflect.Value) error {
 	if _, err := dec.ReadToken(); err != nil {
 		return err
 	}
-	fields := map[string]int{}
-	for i := range v.NumField() {
-		fields[jsonName(v.Type().Field(i))] = i
-	}
-	seen := map[string]bool{}
+	fields := structFields[v.Type()]
+	var seen [16]bool // no struct has more fields
 	for dec.PeekKind() == '"' {
-		token, err := dec.ReadToken()
+		name, err := readString(dec)
 		if err != nil {
 			return err
 		}
-		name := token.String()
-		at := join(path, name)
-		field, known := fields[name]
+		i := slices.IndexFunc(fields, func(f field) bool { return f.name == string(name) })
 		switch {
-		case !known:
-			err = p.reject(dec, at, "unknown field")
-		case seen[name]:
-			err = p.reject(dec, at, "given twice")
+		case i < 0:
+			err = p.reject(dec, join(p.path(), string(name)), "unknown field")
+		case seen[i]:
+			err = p.reject(dec, join(p.path(), fields[i].name), "given twice")
 		default:
-			seen[name] = true
-			err = p.value(dec, at, v.Field(field))
+			seen[i] = true
+			p.at = append(p.at, step{name: fields[i].name})
+			err = p.value(dec, v.Field(i))
+			p.at = p.at[:len(p.at)-1]
 		}
 		if err != nil {
 			return err
@@ -284,25 +327,22 @@ func (p *parser) object(dec *jsontext.Decoder, path string, v reflect.Value) err
 	return err
 }
 
-func (p *parser) list(dec *jsontext.Decoder, path string, v reflect.Value) error {
+func (p *parser) list(dec *jsontext.Decoder, v reflect.Value) error {
 	if _, err := dec.ReadToken(); err != nil {
 		return err
 	}
 	for i := 0; dec.PeekKind() != ']' && dec.PeekKind() != 0; i++ {
-		entry := reflect.New(v.Type().Elem()).Elem()
-		if err := p.value(dec, fmt.Sprintf("%s[%d]", path, i), entry); err != nil {
+		v.Grow(1)
+		v.SetLen(i + 1)
+		p.at = append(p.at, step{index: i})
+		err := p.value(dec, v.Index(i))
+		p.at = p.at[:len(p.at)-1]
+		if err != nil {
 			return err
 		}
-		v.Set(reflect.Append(v, entry))
 	}
 	_, err := dec.ReadToken()
 	return err
-}
-
-// jsonName returns a field's name in JSON.
-func jsonName(f reflect.StructField) string {
-	name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-	return name
 }
 
 // join returns the path of an object's member. A name that is long or has unusual characters
@@ -326,7 +366,7 @@ func join(path, name string) string {
 
 // notAnObject returns the error for a document that is not an object.
 func notAnObject(doc []byte) FieldError {
-	dec := jsontext.NewDecoder(bytes.NewReader(doc), jsontext.AllowDuplicateNames(true))
+	dec := jsontext.NewDecoder(bytes.NewBuffer(doc), allowDuplicateNames)
 	if err := dec.SkipValue(); err != nil {
 		return brokenJSON(doc, err)
 	}
@@ -354,7 +394,7 @@ func brokenJSON(doc []byte, err error) FieldError {
 	switch {
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		what = "broken JSON: unexpected end"
-	case jsontext.Value(doc).IsValid(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)):
+	case jsontext.Value(doc).IsValid(allowDuplicateNames, jsontext.AllowInvalidUTF8(true)):
 		what = "a string is not valid UTF-8"
 	}
 	return FieldError{path, fmt.Sprintf("%s at byte %d", what, broken.ByteOffset+1)}
@@ -363,75 +403,9 @@ func brokenJSON(doc []byte, err error) FieldError {
 // maxItems is the maximum in the tag of AMDigiPay.ItemDetails.
 const maxItems = 1000
 
-var checks = newChecks()
-
-func newChecks() *validator.Validate {
-	v := validator.New(validator.WithRequiredStructEnabled())
-	v.RegisterTagNameFunc(jsonName) // errors name the fields as in JSON
-	for tag, problem := range ownChecks {
-		err := v.RegisterValidation(tag, func(fl validator.FieldLevel) bool { return problem(fl.Field().String()) == "" })
-		if err != nil {
-			panic(err) // a reserved tag name in ownChecks
-		}
-	}
-	return v
-}
-
-// ownChecks are this package's own checks, by their names in the validate tags. Each returns
-// what is wrong with a value, or "".
-var ownChecks = map[string]func(string) string{
-	"id":     idProblem,
-	"text":   textProblem,
-	"date":   dateProblem,
-	"rupiah": amountProblem,
-}
-
-// messages are the error texts of the validator's own checks; %s is the tag's parameter.
-var messages = map[string]string{
-	"required": "is missing or empty",
-	"max":      "is longer than %s characters",
-	"min":      "must not be empty",
-	"gt":       "is required and must be greater than %s",
-	"gte":      "must be at least %s",
-	"lte":      "must be at most %s",
-	"email":    "must be an e-mail address",
-	"eq":       "must be %s",
-}
-
-// dateProblem requires the form of AM's example, "2026-05-21 18:23:10". Go's parser accepts
-// more (fractions of a second, a one-digit hour), so the date is formatted again and
-// compared.
-func dateProblem(s string) string {
-	if t, err := time.ParseInLocation(time.DateTime, s, payment.Jakarta); err != nil || t.Format(time.DateTime) != s {
-		return "must be a date of the form YYYY-MM-DD HH:mm:ss (Jakarta time)"
-	}
-	return ""
-}
-
-// amountProblem requires the form of SNAP's example, "10000.00".
-func amountProblem(s string) string {
-	if amount, err := payment.ParseDecimal(s); err != nil || !amount.Valid() || amount.Decimal() != s {
-		return "must be a whole amount of rupiah with two decimals, such as 10000.00"
-	}
-	return ""
-}
-
 // check checks the values of the fields that were parsed without an error.
-func (p *parser) check(o *Order, now time.Time) {
-	var body any = o.AMDigiPay
-	if o.Paydia != nil {
-		body = o.Paydia
-	}
-	var failed validator.ValidationErrors
-	if err := checks.Struct(body); errors.As(err, &failed) {
-		unparsed := parser{errs: p.errs} // a field that could not be parsed gets no second error
-		for _, f := range failed {
-			_, path, _ := strings.Cut(f.Namespace(), ".")
-			if path = "payment." + path; !unparsed.hasError(path) {
-				p.add(path, message(f))
-			}
-		}
-	}
+func (p *parser) check(o *Order, body reflect.Value, now time.Time) {
+	p.checkFields(body, &parser{errs: p.errs})
 	if o.AMDigiPay != nil {
 		p.checkSums(o.AMDigiPay)
 		if !p.hasError(late.Field) && !o.ExpiresAt().After(now) {
@@ -440,19 +414,30 @@ func (p *parser) check(o *Order, now time.Time) {
 	}
 }
 
-// message returns the error text of a failed check.
-func message(f validator.FieldError) string {
-	if problem, own := ownChecks[f.Tag()]; own {
-		return problem(f.Value().(string)) // only strings have these tags
+// checkFields checks the fields of a struct, and of all structs in it. A field that unparsed has
+// an error of, because it could not be parsed, gets no second error.
+func (p *parser) checkFields(v reflect.Value, unparsed *parser) {
+	fields := structFields[v.Type()]
+	for i := range fields {
+		p.at = append(p.at, step{name: fields[i].name})
+		member := v.Field(i)
+		problem := fields[i].problem(member)
+		switch {
+		case problem != "":
+			if path := p.path(); !unparsed.hasError(path) {
+				p.add(path, problem)
+			}
+		case member.Kind() == reflect.Slice:
+			for i := range member.Len() {
+				p.at = append(p.at, step{index: i})
+				p.checkFields(member.Index(i), unparsed)
+				p.at = p.at[:len(p.at)-1]
+			}
+		case member.Kind() == reflect.Struct:
+			p.checkFields(member, unparsed)
+		}
+		p.at = p.at[:len(p.at)-1]
 	}
-	detail := messages[f.Tag()]
-	switch {
-	case f.Tag() == "max" && f.Kind() == reflect.Slice:
-		return "has more than " + f.Param() + " entries"
-	case strings.Contains(detail, "%s"):
-		return fmt.Sprintf(detail, f.Param())
-	}
-	return detail
 }
 
 // checkToken requires a customer token for Paydia: the header Authorization-Customer is
@@ -467,7 +452,7 @@ func (p *parser) checkToken(o *Order) {
 		p.add(field, "is missing or empty")
 	case len(token) > longest:
 		p.add(field, fmt.Sprintf("is longer than %d characters", longest))
-	case strings.IndexFunc(token, func(r rune) bool { return r < '!' || r > '~' }) >= 0:
+	case !printableASCII(token) || strings.Contains(token, " "):
 		p.add(field, "contains white space or other characters that an HTTP header must not contain")
 	}
 }
@@ -486,11 +471,11 @@ func (p *parser) checkSums(o *AMDigiPay) {
 	known := !p.hasError(total)
 	for i, item := range o.ItemDetails {
 		of := func(name string) string { return fmt.Sprintf("%s[%d].%s", items, i, name) }
-		if !p.hasError(of("item_price"), of("item_quantity"), of("item_total_price")) &&
-			item.ItemTotalPrice != item.ItemPrice*payment.Rupiah(item.ItemQuantity) {
+		if item.ItemTotalPrice != item.ItemPrice*payment.Rupiah(item.ItemQuantity) &&
+			!p.hasError(of("item_price"), of("item_quantity"), of("item_total_price")) {
 			p.add(of("item_total_price"), "must equal item_price x item_quantity")
 		}
-		known = known && !p.hasError(of("item_total_price"))
+		known = known && (len(p.errs) == 0 || !p.hasError(of("item_total_price")))
 		sum += item.ItemTotalPrice
 	}
 	if known && sum != o.TransactionTotal {

@@ -25,18 +25,21 @@ import (
 
 // idProblem returns what is wrong with an id, or "".
 func idProblem(s string) string {
-	for i, r := range s {
-		switch {
-		case r == utf8.RuneError:
-			return fmt.Sprintf("contains the replacement character U+FFFD at character %d: a character was lost", position(s, i))
-		case !unicode.IsPrint(r) || invisible(r):
-			return fmt.Sprintf("contains an invisible or control character, or a space other than U+0020 (%U at character %d)", r, position(s, i))
+	ascii := printableASCII(s) // as most are
+	if !ascii {
+		for i, r := range s {
+			switch {
+			case r == utf8.RuneError:
+				return fmt.Sprintf("contains the replacement character U+FFFD at character %d: a character was lost", position(s, i))
+			case !unicode.IsPrint(r) || invisible(r):
+				return fmt.Sprintf("contains an invisible or control character, or a space other than U+0020 (%U at character %d)", r, position(s, i))
+			}
 		}
 	}
 	switch {
 	case s != strings.TrimSpace(s):
 		return "must not begin or end with a space: a gateway may trim it"
-	case !norm.NFC.IsNormalString(s):
+	case !ascii && !norm.NFC.IsNormalString(s):
 		return "must be in Unicode's composed form (NFC): the same letters in another form would be another payment"
 	}
 	return ""
@@ -46,6 +49,9 @@ func idProblem(s string) string {
 func textProblem(s string) string {
 	if s != "" && strings.TrimSpace(s) == "" {
 		return "must not be only white space" // a gateway that trims it finds it empty
+	}
+	if printableASCII(s) {
+		return ""
 	}
 	runes := []rune(s)
 	for i, r := range runes {
@@ -57,6 +63,17 @@ func textProblem(s string) string {
 		}
 	}
 	return ""
+}
+
+// printableASCII reports whether a text consists of the visible characters of ASCII and spaces.
+// They need no check with Unicode's tables.
+func printableASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
 }
 
 // position returns the number of the character at a byte offset, from 1.
