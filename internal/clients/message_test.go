@@ -115,3 +115,16 @@ func FuzzMessage(f *testing.F) {
 		}
 	})
 }
+
+// BenchmarkMessage reads the message of a success, which nearly every answer is.
+func BenchmarkMessage(b *testing.B) {
+	body := []byte(`{"error":false,"message":"success","data":{"id":6,"payment_id":37,"payment_name":"GOPAY",` +
+		`"status_id":2,"status":"On processing","transaction_id":"INV-1","transaction_total":"13000",` +
+		`"payment_links":"https://app.midtrans.com/snap/v3/redirection/1","payment_code":null,"qr_code":null}}`)
+	b.ReportAllocs()
+	for b.Loop() {
+		if m := budi.message(body); m != "success" {
+			b.Fatal(m)
+		}
+	}
+}

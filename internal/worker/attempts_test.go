@@ -3,6 +3,7 @@ package worker
 import (
 	"encoding/json"
 	"errors"
+	"io"
 	"log/slog"
 	"strings"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"terbayar/internal/ledger"
 	"terbayar/internal/payment"
 	"terbayar/internal/retrypolicy"
+	"terbayar/internal/telemetry"
 )
 
 // TestLines lists the log line of every kind of attempt, action and status. The
@@ -131,5 +133,22 @@ func TestAttributes(t *testing.T) {
 				t.Errorf("next is not RFC 3339 in %s", out.String())
 			}
 		}
+	}
+}
+
+// BenchmarkOnAttempt logs and counts one accepted submit.
+func BenchmarkOnAttempt(b *testing.B) {
+	log, err := telemetry.NewLogger(io.Discard, "info", "json")
+	if err != nil {
+		b.Fatal(err)
+	}
+	w := &Worker{log: log, metrics: telemetry.NewMetrics(nil, nil, nil)}
+	r := &ledger.Record{Payment: payment.Payment{
+		Gateway: payment.AMDigiPay, TransactionID: "0030c97b-5ccc-4482-b4af-b7ee2ab2ffa1", Status: payment.OnProcessing,
+	}}
+	a := payment.Attempt{Kind: payment.KindSubmit, Code: "http:200", HTTPStatus: 200, Action: string(retrypolicy.Accept), Message: "success", DurationMS: 51}
+	b.ReportAllocs()
+	for b.Loop() {
+		w.onAttempt(r, a, nil)
 	}
 }

@@ -2,6 +2,7 @@ package clientstest
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -164,4 +165,59 @@ func (s *Server) Connections() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.conns)
+}
+
+// serveCheaply starts a server that answers requests for loginPath with login and all others
+// with answer, and returns its URL.
+func serveCheaply(b *testing.B, loginPath, login, answer string) string {
+	b.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = listener.Close() })
+	path, replies := []byte(" "+loginPath+" "), map[bool][]byte{true: []byte(login), false: []byte(answer)}
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				in := bufio.NewReader(conn)
+				for {
+					isLogin, err := skipRequest(in, path)
+					if err != nil {
+						return
+					}
+					if _, err := conn.Write(replies[isLogin]); err != nil {
+						return
+					}
+				}
+			}()
+		}
+	}()
+	return "http://" + listener.Addr().String()
+}
+
+// skipRequest reads one request and reports whether its first line contains path.
+func skipRequest(in *bufio.Reader, path []byte) (found bool, err error) {
+	length := 0
+	for {
+		line, err := in.ReadSlice('\n')
+		if err != nil {
+			return false, err
+		}
+		found = found || bytes.Contains(line, path)
+		if digits, ok := bytes.CutPrefix(line, []byte("Content-Length: ")); ok {
+			for _, d := range bytes.TrimSpace(digits) {
+				length = 10*length + int(d-'0')
+			}
+		}
+		if len(bytes.TrimSpace(line)) == 0 {
+			_, err = in.Discard(length)
+			return found, err
+		}
+	}
 }
