@@ -91,7 +91,7 @@ func NewSender(g payment.Gateway, baseURL string, transport http.RoundTripper, n
 // for example) only as whole words. Call it before the first request.
 func (s *Sender) Redact(secrets []secret.Text, names ...string) {
 	for _, each := range secrets {
-		s.secrets = append(s.secrets, each.Reveal())
+		s.secrets = append(s.secrets, oneLine(each.Reveal())) // a PEM key has many lines
 	}
 	s.names = append(s.names, names...)
 }

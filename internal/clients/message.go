@@ -1,6 +1,7 @@
 package clients
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -9,6 +10,9 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	jsonv2 "github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"terbayar/internal/retrypolicy"
 )
@@ -49,25 +53,15 @@ func messageText(body []byte) string {
 	if len(body) > maxErrorBody || !utf8.Valid(body) {
 		return ""
 	}
-	var value any
-	if json.Unmarshal(body, &value) != nil {
+	var m messageReader
+	if jsonv2.Unmarshal(body, &m, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)) != nil {
 		if text := strings.TrimSpace(string(body)); len(text) <= maxPlainText && !strings.ContainsAny(text, "<>{}[]") {
 			return text
 		}
 		return ""
 	}
-	var texts []string
-	switch v := value.(type) {
-	case string:
-		texts = []string{v}
-	case map[string]any:
-		texts = textsOf(v, messageFields)
-		if data, ok := v["data"].(map[string]any); ok {
-			texts = append(texts, textsOf(data, messageFields[:messageFieldsOfData])...)
-		}
-	}
 	var distinct []string
-	for _, t := range texts {
+	for _, t := range m.texts() {
 		if t != "" && !slices.ContainsFunc(distinct, func(earlier string) bool { return strings.Contains(earlier, t) }) {
 			distinct = append(distinct, t)
 		}
@@ -90,18 +84,157 @@ const messageFieldsOfData = 8
 // are kept.
 var outcomeWords = []string{"true", "false", "error", "success", "failed", "fail", "ok", "null"}
 
-// textsOf returns the texts in the given fields of an object.
-func textsOf(object map[string]any, fields []string) (texts []string) {
-	byName := make(map[string]any, len(object))
-	for _, name := range slices.Sorted(maps.Keys(object)) {
-		byName[strings.NewReplacer("_", "", "-", "").Replace(strings.ToLower(name))] = object[name]
+// messageReader reads the texts in the messageFields of an answer. It skips all other fields,
+// which are most of an answer.
+type messageReader struct {
+	text      string // of an answer that is only a string
+	top, data []messageField
+}
+
+// messageField is one of the messageFields in an answer.
+type messageField struct {
+	number int    // in messageFields
+	name   string // as the gateway spells it
+	texts  []string
+}
+
+// UnmarshalJSONFrom implements jsonv2.UnmarshalerFrom.
+func (m *messageReader) UnmarshalJSONFrom(dec *jsontext.Decoder) (err error) {
+	switch dec.PeekKind() {
+	case '"':
+		m.text, err = readString(dec)
+		return err
+	case '{':
+		m.top, err = readFields(dec, messageFields, &m.data)
+		return err
+	default:
+		return dec.SkipValue()
 	}
-	for _, name := range fields {
-		for _, t := range leaves(byName[name], 0) {
-			if name != "message" && slices.Contains(outcomeWords, strings.ToLower(t)) || !strings.ContainsFunc(t, unicode.IsLetter) {
-				continue
+}
+
+// readFields reads the given fields of an object. If data is not nil, it receives the fields of
+// the object in the field data.
+func readFields(dec *jsontext.Decoder, fields []string, data *[]messageField) (found []messageField, err error) {
+	if _, err := dec.ReadToken(); err != nil {
+		return nil, err
+	}
+	for dec.PeekKind() == '"' {
+		name, err := readName(dec)
+		if err != nil {
+			return nil, err
+		}
+		number := fieldNumber(name, fields)
+		switch {
+		case number >= 0:
+			f := messageField{number: number, name: string(name)}
+			f.texts, err = readTexts(dec)
+			found = putField(found, f)
+		case data != nil && string(name) == "data":
+			if *data = nil; dec.PeekKind() == '{' {
+				*data, err = readFields(dec, fields[:messageFieldsOfData], nil)
+			} else {
+				err = dec.SkipValue()
 			}
-			texts = append(texts, t)
+		default:
+			err = dec.SkipValue()
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	_, err = dec.ReadToken()
+	return found, err
+}
+
+// readName reads the name of a field. It is valid until the next read.
+func readName(dec *jsontext.Decoder) ([]byte, error) {
+	quoted, err := dec.ReadValue()
+	switch {
+	case err != nil:
+		return nil, err
+	case bytes.IndexByte(quoted, '\\') >= 0:
+		name, _ := jsontext.AppendUnquote(nil, quoted) // an unpaired surrogate becomes U+FFFD
+		return name, nil
+	default:
+		return quoted[1 : len(quoted)-1], nil
+	}
+}
+
+// fieldNumber returns which of the fields a name is, in any case and with _ and -; -1 if it is
+// none.
+func fieldNumber(name []byte, fields []string) int {
+	var plain [16]byte // the longest has 16 characters
+	n := 0
+	for _, c := range name {
+		if c == '_' || c == '-' {
+			continue
+		}
+		if n == len(plain) {
+			return -1
+		}
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		plain[n] = c
+		n++
+	}
+	return slices.Index(fields, string(plain[:n]))
+}
+
+// putField adds a field. Of two spellings of one name, the last in alphabetical order counts.
+func putField(fields []messageField, f messageField) []messageField {
+	for i, other := range fields {
+		if other.number == f.number {
+			if f.name >= other.name {
+				fields[i] = f
+			}
+			return fields
+		}
+	}
+	return append(fields, f)
+}
+
+func readString(dec *jsontext.Decoder) (string, error) {
+	token, err := dec.ReadToken()
+	if err != nil {
+		return "", err
+	}
+	return token.String(), nil
+}
+
+// readTexts reads a value and returns the texts in it, see leaves.
+func readTexts(dec *jsontext.Decoder) ([]string, error) {
+	switch dec.PeekKind() {
+	case '"':
+		text, err := readString(dec)
+		return []string{strings.TrimSpace(text)}, err
+	case '{', '[':
+		raw, err := dec.ReadValue()
+		if err != nil {
+			return nil, err
+		}
+		var value any
+		err = json.Unmarshal(raw, &value)
+		return leaves(value, 0), err
+	default:
+		return nil, dec.SkipValue()
+	}
+}
+
+// texts returns the texts that were read, in the order of messageFields.
+func (m *messageReader) texts() (texts []string) {
+	if m.text != "" {
+		return []string{m.text}
+	}
+	for _, object := range [][]messageField{m.top, m.data} {
+		slices.SortFunc(object, func(a, b messageField) int { return a.number - b.number })
+		for _, f := range object {
+			for _, t := range f.texts {
+				if messageFields[f.number] != "message" && slices.Contains(outcomeWords, strings.ToLower(t)) || !strings.ContainsFunc(t, unicode.IsLetter) {
+					continue
+				}
+				texts = append(texts, t)
+			}
 		}
 	}
 	return texts
@@ -139,6 +272,9 @@ func leaves(value any, depth int) (texts []string) {
 // oneLine replaces every run of white space with one space and drops invisible characters:
 // they could hide a secret from redaction, or control a terminal.
 func oneLine(text string) string {
+	if isOneLine(text) {
+		return text
+	}
 	var b strings.Builder
 	for _, r := range text {
 		switch {
@@ -150,6 +286,20 @@ func oneLine(text string) string {
 		}
 	}
 	return strings.Join(strings.Fields(b.String()), " ")
+}
+
+// isOneLine reports whether a text is of ASCII characters that oneLine keeps, which nearly every
+// text is.
+func isOneLine(text string) bool {
+	space := true // so that the first character must not be one
+	for i := range len(text) {
+		c := text[i]
+		if c < ' ' || c > '~' || c == ' ' && space {
+			return false
+		}
+		space = c == ' '
+	}
+	return !space || text == ""
 }
 
 // minSecret is the minimum length of a secret that is redacted. A shorter one would occur in
@@ -178,7 +328,9 @@ func (r redactor) redact(text string) string {
 		}
 	}
 	for _, p := range patterns {
-		text = p.pattern.ReplaceAllStringFunc(text, p.replacement)
+		if p.possible(text) {
+			text = p.pattern.ReplaceAllStringFunc(text, p.replacement)
+		}
 	}
 	return text
 }
@@ -186,7 +338,8 @@ func (r redactor) redact(text string) string {
 // replace replaces a part of a text with mask, ignoring case, where the characters before and
 // after it allow that.
 func replace(text, part string, allowed func(before, after rune) bool) string {
-	if !strings.Contains(strings.ToLower(text), strings.ToLower(part)) { // nearly always; saves the regexp
+	// Nearly always the part does not occur. Most secrets are longer than a message.
+	if utf8.RuneCountInString(part) > utf8.RuneCountInString(text) || !strings.Contains(strings.ToLower(text), strings.ToLower(part)) {
 		return text
 	}
 	var out strings.Builder
@@ -210,18 +363,28 @@ func wholeWord(before, after rune) bool {
 	return !inWord(before) && !inWord(after)
 }
 
-// patterns describe secrets and customer data that are redacted in every message.
+// patterns describe secrets and customer data that are redacted in every message. Most messages
+// are short and plain, so that no pattern is possible; checking that costs much less than to
+// search for it.
 var patterns = []struct {
 	pattern     *regexp.Regexp
+	possible    func(text string) bool
 	replacement func(string) string
 }{
-	{regexp.MustCompile(`[^\s<>"',;:=(]+@[^\s<>"',;:)]+`), redactAll},           // e-mail addresses
-	{regexp.MustCompile(`eyJ[A-Za-z0-9_-]*(\.[A-Za-z0-9_-]*){0,2}`), redactAll}, // JWTs
-	{regexp.MustCompile(`(?i)(bearer|basic) +[A-Za-z0-9+/_=.~-]*[0-9+/_=.~-][A-Za-z0-9+/_=.~-]*`), redactAll},
-	{regexp.MustCompile(`(?i)(password|sandi|secret|signature|sign|key|pin|otp|cvv)["']? *[=:] *["']?[^\s"',;]*\p{Nd}[^\s"',;]*`), redactValue},
-	{regexp.MustCompile(`[A-Za-z0-9+/_=-]{20,}`), redactKeys},
-	{regexp.MustCompile(`[+(]*\p{Nd}([ ().,*/xX•-]*\p{Nd}){5,}`), redactNumber}, // phones, cards, accounts
+	{regexp.MustCompile(`[^\s<>"',;:=(]+@[^\s<>"',;:)]+`), has("@"), redactAll},           // e-mail addresses
+	{regexp.MustCompile(`eyJ[A-Za-z0-9_-]*(\.[A-Za-z0-9_-]*){0,2}`), has("J"), redactAll}, // JWTs
+	{regexp.MustCompile(`(?i)(bearer|basic) +[A-Za-z0-9+/_=.~-]*[0-9+/_=.~-][A-Za-z0-9+/_=.~-]*`), has("0123456789+/_=.~-"), redactAll},
+	{regexp.MustCompile(`(?i)(password|sandi|secret|signature|sign|key|pin|otp|cvv)["']? *[=:] *["']?[^\s"',;]*\p{Nd}[^\s"',;]*`), has("=:"), redactValue},
+	{regexp.MustCompile(`[A-Za-z0-9+/_=-]{20,}`), func(text string) bool { return len(text) >= 20 }, redactKeys},
+	{regexp.MustCompile(`[+(]*\p{Nd}([ ().,*/xX•-]*\p{Nd}){5,}`), hasDigit, redactNumber}, // phones, cards, accounts
 }
+
+// has returns a function that reports whether a text contains one of the characters.
+func has(characters string) func(string) bool {
+	return func(text string) bool { return strings.ContainsAny(text, characters) }
+}
+
+func hasDigit(text string) bool { return strings.ContainsFunc(text, unicode.IsDigit) }
 
 func redactAll(string) string { return mask }
 
