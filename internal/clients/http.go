@@ -62,6 +62,7 @@ func NewTransport() *http.Transport {
 type Sender struct {
 	gateway payment.Gateway
 	base    *url.URL
+	baseURL string // base as text
 	// transport is used without an http.Client, which would follow redirects: the
 	// signature does not cover the address of a redirect.
 	transport http.RoundTripper
@@ -84,7 +85,7 @@ func NewSender(g payment.Gateway, baseURL string, transport http.RoundTripper, n
 	if now == nil {
 		now = time.Now
 	}
-	return &Sender{gateway: g, base: base, transport: transport, now: now}, nil
+	return &Sender{gateway: g, base: base, baseURL: base.String(), transport: transport, now: now}, nil
 }
 
 // Redact sets what to redact in the gateway's messages: secrets anywhere, names (of a user,
@@ -217,7 +218,10 @@ func (s *Sender) exchange(ctx context.Context, r Request, answer *Answer) (body 
 	if limit == 0 {
 		limit = maxAnswer
 	}
-	body, err = io.ReadAll(io.LimitReader(res.Body, int64(limit)+1)) // to its end, so that the connection can be reused
+	var content bytes.Buffer
+	content.Grow(int(min(max(res.ContentLength, 0), int64(limit))) + bytes.MinRead)
+	_, err = content.ReadFrom(io.LimitReader(res.Body, int64(limit)+1)) // to its end, so that the connection can be reused
+	body = content.Bytes()
 	switch {
 	case err != nil:
 		return nil, retrypolicy.CodeUnknown, "read the answer: " + reason(ctx, err)
@@ -231,7 +235,7 @@ func (s *Sender) exchange(ctx context.Context, r Request, answer *Answer) (body 
 var errNotWritable = errors.New("the request has characters that are not allowed in a header or URL")
 
 func (s *Sender) request(ctx context.Context, r Request) (*http.Request, error) {
-	target := s.base.String() + r.Path
+	target := s.baseURL + r.Path
 	if len(r.Query) > 0 {
 		target += "?" + r.Query.Encode()
 	}
@@ -242,12 +246,15 @@ func (s *Sender) request(ctx context.Context, r Request) (*http.Request, error) 
 	// With GetBody the Transport sends a POST again on another connection if it assumes
 	// that nothing was sent on the first one. Only the retry policy may decide that.
 	req.GetBody = nil
+	req.Header = make(http.Header, len(r.Header))
 	for name, values := range r.Header {
 		// The Transport checks this too, but its error does not say that nothing was sent.
-		if strings.ContainsFunc(strings.Join(values, ""), unicode.IsControl) {
-			return nil, errNotWritable
+		for _, value := range values {
+			if strings.ContainsFunc(value, unicode.IsControl) {
+				return nil, errNotWritable
+			}
 		}
-		req.Header[http.CanonicalHeaderKey(name)] = slices.Clone(values)
+		req.Header[http.CanonicalHeaderKey(name)] = values
 	}
 	return req, nil
 }
@@ -255,6 +262,9 @@ func (s *Sender) request(ctx context.Context, r Request) (*http.Request, error) 
 // retryAfter parses a Retry-After header, in seconds or as a date (RFC 9110, 10.2.3). It
 // returns 0 for a time in the past and for a malformed value, and one hour at most.
 func retryAfter(value string, now time.Time) time.Duration {
+	if value == "" {
+		return 0
+	}
 	var wait time.Duration
 	if seconds, err := strconv.ParseUint(value, 10, 63); err == nil {
 		wait = time.Duration(min(seconds, uint64(maxRetryAfter/time.Second))) * time.Second

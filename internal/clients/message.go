@@ -439,7 +439,8 @@ func redactNumber(number string) string {
 // redactor returns the redactor for the answer to a request. It redacts the secrets of the
 // sender, those in the headers of the request, and its customer data.
 func (s *Sender) redactor(r Request) redactor {
-	red := redactor{secrets: slices.Clone(s.secrets), names: append(slices.Clone(s.names), r.Redact...)}
+	red := redactor{secrets: make([]string, 0, len(s.secrets)+len(r.Header)), names: slices.Concat(s.names, r.Redact)}
+	red.secrets = append(red.secrets, s.secrets...)
 	for name, values := range r.Header {
 		if name == "Accept" || name == "Content-Type" {
 			continue

@@ -1,7 +1,6 @@
 package clients
 
 import (
-	"encoding/json"
 	"strconv"
 	"strings"
 )
@@ -45,11 +44,11 @@ func ParseNumber(text string) Number {
 // UnmarshalJSON implements json.Unmarshaler. It never fails, so that one malformed field
 // does not make the whole answer unreadable.
 func (n *Number) UnmarshalJSON(b []byte) error {
-	var text string
+	text, ok := unquote(b)
 	switch {
-	case string(b) == "null", string(b) == `""`:
+	case ok && text == "":
 		*n = Number{}
-	case json.Unmarshal(b, &text) == nil:
+	case ok:
 		*n = ParseNumber(text)
 	default: // in a JSON number a point is always a decimal point
 		*n = parseNumber(string(b))

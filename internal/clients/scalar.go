@@ -13,15 +13,11 @@ type Scalar string
 // UnmarshalJSON implements json.Unmarshaler. It never fails, so that one malformed field
 // does not make the whole answer unreadable.
 func (s *Scalar) UnmarshalJSON(b []byte) error {
-	var text string
-	switch {
-	case bytes.Equal(b, []byte("null")):
-		*s = ""
-	case json.Unmarshal(b, &text) == nil:
-		*s = Scalar(text)
-	default:
-		*s = Scalar(b)
+	text, ok := unquote(b)
+	if !ok {
+		text = string(b)
 	}
+	*s = Scalar(text)
 	return nil
 }
 
@@ -32,8 +28,8 @@ type Text string
 
 // UnmarshalJSON implements json.Unmarshaler. It never fails.
 func (t *Text) UnmarshalJSON(b []byte) error {
-	var text string
-	if json.Unmarshal(b, &text) != nil && isNumber(b) {
+	text, ok := unquote(b)
+	if !ok && isNumber(b) {
 		text = string(b)
 	}
 	*t = Text(text)
@@ -55,13 +51,14 @@ type Identifier struct {
 
 // UnmarshalJSON implements json.Unmarshaler. It never fails.
 func (i *Identifier) UnmarshalJSON(b []byte) error {
-	*i = Identifier{}
+	text, ok := unquote(b)
 	switch {
-	case json.Unmarshal(b, &i.Text) == nil: // null too, which leaves the text empty
+	case ok:
+		*i = Identifier{Text: text}
 	case allDigits(string(b)):
-		i.Text, i.Unquoted = string(b), true
+		*i = Identifier{Text: string(b), Unquoted: true}
 	default:
-		i.Text, i.Unreadable = "", true
+		*i = Identifier{Unreadable: true}
 	}
 	return nil
 }
@@ -79,24 +76,50 @@ const (
 	invalid Flag = "invalid"
 )
 
+var zero, one = WholeNumber(0), WholeNumber(1)
+
 // UnmarshalJSON implements json.Unmarshaler. It never fails.
 func (f *Flag) UnmarshalJSON(b []byte) error {
-	text := string(b)
-	if json.Unmarshal(b, &text) != nil {
+	text, ok := unquote(b)
+	if !ok {
 		text = string(b)
 	}
-	number := ParseNumber(text)
 	switch {
-	case text == "" || string(b) == "null":
+	case text == "":
 		*f = Unset
-	case strings.EqualFold(text, "true"), number == WholeNumber(1):
+	case strings.EqualFold(text, "true"), ParseNumber(text) == one:
 		*f = True
-	case strings.EqualFold(text, "false"), number == WholeNumber(0):
+	case strings.EqualFold(text, "false"), ParseNumber(text) == zero:
 		*f = False
 	default:
 		*f = invalid
 	}
 	return nil
+}
+
+// unquote returns the content of a JSON string, and "" for null; ok is false for any other
+// value.
+func unquote(b []byte) (text string, ok bool) {
+	if len(b) == 0 || b[0] != '"' && b[0] != 'n' {
+		return "", false // as json.Unmarshal would find out, with more effort
+	}
+	if n := len(b) - 1; n > 0 && b[n] == '"' && isPlain(b[1:n]) {
+		return string(b[1:n]), true
+	}
+	if json.Unmarshal(b, &text) != nil {
+		return "", false
+	}
+	return text, true
+}
+
+// isPlain reports whether a JSON string has this content and nothing to unescape or replace.
+func isPlain(content []byte) bool {
+	for _, c := range content {
+		if c < ' ' || c > '~' || c == '"' || c == '\\' {
+			return false
+		}
+	}
+	return true
 }
 
 func isNumber(b []byte) bool {
