@@ -6,13 +6,14 @@ package amdigipay
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 	"strconv"
 	"time"
+
+	"github.com/go-json-experiment/json/v1" // behaves like encoding/json, in a third of the time
 
 	"terbayar/internal/clients"
 	"terbayar/internal/order"

@@ -2,9 +2,10 @@ package amdigipay
 
 import (
 	"cmp"
-	"encoding/json"
 	"strings"
 	"unicode"
+
+	"github.com/go-json-experiment/json/v1" // behaves like encoding/json, in a third of the time
 
 	"terbayar/internal/clients"
 	"terbayar/internal/retrypolicy"

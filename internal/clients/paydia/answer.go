@@ -1,10 +1,11 @@
 package paydia
 
 import (
-	"encoding/json"
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/go-json-experiment/json/v1" // behaves like encoding/json, in a third of the time
 
 	"terbayar/internal/clients"
 	"terbayar/internal/payment"
