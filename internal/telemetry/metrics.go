@@ -2,7 +2,6 @@ package telemetry
 
 import (
 	"net/http"
-	"regexp"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -160,13 +159,14 @@ func gauge(b bool) float64 {
 	return 0
 }
 
-// statusCode matches http:NNN, and SNAP's seven digits, which begin with the HTTP status.
-var statusCode = regexp.MustCompile(`^(?:http:([1-5])[0-9]{2}|([1-5])[0-9]{6})$`)
-
-// codeClass returns one of eleven classes of the retry policy's codes.
+// codeClass returns one of eleven classes of the retry policy's codes. Those of http:NNN, and of
+// SNAP's seven digits, which begin with the HTTP status, are 1xx to 5xx.
 func codeClass(code string) string {
-	if m := statusCode.FindStringSubmatch(code); m != nil {
-		return m[1] + m[2] + "xx"
+	status, isHTTP := strings.CutPrefix(code, "http:")
+	if isHTTP && len(status) == 3 || !isHTTP && len(status) == 7 {
+		if '1' <= status[0] && status[0] <= '5' && strings.Trim(status, "0123456789") == "" {
+			return status[:1] + "xx"
+		}
 	}
 	switch code {
 	case retrypolicy.CodeRefused, retrypolicy.CodeUnsent, retrypolicy.CodeUnknown, retrypolicy.CodeUnreadable, retrypolicy.CodeUndecryptable:

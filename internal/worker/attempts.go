@@ -75,32 +75,37 @@ func (w *Worker) onAttempt(r *ledger.Record, a payment.Attempt, detail error) {
 	if !ok { // the attributes show which combination is missing in the tables
 		line = logLine{"attempt with an unexpected result", slog.LevelError}
 	}
-	w.log.Log(context.Background(), line.level, line.message, attemptAttrs(r, a, detail, time.Now())...)
+	if ctx := context.Background(); w.log.Enabled(ctx, line.level) {
+		w.log.LogAttrs(ctx, line.level, line.message, attemptAttrs(r, a, detail, time.Now())...)
+	}
 }
 
 // attemptAttrs returns the attributes of an attempt's log line. It leaves out empty values.
-func attemptAttrs(r *ledger.Record, a payment.Attempt, detail error, now time.Time) []any {
-	attrs := []any{
-		"gateway", r.Gateway, "transaction_id", r.TransactionID, "kind", a.Kind, "code", a.Code,
-		"action", a.Action, "status", r.Status, "duration_ms", a.DurationMS,
-	}
+func attemptAttrs(r *ledger.Record, a payment.Attempt, detail error, now time.Time) []slog.Attr {
+	// Of a value that is not a plain string slog would ask encoding/json for its text.
+	attrs := make([]slog.Attr, 0, 13)
+	attrs = append(attrs,
+		slog.String("gateway", string(r.Gateway)), slog.String("transaction_id", r.TransactionID),
+		slog.String("kind", string(a.Kind)), slog.String("code", a.Code), slog.String("action", a.Action),
+		slog.String("status", string(r.Status)), slog.Int64("duration_ms", a.DurationMS),
+	)
 	if a.HTTPStatus != 0 {
-		attrs = append(attrs, "http_status", a.HTTPStatus)
+		attrs = append(attrs, slog.Int("http_status", a.HTTPStatus))
 	}
 	if a.ExternalID != "" {
-		attrs = append(attrs, "external_id", a.ExternalID)
+		attrs = append(attrs, slog.String("external_id", a.ExternalID))
 	}
 	if a.Message != "" {
-		attrs = append(attrs, "message", a.Message)
+		attrs = append(attrs, slog.String("message", a.Message))
 	}
 	if r.Reason != "" {
-		attrs = append(attrs, "reason", r.Reason)
+		attrs = append(attrs, slog.String("reason", r.Reason))
 	}
 	if detail != nil {
-		attrs = append(attrs, "detail", detail)
+		attrs = append(attrs, slog.Any("detail", detail))
 	}
 	if next := r.NextAttempt(now); !next.IsZero() {
-		attrs = append(attrs, "next", next.UTC().Format(time.RFC3339))
+		attrs = append(attrs, slog.String("next", next.UTC().Format(time.RFC3339)))
 	}
 	return attrs
 }

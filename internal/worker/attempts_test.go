@@ -110,7 +110,7 @@ func TestAttributes(t *testing.T) {
 		},
 	} {
 		var out strings.Builder
-		slog.New(slog.NewJSONHandler(&out, nil)).Info("m", attemptAttrs(c.r, c.a, c.detail, now)...)
+		slog.New(slog.NewJSONHandler(&out, nil)).LogAttrs(t.Context(), slog.LevelInfo, "m", attemptAttrs(c.r, c.a, c.detail, now)...)
 		var attrs map[string]any
 		if err := json.Unmarshal([]byte(out.String()), &attrs); err != nil {
 			t.Fatal(err)
