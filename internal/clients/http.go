@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
@@ -49,7 +50,9 @@ func NewTransport() *http.Transport {
 		},
 		Protocols:           protocols,
 		TLSHandshakeTimeout: 5 * time.Second,
-		MaxIdleConnsPerHost: 64,
+		// No limit: there are as many connections as requests at the same time, and one that
+		// cannot stay idle is closed, so that the next request has to dial.
+		MaxIdleConnsPerHost: math.MaxInt,
 		// Many servers close an idle connection after 5 seconds. A payment sent at that
 		// moment has an unknown outcome, so the client closes it first.
 		IdleConnTimeout:        4 * time.Second,

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -101,6 +102,40 @@ func TestUnsentIsCertain(t *testing.T) {
 				t.Errorf("error %q contains the text of another error", a.Err)
 			}
 		})
+	}
+}
+
+// TestReuse: as many connections as there were requests at the same time are used again.
+func TestReuse(t *testing.T) {
+	const concurrency = 200
+	var conns atomic.Int32
+	var round sync.WaitGroup // until all requests of a round have arrived
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		round.Done()
+		round.Wait()
+	}))
+	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			conns.Add(1)
+		}
+	}
+	server.Start()
+	defer server.Close()
+	sender := newSender(t, server.URL, nil)
+	for range 3 {
+		round.Add(concurrency)
+		var senders sync.WaitGroup
+		for range concurrency {
+			senders.Go(func() {
+				if a, _ := sender.Send(t.Context(), "test", Request{Method: http.MethodPost}); a.Code != "http:200" {
+					t.Errorf("code %s (%v), want http:200", a.Code, a.Err)
+				}
+			})
+		}
+		senders.Wait()
+	}
+	if n := conns.Load(); n != concurrency {
+		t.Errorf("%d connections for %d requests at the same time", n, concurrency)
 	}
 }
 
