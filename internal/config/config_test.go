@@ -36,6 +36,7 @@ type all struct {
 	Worker      Worker      `embed:""`
 	RetryPolicy RetryPolicy `embed:""`
 	Events      Events      `embed:""`
+	Retention   Retention   `embed:""`
 	Payload     Payload     `embed:""`
 	Log         Log         `embed:""`
 }
@@ -80,7 +81,7 @@ func TestVariables(t *testing.T) {
 		PAYDIA_BASE_URL PAYDIA_CLIENT_ID PAYDIA_CLIENT_SECRET PAYDIA_PRIVATE_KEY PAYDIA_PRIVATE_KEY_FILE
 		PAYDIA_MERCHANT_ID PAYDIA_CHANNEL_ID MONITORING_USERS WORKER_CONCURRENCY WORKER_HTTP_ADDR
 		AMDIGIPAY_RATE_LIMIT PAYDIA_RATE_LIMIT GATEWAY_BREAKER_FAILURES GATEWAY_BREAKER_PAUSE GATEWAY_REFUSALS
-		WORKER_SHUTDOWN_TIMEOUT GATEWAY_TIMEOUT STATUS_POLL_INTERVAL RETRY_POLICY_FILE EVENTS_STREAM
+		WORKER_SHUTDOWN_TIMEOUT GATEWAY_TIMEOUT STATUS_POLL_INTERVAL RETRY_POLICY_FILE EVENTS_STREAM EVENTS_RETENTION
 		PAYLOAD_KEYS PAYLOAD_KEYS_FILE LOG_LEVEL LOG_FORMAT`) {
 		if flags[name] == "" {
 			t.Errorf("%s is missing", name)
@@ -106,8 +107,9 @@ func TestDefaults(t *testing.T) {
 			StatusPollInterval: 30 * time.Second, ExpiryGrace: time.Minute, StatusFullScanInterval: 15 * time.Minute, LatePaymentWindow: 168 * time.Hour,
 			BreakerFailures: 5, BreakerPause: 15 * time.Second, Refusals: 10,
 		},
-		Events: Events{Stream: "terbayar:events"},
-		Log:    Log{Level: "info", Format: "auto"},
+		Events:    Events{Stream: "terbayar:events"},
+		Retention: Retention{Events: KeepFor(90 * 24 * time.Hour)},
+		Log:       Log{Level: "info", Format: "auto"},
 	}
 	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b secret.Text) bool { return a == b })); diff != "" {
 		t.Error(diff)
@@ -182,6 +184,14 @@ func TestErrors(t *testing.T) {
 		{"REDIS_URL=", `REDIS_URL: not a URL such as redis://host:6379/0`},
 		{"REDIS_SENTINEL_PASSWORD=hunter2", `REDIS_URL: redis:// has no sentinels to give a password to`},
 		{"EVENTS_STREAM=", `EVENTS_STREAM: is empty`},
+		{"EVENTS_RETENTION=90", `EVENTS_RETENTION (--events-retention): "90" is neither never nor a duration of 1s or more (want e.g. 90d, 36h)`},
+		{"EVENTS_RETENTION=", `EVENTS_RETENTION (--events-retention): "" is neither never nor`},
+		{"EVENTS_RETENTION=-90d", `EVENTS_RETENTION (--events-retention): "-90d" is neither never nor`},
+		{"EVENTS_RETENTION=1.5d", `EVENTS_RETENTION (--events-retention): "1.5d" is neither never nor`},
+		{"EVENTS_RETENTION=99999d", `EVENTS_RETENTION (--events-retention): "99999d" is neither never nor`},
+		{"EVENTS_RETENTION=off", `EVENTS_RETENTION (--events-retention): "off" is neither never nor`},
+		{"EVENTS_RETENTION=0d", `EVENTS_RETENTION (--events-retention): "0d" is neither never nor`},
+		{"EVENTS_RETENTION=999ms", `EVENTS_RETENTION (--events-retention): "999ms" is neither never nor`},
 		{"LOG_LEVEL=loud", `LOG_LEVEL: "loud" is not one of debug, info, warn, error`},
 		{"LOG_FORMAT=xml", `LOG_FORMAT: "xml" is not one of auto, json, text`},
 
@@ -249,6 +259,17 @@ func TestErrors(t *testing.T) {
 				t.Errorf("contains a secret, or is not one line: %q", err)
 			}
 		})
+	}
+}
+
+func TestRetention(t *testing.T) {
+	for text, want := range map[string]time.Duration{
+		"never": 0, "90d": 90 * 24 * time.Hour, "400d": 400 * 24 * time.Hour, "65535d": 65535 * 24 * time.Hour, "36h": 36 * time.Hour, "1s": time.Second,
+	} {
+		got, err := parse(t, map[string]string{"EVENTS_RETENTION": text})
+		if err != nil || time.Duration(got.Retention.Events) != want {
+			t.Errorf("%q: %v, %v", text, time.Duration(got.Retention.Events), err)
+		}
 	}
 }
 

@@ -413,6 +413,36 @@ const maxPartitions = 64
 // OtherPartitions returns the Error of a ledger that has another number of partitions.
 func OtherPartitions(cause error) error { return wrong("LEDGER_PARTITIONS", "%v", cause) }
 
+// Retention holds how long the worker keeps what is no longer needed.
+type Retention struct {
+	Events KeepFor `name:"events-retention" env:"EVENTS_RETENTION" default:"90d" group:"Events:" help:"How long result events are kept, longer while an active consumer group has not read them: 90d, 36h, or never: they are not deleted."`
+}
+
+// KeepFor is how long something is kept, a second at least: 90d, 36h. The word never is 0: it
+// is not deleted.
+type KeepFor time.Duration
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (k *KeepFor) UnmarshalText(text []byte) error {
+	if *k = 0; string(text) == "never" {
+		return nil
+	}
+	var parsed time.Duration
+	var err error
+	if number, isDays := strings.CutSuffix(string(text), "d"); isDays {
+		var days uint64
+		days, err = strconv.ParseUint(number, 10, 16)
+		parsed = time.Duration(days) * 24 * time.Hour //nolint:gosec // days has 16 bits
+	} else {
+		parsed, err = time.ParseDuration(string(text))
+	}
+	if err != nil || parsed < time.Second {
+		return fmt.Errorf("%q is neither never nor a duration of 1s or more (want e.g. 90d, 36h)", text)
+	}
+	*k = KeepFor(parsed)
+	return nil
+}
+
 // Payload holds the keys that encrypt customer tokens in Redis.
 type Payload struct {
 	Keys     secret.Text `name:"payload-keys" env:"PAYLOAD_KEYS" group:"Secrets at rest:" help:"Base64 of 32 random bytes, several separated by commas: the first encrypts, all decrypt."`

@@ -230,6 +230,15 @@ type Stats struct {
 	OldestQueued  time.Duration // age of the oldest queued payment; 0: there is none
 }
 
+// Payments returns the number of payments.
+func (s Stats) Payments() int64 {
+	var n int64
+	for _, count := range s.Counts {
+		n += count
+	}
+	return n
+}
+
 // Stats counts the payments of a gateway, in one round trip.
 func (l *Ledger) Stats(ctx context.Context, g payment.Gateway) (Stats, error) {
 	calls := make([]durable.Call, len(l.partitions))

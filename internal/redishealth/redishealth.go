@@ -43,10 +43,35 @@ type State struct {
 	Problem  string // completes a sentence that begins with "redis"; contains no secrets; empty: no problem
 	Full     bool   // it refuses writes because its memory is full
 
-	UsedMemory, MaxMemory int64 // bytes, of the fullest primary; MaxMemory is 0 if there is no limit or INFO does not show it
+	// Of the fullest primary, in bytes. MaxMemory is maxmemory, or without it the memory of the
+	// machine; 0 if INFO does not show them.
+	UsedMemory, MaxMemory int64
 }
 
-// MemoryRatio returns the share of its memory limit that Redis uses, if the limit is known.
+// PaymentsLeft assumes the size of a payment while the ledger has too few to measure it: what
+// one takes that is looked up, with its event and task.
+const (
+	assumedPaymentSize = 2048 // bytes
+	minPayments        = 1000
+)
+
+// PaymentsLeft estimates how many more payments fit into Redis, if the ledger now has the
+// given number. It divides the free memory of the fullest primary by the memory that a payment
+// takes there: its used memory, with queues and events, divided by all payments of the ledger.
+// So it is right for a primary that has only some of the ledger's partitions, and it changes
+// when payments are compressed or events deleted.
+func (s State) PaymentsLeft(payments int64) (left int64, known bool) {
+	if s.MaxMemory <= 0 {
+		return 0, false
+	}
+	size := float64(assumedPaymentSize)
+	if payments >= minPayments {
+		size = float64(s.UsedMemory) / float64(payments)
+	}
+	return int64(float64(max(0, s.MaxMemory-s.UsedMemory)) / size), true
+}
+
+// MemoryRatio returns the share of MaxMemory that Redis uses, if it is known.
 func (s State) MemoryRatio() (ratio float64, known bool) {
 	if s.MaxMemory <= 0 {
 		return 0, false
@@ -137,6 +162,7 @@ func writeProbe(ctx context.Context, client redis.UniversalClient, s *State) err
 // INFO that does not show the memory (miniredis, some managed services).
 func (s *State) addMemory(info string) {
 	var other State
+	var machine int64
 	for line := range strings.Lines(info) {
 		name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
 		n, err := strconv.ParseInt(value, 10, 64)
@@ -146,8 +172,11 @@ func (s *State) addMemory(info string) {
 			other.UsedMemory = n
 		case name == "maxmemory":
 			other.MaxMemory = n
+		case name == "total_system_memory":
+			machine = n
 		}
 	}
+	other.MaxMemory = cmp.Or(other.MaxMemory, machine)
 	before, _ := s.MemoryRatio()
 	if ratio, known := other.MemoryRatio(); known && ratio >= before || s.MaxMemory == 0 && !known && other.UsedMemory > s.UsedMemory {
 		s.UsedMemory, s.MaxMemory = other.UsedMemory, other.MaxMemory

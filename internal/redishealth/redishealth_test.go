@@ -66,7 +66,7 @@ func TestProblems(t *testing.T) {
 			if !s.Up || s.Writable || s.Full != row.full || s.Err() == nil || !strings.Contains(s.Problem, row.problem) {
 				t.Errorf("%+v", s)
 			}
-			if ratio, known := s.MemoryRatio(); known != row.full || known && ratio <= 1 {
+			if ratio, known := s.MemoryRatio(); !known || (ratio > 1) != row.full {
 				t.Errorf("memory %v %v", ratio, known)
 			}
 		})
@@ -142,10 +142,36 @@ func TestMemory(t *testing.T) {
 		{"used_memory:90\r\nmaxmemory:1000\r\n", .5, true},
 		{"used_memory:9\r\nmaxmemory:10\r\nmaxmemory_human:10B\r\n", .9, true},
 		{"used_memory:9999\r\nmaxmemory:0\r\n", .9, true},
+		{"used_memory:91\r\nmaxmemory:100\r\ntotal_system_memory:9100\r\n", .91, true},
+		{"used_memory:92\r\nmaxmemory:0\r\ntotal_system_memory:100\r\n", .92, true},
 	} {
 		s.addMemory(row.info)
 		if ratio, known := s.MemoryRatio(); ratio != row.ratio || known != row.known {
 			t.Errorf("%q: %v %v", row.info, ratio, known)
+		}
+	}
+}
+
+func TestPaymentsLeft(t *testing.T) {
+	t.Parallel()
+	const mb = 1 << 20
+	for _, row := range []struct {
+		used, most, payments, left int64
+		known                      bool
+	}{
+		{1 * mb, 0, 5000, 0, false},
+		{1 * mb, 11 * mb, 0, 10 * mb / 2048, true},
+		{3 * mb, 13 * mb, 999, 10 * mb / 2048, true}, // too few to measure
+		{3 * mb, 13 * mb, 1000, 3333, true},
+		{600 * mb, 1000 * mb, 1_000_000, 666_666, true},
+		{600 * mb, 1000 * mb, 3_000_000, 2_000_000, true}, // smaller payments
+		{1000 * mb, 1000 * mb, 1_000_000, 0, true},
+		{1001 * mb, 1000 * mb, 1_000_000, 0, true},
+		{1001 * mb, 1000 * mb, 1, 0, true},
+	} {
+		s := State{UsedMemory: row.used, MaxMemory: row.most}
+		if left, known := s.PaymentsLeft(row.payments); left != row.left || known != row.known {
+			t.Errorf("%+v: %d %v", row, left, known)
 		}
 	}
 }

@@ -31,6 +31,8 @@ type Metrics struct {
 	clockSkew    prometheus.Gauge
 	durability   *prometheus.GaugeVec
 	claimsPaused prometheus.Gauge
+	eventsKept   prometheus.Gauge
+	groupLags    *prometheus.GaugeVec
 
 	primaryChanges atomic.Int64
 	scrapeErrors   prometheus.Counter
@@ -76,6 +78,12 @@ func NewMetrics(inspector *asynq.Inspector, ledger LedgerStats, redis RedisHealt
 		claimsPaused: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "terbayar_claims_paused", Help: "1 while this worker claims no payments because Redis does not acknowledge writes; else 0.",
 		}),
+		eventsKept: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "terbayar_events_retention_seconds", Help: "EVENTS_RETENTION; 0: events are not deleted.",
+		}),
+		groupLags: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "terbayar_events_group_lag_seconds", Help: "Age of the oldest event that a consumer group has not acknowledged, or has not been given; 0 when there is none.",
+		}, []string{"group"}),
 		scrapeErrors: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "terbayar_scrape_errors_total", Help: "How often a scrape could not read a gateway's payments, or the queues, and left them out.",
 		}),
@@ -89,7 +97,7 @@ func NewMetrics(inspector *asynq.Inspector, ledger LedgerStats, redis RedisHealt
 		Name: "terbayar_redis_primary_changes_total", Help: "How often the primary of Redis has changed or was restarted since this worker's start.",
 	}, func() float64 { return float64(m.primaryChanges.Load()) })
 	m.registry.MustRegister(
-		build, m.attempts, m.polls, m.latency, m.breakers, m.unreadable, m.paused, m.loginFailed, m.clockSkew, m.durability, m.claimsPaused, primaryChanges, m.scrapeErrors,
+		build, m.attempts, m.polls, m.latency, m.breakers, m.unreadable, m.paused, m.loginFailed, m.clockSkew, m.durability, m.claimsPaused, m.eventsKept, m.groupLags, primaryChanges, m.scrapeErrors,
 		&redisCollector{redis}, newLedgerCollector(ledger, redis, m.scrapeErrors), newQueueCollector(inspector, redis, m.scrapeErrors),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
@@ -150,6 +158,18 @@ func (m *Metrics) PrimaryChanges(n int) { m.primaryChanges.Store(int64(n)) }
 
 // ClaimsPaused sets whether claims are paused because Redis does not acknowledge writes.
 func (m *Metrics) ClaimsPaused(paused bool) { m.claimsPaused.Set(gauge(paused)) }
+
+// EventsRetention sets EVENTS_RETENTION; 0: events are not deleted.
+func (m *Metrics) EventsRetention(d time.Duration) { m.eventsKept.Set(d.Seconds()) }
+
+// GroupLags sets the age of the oldest unread event of every consumer group. Names are cleaned,
+// because a label must be UTF-8 and a group's name need not be.
+func (m *Metrics) GroupLags(lags map[string]time.Duration) {
+	m.groupLags.Reset()
+	for group, lag := range lags {
+		m.groupLags.WithLabelValues(strings.ToValidUTF8(group, "?")).Set(lag.Seconds())
+	}
+}
 
 // gauge returns 1 for true and 0 for false.
 func gauge(b bool) float64 {

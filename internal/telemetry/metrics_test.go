@@ -226,8 +226,8 @@ func TestRedis(t *testing.T) {
 		errors float64
 	}{
 		{fit, "terbayar_redis_up 1\nterbayar_redis_writable 1\n", true, 0},
-		{health{Up: true, Writable: true, UsedMemory: 50, MaxMemory: 200}, "terbayar_redis_memory_used_ratio 0.25\nterbayar_redis_up 1\nterbayar_redis_writable 1\n", true, 0},
-		{health{Up: true, Full: true, UsedMemory: 300, MaxMemory: 200}, "terbayar_redis_memory_used_ratio 1.5\nterbayar_redis_up 1\nterbayar_redis_writable 0\n", true, 0},
+		{health{Up: true, Writable: true, UsedMemory: 50, MaxMemory: 200}, "terbayar_redis_memory_used_ratio 0.25\nterbayar_redis_payments_left 0\nterbayar_redis_up 1\nterbayar_redis_writable 1\n", true, 0},
+		{health{Up: true, Full: true, UsedMemory: 300, MaxMemory: 200}, "terbayar_redis_memory_used_ratio 1.5\nterbayar_redis_payments_left 0\nterbayar_redis_up 1\nterbayar_redis_writable 0\n", true, 0},
 		{health{}, "terbayar_redis_up 0\nterbayar_redis_writable 0\n", false, 3},
 	} {
 		var read atomic.Bool
@@ -248,6 +248,51 @@ func TestRedis(t *testing.T) {
 		if n := testutil.ToFloat64(m.scrapeErrors); n != row.errors {
 			t.Errorf("%+v: %v scrape errors, want %v", row.redis, n, row.errors)
 		}
+	}
+}
+
+// TestPaymentsLeft: the payments of all gateways and statuses count. There is no estimate if
+// those of a gateway cannot be read.
+func TestPaymentsLeft(t *testing.T) {
+	state := health{Up: true, Writable: true, UsedMemory: 2_000_000, MaxMemory: 8_000_000}
+	for _, row := range []struct {
+		err  error
+		want string
+	}{
+		{nil, "terbayar_redis_payments_left 6000\n"},
+		{errors.New("no answer"), ""},
+	} {
+		m := NewMetrics(inspector(t, miniredis.RunT(t).Addr()), statsFunc(func(g payment.Gateway) (ledger.Stats, error) {
+			if g == payment.Paydia {
+				return ledger.Stats{Counts: map[payment.Status]int64{payment.Queued: 500, payment.Paid: 500}}, row.err
+			}
+			return ledger.Stats{Counts: map[payment.Status]int64{payment.Paid: 1000}}, nil
+		}), state)
+		if page := scrape(t, m); !strings.Contains(page, row.want) || strings.Contains(page, "terbayar_redis_payments_left ") != (row.want != "") {
+			t.Errorf("%v: want %q\n%s", row.err, row.want, ours(page))
+		}
+	}
+}
+
+// TestGroupLags: a group that no longer exists disappears, and a name that is not UTF-8 is
+// cleaned.
+func TestGroupLags(t *testing.T) {
+	m := newMetrics(t, empty)
+	m.EventsRetention(36 * time.Hour)
+	m.GroupLags(map[string]time.Duration{"old": time.Second})
+	m.GroupLags(map[string]time.Duration{"books": 90 * time.Minute, "bad\xff": 0})
+	page := scrape(t, m)
+	for _, want := range []string{
+		`terbayar_events_retention_seconds 129600`,
+		`terbayar_events_group_lag_seconds{group="books"} 5400`,
+		`terbayar_events_group_lag_seconds{group="bad?"} 0`,
+	} {
+		if !strings.Contains(page, want+"\n") {
+			t.Errorf("no %s in\n%s", want, ours(page))
+		}
+	}
+	if strings.Contains(page, `group="old"`) {
+		t.Errorf("a group that is gone:\n%s", ours(page))
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hibiken/asynq"
@@ -95,7 +96,7 @@ var (
 	redisWritableDesc = prometheus.NewDesc("terbayar_redis_writable",
 		"1 while Redis accepts writes; 0 when its memory is full, it cannot write to its disk, or it does not answer.", nil, nil)
 	redisMemoryDesc = prometheus.NewDesc("terbayar_redis_memory_used_ratio",
-		"Used part of maxmemory, of the fullest primary; missing if there is no limit or Redis does not report it.", nil, nil)
+		"Used part of maxmemory, or without it of the machine's memory, of the fullest primary; missing if Redis does not report it.", nil, nil)
 )
 
 // redisCollector shows the state of Redis as last probed.
@@ -123,6 +124,8 @@ var (
 		"Time since the oldest submit whose outcome is unknown; 0 when there is none.", []string{"gateway"}, nil)
 	oldestQueuedDesc = prometheus.NewDesc("terbayar_oldest_queued_age_seconds",
 		"Age of the oldest queued payment, including those that wait for a retry; 0 when there is none.", []string{"gateway"}, nil)
+	paymentsLeftDesc = prometheus.NewDesc("terbayar_redis_payments_left",
+		"Estimate of how many more payments fit into the memory of Redis; missing if Redis does not report its memory.", nil, nil)
 )
 
 // ledgerCollector reads the ledger's counts at every scrape. A gateway whose counts cannot be
@@ -145,21 +148,26 @@ func (c *ledgerCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- paymentsDesc
 	ch <- oldestUnknownDesc
 	ch <- oldestQueuedDesc
+	ch <- paymentsLeftDesc
 }
 
 func (c *ledgerCollector) Collect(ch chan<- prometheus.Metric) {
-	if !c.redis.State().Up {
+	state := c.redis.State()
+	if !state.Up {
 		c.errors.Add(float64(len(c.stats)))
 		return
 	}
 	var group sync.WaitGroup
+	var payments, unread atomic.Int64 // of all gateways; gateways that could not be read
 	for g, cached := range c.stats {
 		group.Go(func() {
 			stats, err := cached.get()
 			if err != nil {
 				c.errors.Inc()
+				unread.Add(1)
 				return
 			}
+			payments.Add(stats.Payments())
 			for _, s := range payment.Statuses() {
 				ch <- prometheus.MustNewConstMetric(paymentsDesc, prometheus.GaugeValue, float64(stats.Counts[s]), string(g), string(s))
 			}
@@ -168,6 +176,9 @@ func (c *ledgerCollector) Collect(ch chan<- prometheus.Metric) {
 		})
 	}
 	group.Wait()
+	if left, known := state.PaymentsLeft(payments.Load()); known && unread.Load() == 0 {
+		ch <- prometheus.MustNewConstMetric(paymentsLeftDesc, prometheus.GaugeValue, float64(left))
+	}
 }
 
 // queueCollector shows the metrics of asynq's own collector. While Redis is down or hangs, it

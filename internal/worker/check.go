@@ -33,6 +33,7 @@ func Check(ctx context.Context, cfg Config, client redis.UniversalClient, out io
 	r.policy(cfg)
 	r.payloadKeys(cfg)
 	if r.redis(ctx, client) {
+		r.memory(ctx, cfg, client)
 		r.durability(ctx, cfg, client)
 		r.customerTokens(ctx, cfg, client)
 	}
@@ -146,6 +147,38 @@ func (r *report) redis(ctx context.Context, client redis.UniversalClient) (usabl
 		return true
 	}
 	return false
+}
+
+// fullMemory is the used share of the memory from which on Check warns, as the alert
+// RedisMemoryHigh does.
+const fullMemory = 0.8
+
+// memory reports how many more payments fit into Redis.
+func (r *report) memory(ctx context.Context, cfg Config, client redis.UniversalClient) {
+	const what = "memory"
+	ctx, cancel := context.WithTimeout(ctx, redisCheckTimeout)
+	defer cancel()
+	var payments int64
+	for _, g := range payment.Gateways() {
+		stats, err := ledger.NewReader(client, cfg.Ledger.Partitions).Stats(ctx, g)
+		if err != nil {
+			r.fail(what, "the payments in Redis cannot be counted: "+err.Error())
+			return
+		}
+		payments += stats.Payments()
+	}
+	state := redishealth.Check(ctx, client)
+	left, known := state.PaymentsLeft(payments)
+	if !known {
+		r.line("note", what, "Redis does not report its memory: how many more payments fit is unknown")
+		return
+	}
+	const mb = 1 << 20
+	outcome := "ok"
+	if ratio, _ := state.MemoryRatio(); ratio > fullMemory {
+		outcome = "warn"
+	}
+	r.line(outcome, what, fmt.Sprintf("about %d more payments fit: the fullest primary uses %d of %d MB, for %d payments", left, state.UsedMemory/mb, state.MaxMemory/mb, payments))
 }
 
 // customerTokens tries the keys on customer tokens that enqueue has encrypted. It writes

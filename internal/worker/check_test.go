@@ -3,11 +3,13 @@ package worker_test
 import (
 	"crypto/rsa"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -154,10 +156,10 @@ func TestCheck(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			lines, err := s.check(t, row.flags...)
-			want := []string{"ok settings", "ok retry policy", "ok payload keys", "ok redis", "ok durability", "ok clocks", "ok amdigipay", "ok paydia"}
+			want := []string{"ok settings", "ok retry policy", "ok payload keys", "ok redis", "ok memory", "ok durability", "ok clocks", "ok amdigipay", "ok paydia"}
 			noCluster := row.name == "events in another slot" // its REDIS_URL is of a Cluster that does not exist
 			if noCluster || strings.HasPrefix(row.line, "FAIL redis") {
-				want = slices.Delete(want, 4, 6)
+				want = slices.Delete(want, 4, 7)
 			}
 			if noCluster {
 				want[3] = "FAIL redis"
@@ -207,7 +209,7 @@ func TestCheckRedis(t *testing.T) {
 		contains         string
 	}{
 		{"maxmemory-policy", "allkeys-lru", "FAIL redis", "maxmemory-policy is allkeys-lru and must be noeviction"},
-		{"appendonly", "no", "ok redis,FAIL durability", "appendonly is no; set appendonly yes and appendfsync always"},
+		{"appendonly", "no", "ok redis,ok memory,FAIL durability", "appendonly is no; set appendonly yes and appendfsync always"},
 		{"maxmemory", "1", "FAIL redis", "is full and refuses writes"},
 		{"min-replicas-to-write", "1", "FAIL redis", "NOREPLICAS"},
 		{"requirepass", "hunter2", "FAIL redis", "REDIS_PASSWORD"},
@@ -230,6 +232,33 @@ func TestCheckRedis(t *testing.T) {
 				t.Errorf("%q is missing in\n%s", row.contains, strings.Join(lines, "\n"))
 			}
 		})
+	}
+}
+
+// TestCheckMemory: the check reports how many more payments fit, and warns when memory runs out.
+func TestCheckMemory(t *testing.T) {
+	t.Parallel()
+	s := newEnv(t)
+	client := s.redis.Client(t)
+	for i := range 200 { // 20 MB
+		if err := client.Set(t.Context(), fmt.Sprint("ballast", i), strings.Repeat("x", 100<<10), 0).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, row := range []struct {
+		maxmemory string
+		want      string
+	}{
+		{"2gb", `^ok    memory        about 10\d{5} more payments fit: the fullest primary uses 2\d of 2048 MB, for 0 payments$`},
+		{"26mb", `^warn  memory        about \d+ more payments fit: the fullest primary uses 2\d of 26 MB, for 0 payments$`},
+	} {
+		if err := client.ConfigSet(t.Context(), "maxmemory", row.maxmemory).Err(); err != nil {
+			t.Fatal(err)
+		}
+		lines, err := s.check(t)
+		if err != nil || !slices.ContainsFunc(lines, regexp.MustCompile(row.want).MatchString) {
+			t.Errorf("%v; want %s in\n%s", err, row.want, strings.Join(lines, "\n"))
+		}
 	}
 }
 

@@ -10,34 +10,31 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"terbayar/internal/config"
 	"terbayar/internal/ledger"
 	"terbayar/internal/worker"
 )
 
-// TestReadiness: while Redis is full, down or hangs, /readyz reports the reason and /metrics
-// the state, both without a delay. When Redis works again, the worker is ready.
-func TestReadiness(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes 10 s: it stops a real Redis")
-	}
-	t.Parallel()
-	s := newEnv(t)
+// run runs a worker until the test ends. page gets one of its pages.
+func (s *env) run(t *testing.T, flags ...string) (page func(path string) (int, string)) {
+	t.Helper()
 	var cfg struct{ worker.Config }
-	if _, err := config.Parse("worker", "", &cfg, slices.Concat(s.args, []string{"--worker-http-addr=127.0.0.1:0", "--worker-shutdown-timeout=16s"}), io.Discard); err != nil {
+	if _, err := config.Parse("worker", "", &cfg, slices.Concat(s.args, []string{"--worker-http-addr=127.0.0.1:0"}, flags), io.Discard); err != nil {
 		t.Fatal(err)
 	}
 	client, err := cfg.Redis.Open()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer client.Close()
+	t.Cleanup(func() { _ = client.Close() })
 	log := slog.New(slog.DiscardHandler)
-	writes, closeWrites, err := cfg.Redis.OpenDurable(ledger.DurabilityKeys(client, 1), log)
+	writes, closeWrites, err := cfg.Redis.OpenDurable(ledger.DurabilityKeys(client, cfg.Ledger.Partitions), log)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = closeWrites() }()
+	t.Cleanup(func() { _ = closeWrites() })
 	w, err := worker.New(cfg.Config, client, writes, log)
 	if err != nil {
 		t.Fatal(err)
@@ -45,13 +42,13 @@ func TestReadiness(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- w.Run(ctx) }()
-	defer func() {
+	t.Cleanup(func() {
 		stop()
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
-	}()
-	page := func(path string) (int, string) {
+	})
+	return func(path string) (int, string) {
 		t.Helper()
 		res, err := http.Get("http://" + w.Addr().String() + path)
 		if err != nil {
@@ -64,6 +61,49 @@ func TestReadiness(t *testing.T) {
 		}
 		return res.StatusCode, string(body)
 	}
+}
+
+// TestEventsRetention: a worker deletes old events of all partitions at its start, and shows
+// the lag of a consumer group.
+func TestEventsRetention(t *testing.T) {
+	t.Parallel()
+	s := newEnv(t)
+	client := s.redis.Client(t)
+	if err := client.ConfigSet(t.Context(), "stream-node-max-entries", "1").Err(); err != nil {
+		t.Fatal(err)
+	}
+	streams := ledger.StreamNames(ledger.DefaultStream, 2)
+	for _, stream := range streams {
+		if err := client.XAdd(t.Context(), &redis.XAddArgs{Stream: stream, ID: "1-0", Values: []string{"event", "{}"}}).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := client.XGroupCreate(t.Context(), streams[1], "books", "$").Err(); err != nil {
+		t.Fatal(err)
+	}
+	page := s.run(t, "--ledger-partitions=2", "--events-retention=400d")
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		left := client.XLen(t.Context(), streams[0]).Val() + client.XLen(t.Context(), streams[1]).Val()
+		_, metrics := page("/metrics")
+		if left == 0 && strings.Contains(metrics, `terbayar_events_group_lag_seconds{group="books"} 0`) &&
+			strings.Contains(metrics, "terbayar_events_retention_seconds 3.456e+07") {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d events are left\n%s", left, metrics)
+		}
+	}
+}
+
+// TestReadiness: while Redis is full, down or hangs, /readyz reports the reason and /metrics
+// the state, both without a delay. When Redis works again, the worker is ready.
+func TestReadiness(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes 10 s: it stops a real Redis")
+	}
+	t.Parallel()
+	s := newEnv(t)
+	page := s.run(t, "--worker-shutdown-timeout=16s")
 	// eventually waits for /readyz to answer with the status and the reason, and for
 	// /metrics to have the lines. Then neither page may wait for Redis, whose timeouts are
 	// 3 s and longer; the fastest of three requests counts, since the machine may be busy.

@@ -26,6 +26,7 @@ import (
 	"terbayar/internal/payment"
 	"terbayar/internal/redisconn"
 	"terbayar/internal/redishealth"
+	"terbayar/internal/retention"
 	"terbayar/internal/retrypolicy"
 	"terbayar/internal/secret"
 	"terbayar/internal/statuspoll"
@@ -44,6 +45,7 @@ type Config struct {
 	Worker      config.Worker      `embed:""`
 	RetryPolicy config.RetryPolicy `embed:""`
 	Events      config.Events      `embed:""`
+	Retention   config.Retention   `embed:""`
 	Ledger      config.Ledger      `embed:""`
 	Payload     config.Payload     `embed:""`
 	Log         config.Log         `embed:""`
@@ -74,6 +76,7 @@ type Worker struct {
 	admission map[payment.Gateway]*admission.Controller
 	tasks     *tasks.Server
 	ticker    *statuspoll.Ticker
+	trimmer   *retention.Trimmer // nil: events are not deleted
 	web       *web.Handler
 	listener  net.Listener
 }
@@ -122,6 +125,11 @@ func New(cfg Config, client redis.UniversalClient, writes durable.Writers, log *
 		Ledger: w.ledger, Gateways: w.gateways, Enqueue: enqueuer.Poll,
 		Every: min(time.Second, cfg.Worker.StatusPollInterval), Now: time.Now, Log: log,
 	}
+	if keep := time.Duration(cfg.Retention.Events); keep > 0 {
+		w.trimmer = &retention.Trimmer{
+			Redis: client, Streams: ledger.StreamNames(cfg.Events.Stream, cfg.Ledger.Partitions), Retention: keep, Log: log, OnLags: w.metrics.GroupLags,
+		}
+	}
 	w.web = web.New(web.Options{Redis: client, Ready: w.health.Err, Ledger: w.ledger, Metrics: w.metrics.Handler(), Users: users})
 	w.warn(policy)
 	if w.listener, err = net.Listen("tcp", cfg.Worker.HTTPAddr); err != nil {
@@ -159,6 +167,7 @@ func Policy(cfg config.RetryPolicy, gatewayTimeout time.Duration) (*retrypolicy.
 func (w *Worker) newMetrics() *telemetry.Metrics {
 	metrics := telemetry.NewMetrics(asynq.NewInspectorFromRedisClient(w.redis), w.ledger, w.health)
 	metrics.Durability(string(w.cfg.Redis.Durability))
+	metrics.EventsRetention(time.Duration(w.cfg.Retention.Events))
 	w.writes.Observe(func(s durable.Status) {
 		metrics.ClockSkew(-s.Skew)
 		metrics.ClaimsPaused(s.Paused != "")
@@ -287,6 +296,9 @@ func (w *Worker) run(ctx context.Context) error {
 	}()
 	for _, a := range w.admission {
 		go a.Watch(tickCtx)
+	}
+	if w.trimmer != nil {
+		go w.trimmer.Run(tickCtx)
 	}
 	w.web.SetReady(true)
 	w.log.Info("worker is ready")

@@ -117,6 +117,7 @@ RETRY_POLICY_FILE: /etc/terbayar/retry-policy/retry-policy.yaml
 SSL_CERT_DIR: /etc/terbayar/trusted-ca
 {{- end }}
 EVENTS_STREAM: {{ .Values.eventsStream | quote }}
+EVENTS_RETENTION: {{ .Values.eventsRetention | quote }}
 LEDGER_PARTITIONS: {{ .Values.ledgerPartitions | int | quote }}
 {{- with .Values.worker }}
 WORKER_CONCURRENCY: {{ .concurrency | int | quote }}
