@@ -432,7 +432,7 @@ func (k *KeepFor) UnmarshalText(text []byte) error {
 	if number, isDays := strings.CutSuffix(string(text), "d"); isDays {
 		var days uint64
 		days, err = strconv.ParseUint(number, 10, 16)
-		parsed = time.Duration(days) * 24 * time.Hour //nolint:gosec // days has 16 bits
+		parsed = time.Duration(days) * 24 * time.Hour
 	} else {
 		parsed, err = time.ParseDuration(string(text))
 	}

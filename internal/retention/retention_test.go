@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -286,16 +287,29 @@ func TestIdleGroup(t *testing.T) {
 		t.Fatalf("left: %v", left)
 	}
 
-	const short = 10 * time.Millisecond // the idle time cannot be set
-	for deadline := time.Now().Add(time.Minute); ; {
-		consumers, err := client.XInfoConsumers(t.Context(), stream, "g").Result()
-		if err != nil || time.Now().After(deadline) {
-			t.Fatal(consumers, err)
-		}
-		if consumers[0].Idle >= short {
-			break
+	// The idle time cannot be set: await that of all consumers.
+	awaitIdle := func(short time.Duration) {
+		t.Helper()
+		for deadline := time.Now().Add(time.Minute); ; {
+			consumers, err := client.XInfoConsumers(t.Context(), stream, "g").Result()
+			if err != nil || time.Now().After(deadline) {
+				t.Fatal(consumers, err)
+			}
+			if !slices.ContainsFunc(consumers, func(c redis.XInfoConsumer) bool { return c.Idle < short }) {
+				return
+			}
 		}
 	}
+	const short = time.Second
+	awaitIdle(short)
+	if err := client.XGroupCreateConsumer(t.Context(), stream, "g", "another").Err(); err != nil {
+		t.Fatal(err)
+	}
+	newEnv(t, client, short, stream).trim(t) // within a second
+	if left := ids(t, client, stream); len(left) != 1 {
+		t.Fatalf("left: %v", left)
+	}
+	awaitIdle(short)
 	e := newEnv(t, client, short, stream)
 	e.trim(t)
 	if left := ids(t, client, stream); len(left) != 0 || !strings.Contains(e.log.String(), "consumer group is idle") {
