@@ -65,19 +65,26 @@ func (p *pacer) endTurn(gotTask bool) {
 	<-p.turn
 }
 
-// pacedClient is the Redis client of one server. Its dequeues are paced.
+// pacedClient is the Redis client of one server. Its dequeues are paced, and its
+// acknowledgements joined with those of the gateway's other servers.
 type pacedClient struct {
 	redis.UniversalClient
 
 	queue string
 	pacer *pacer
+	done  acknowledgements
 	empty *bool // the latest dequeue got no task; only the goroutine that dequeues uses it
 }
 
-// EvalSha implements redis.Scripter. asynq's dequeue is the script with these keys (asynq
-// v0.26.0, rdb.dequeueCmd); asynq calls it in one goroutine per server.
+// EvalSha implements redis.Scripter. asynq's dequeue is the script with the keys pending and
+// paused (asynq v0.26.0, rdb.dequeueCmd); asynq calls it in one goroutine per server. Done and
+// completed tasks are removed by scripts with the keys active and lease.
 func (c pacedClient) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
 	prefix := "asynq:{" + c.queue + "}:"
+	// With a cancelled context it is a repetition, see redisconn.ackHook.
+	if len(keys) > 1 && keys[0] == prefix+"active" && keys[1] == prefix+"lease" && ctx.Err() == nil {
+		return c.done.EvalSha(ctx, sha, keys, args...)
+	}
 	if len(keys) < 2 || keys[0] != prefix+"pending" || keys[1] != prefix+"paused" {
 		return c.UniversalClient.EvalSha(ctx, sha, keys, args...)
 	}

@@ -103,17 +103,17 @@ func NewServer(client redis.UniversalClient, cfg ServerConfig, h Handlers) *Serv
 		return h.Poll(ctx, p.Gateway)
 	})
 	for _, g := range cfg.Gateways {
-		submits := newPacer(submitCheckInterval)
+		submits, done := newPacer(submitCheckInterval), newAcknowledgements(client)
 		for i, concurrency := range split(cfg.Concurrency) {
 			c := asynq.Config{Concurrency: concurrency, DelayedTaskCheckInterval: submitDelayedInterval}
 			if i > 0 {
 				c.DelayedTaskCheckInterval, c.JanitorInterval = never, never
 			}
-			s.add(client, cfg, SubmitQueue(g), submits, c)
+			s.add(client, cfg, SubmitQueue(g), submits, done, c)
 		}
 		// One poll at a time per worker: payments that become due meanwhile are for the next
 		// poll.
-		s.add(client, cfg, PollQueue(g), newPacer(pollCheckInterval), asynq.Config{Concurrency: 1})
+		s.add(client, cfg, PollQueue(g), newPacer(pollCheckInterval), done, asynq.Config{Concurrency: 1})
 	}
 	return s
 }
@@ -132,7 +132,7 @@ func split(total int) []int {
 }
 
 // add adds a server of a queue.
-func (s *Server) add(client redis.UniversalClient, cfg ServerConfig, queue string, p *pacer, c asynq.Config) {
+func (s *Server) add(client redis.UniversalClient, cfg ServerConfig, queue string, p *pacer, done acknowledgements, c asynq.Config) {
 	c.Queues = map[string]int{queue: 1}
 	c.TaskCheckInterval = taskCheckInterval
 	c.ShutdownTimeout = cfg.ShutdownTimeout
@@ -147,7 +147,7 @@ func (s *Server) add(client redis.UniversalClient, cfg ServerConfig, queue strin
 		return errorRetryDelay
 	}
 	s.pacers = append(s.pacers, p)
-	s.servers = append(s.servers, asynq.NewServerFromRedisClient(pacedClient{client, queue, p, new(bool)}, c))
+	s.servers = append(s.servers, asynq.NewServerFromRedisClient(pacedClient{client, queue, p, done, new(bool)}, c))
 }
 
 // redactErrors wraps every handler. It logs each error once, and returns a fixed text
