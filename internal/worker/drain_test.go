@@ -27,8 +27,8 @@ import (
 )
 
 // BenchmarkDrain drains a queue of AM payments with a whole worker, at a gateway that accepts
-// all of them at once. scripts/pgo makes the profile of cmd/worker from it. Use bench to
-// compare figures: there Redis, worker and gateway are processes of their own.
+// all of them at once: for profiles, with -cpuprofile and -memprofile. Use bench to compare
+// figures: there Redis, worker and gateway are processes of their own.
 func BenchmarkDrain(b *testing.B) {
 	server := redistest.Server(b, "--appendfsync", "everysec")
 	client := server.Client(b)
