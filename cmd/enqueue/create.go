@@ -92,6 +92,10 @@ func (c *createCmd) run(ctx context.Context, all *cli, client redis.UniversalCli
 	defer func() { counts.note(notes) }()
 	for answers := range submitter.CreateAll(createCtx, input.batches(ctx)) {
 		for _, answer := range answers {
+			var other *ledger.PartitionsError
+			if errors.As(answer.Cause, &other) { // nothing was recorded
+				return config.OtherPartitions(other)
+			}
 			counts.add(answer)
 		}
 		if err := writeAnswers(out, answers); err != nil {

@@ -13,6 +13,7 @@ import (
 	"terbayar/internal/ledger"
 	"terbayar/internal/redisconn"
 	"terbayar/internal/redistest"
+	"terbayar/internal/testenv/programs"
 	"terbayar/internal/worker"
 )
 
@@ -148,8 +149,11 @@ func TestPartitions(t *testing.T) {
 	e.requirePaid(orders)
 
 	// The program refuses another number, and merges the streams.
-	if r := e.Run("enqueue", []string{"events"}, "", "LEDGER_PARTITIONS=1"); r.Code != 2 || !strings.Contains(r.Stderr, "LEDGER_PARTITIONS: ") {
-		t.Errorf("with another number of partitions: %d %s", r.Code, r.Stderr)
+	for _, command := range []string{"events", "create"} {
+		r := e.Run("enqueue", []string{command}, programs.Input(programs.NewPayments("OTHER", 1, time.Hour)), "LEDGER_PARTITIONS=1")
+		if r.Code != 2 || r.Stdout != "" || !strings.Contains(r.Stderr, "LEDGER_PARTITIONS: ") {
+			t.Errorf("%s with another number of partitions: %d %s %s", command, r.Code, r.Stdout, r.Stderr)
+		}
 	}
 	all := strings.Split(strings.TrimSpace(e.Run("enqueue", []string{"events"}, "").Stdout), "\n")
 	middle := all[len(all)/2]
