@@ -53,8 +53,8 @@ func StreamNames(name string, partitions int) []string {
 	return names
 }
 
-// DurabilityKey returns the value for durable.Options.Key. It is in the partition's slot.
-func DurabilityKey(partition int) string { return partitionTag(partition) + ":durability" }
+// durabilityKey returns the value for durable.Options.Key. It is in the partition's slot.
+func durabilityKey(partition int) string { return partitionTag(partition) + ":durability" }
 
 // partitionsKey is the key of the number of partitions of this ledger.
 var partitionsKey = partitionTag(0) + ":partitions"

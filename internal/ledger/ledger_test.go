@@ -55,13 +55,9 @@ func (c *clock) forward(t fataler, d time.Duration) {
 	}
 }
 
-// newLedger returns a ledger that waits for no acknowledgement.
+// newLedger returns a ledger of one partition that waits for no acknowledgement.
 func newLedger(client redis.UniversalClient, now func() time.Time) *ledger.Ledger {
-	log := slog.New(slog.DiscardHandler)
-	return ledger.New(ledger.Options{
-		Redis: client, Stream: ledger.DefaultStream, Now: now, Log: log,
-		Writes: durable.NewWriters(durable.Options{Client: client, Mode: durable.None, Now: now, Log: log}, ledger.DurabilityKeys(client, 1)),
-	})
+	return newPartitioned(client, 1, now)
 }
 
 // newLedgerWithPayment returns a ledger with one queued payment, inv1.

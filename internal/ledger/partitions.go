@@ -26,7 +26,7 @@ func DurabilityKeys(client redis.UniversalClient, partitions int) []string {
 	}
 	keys := make([]string, max(partitions, 1))
 	for i := range keys {
-		keys[i] = DurabilityKey(i)
+		keys[i] = durabilityKey(i)
 	}
 	return keys
 }

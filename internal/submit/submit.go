@@ -14,7 +14,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"time"
 
 	"terbayar/internal/admission"
@@ -90,7 +89,6 @@ const LoginPause = 5 * time.Second
 // other payment. The error is ledger.ErrNotFound or an error of Redis; after an error of Redis
 // the task has to run again.
 func (s *Submitter) Submit(ctx context.Context, key payment.Key) (Next, error) {
-	growStack()
 	gateway, ok := s.Gateways[key.Gateway]
 	if !ok {
 		return Next{}, fmt.Errorf("submit: %s: gateway is off", key)
@@ -127,16 +125,6 @@ func (s *Submitter) Submit(ctx context.Context, key payment.Key) (Next, error) {
 	default: // another worker is sending it, or it is no longer queued
 		return Next{}, nil
 	}
-}
-
-// growStack makes the stack of this goroutine as large as a submit needs it, at once. asynq starts
-// a new goroutine for every task; its stack would be doubled, and copied with all its frames,
-// several times on the way to the gateway's connection.
-//
-//go:noinline
-func growStack() {
-	var frame [12 << 10]byte
-	runtime.KeepAlive(&frame)
 }
 
 // TooLate reports whether a queued payment can no longer be sent, by Redis' clock: its expiry
