@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"time"
@@ -68,7 +67,7 @@ func (l *Ledger) Claim(ctx context.Context, key payment.Key, c Claim) (*Record, 
 	if err != nil {
 		return nil, "", fmt.Errorf("ledger: claim %s: %w", key, err)
 	}
-	request := rand.Text()
+	request := newRequestID()
 	call := p.claimCall(claimArgs{key: key, request: request, attempt: attempt, lease: c.Lease, queueTTL: c.QueueTTL})
 	for range 2 {
 		var r *Record

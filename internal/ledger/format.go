@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"bytes"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
@@ -37,7 +38,7 @@ import (
 //	CLAIMED   the first claim
 //	LOWEST    the lowest possible gateway reference: the highest known at the first claim
 //	EXPIRES   until when the customer can pay
-//	DIGEST    of the order
+//	DIGEST    of the order, see shortDigest
 //	FLAG      badToken, compressed, or noFlag
 //
 // JSON contains neither line ends nor tabs. The order is deleted as soon as it can no longer
@@ -47,7 +48,7 @@ const version = "3"
 
 const (
 	badToken   = "bad-token"  // no worker could decrypt the customer token
-	compressed = "compressed" // everything after the first line is
+	compressed = "s2"         // everything after the first line is, by S2
 	noFlag     = "-"
 )
 
@@ -153,13 +154,23 @@ func (r *Record) encode() ([]byte, error) {
 	return append([]byte(head), body...), nil
 }
 
-// shortDigest returns a digest as it is stored: a SHA-256 in hex becomes base64.
+// digestSize is the number of bytes of an order's digest that are kept: two orders have the same
+// 15 bytes by chance once in 2^120.
+const digestSize = 15
+
+// shortDigest returns a digest, a SHA-256 in hex, as it is stored: the first 15 bytes in base64,
+// 20 characters. Any other text is hashed first.
 func shortDigest(digest string) string {
-	if b, err := hex.DecodeString(digest); err == nil && len(b) == sha256.Size {
-		return base64.RawURLEncoding.EncodeToString(b)
+	b, err := hex.DecodeString(digest)
+	if err != nil || len(b) != sha256.Size {
+		hash := sha256.Sum256([]byte(digest))
+		b = hash[:]
 	}
-	return digest
+	return base64.RawURLEncoding.EncodeToString(b[:digestSize])
 }
+
+// newRequestID returns a random request id: 80 bits.
+func newRequestID() string { return rand.Text()[:16] }
 
 // unixMilli returns a time as it is stored: 0 for the zero time.
 func unixMilli(t time.Time) int64 {

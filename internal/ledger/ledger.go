@@ -34,7 +34,6 @@ package ledger
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -169,7 +168,7 @@ func (l *Ledger) Create(ctx context.Context, entries []NewPayment) []CreateResul
 		}
 		p := l.partitionOf(e.Key)
 		calls[p] = append(calls[p], p.createCall(createArgs{
-			key: e.Key, request: rand.Text(), grace: TaskGrace, body: body, digest: r.digest, encryptedToken: e.EncryptedToken,
+			key: e.Key, request: newRequestID(), grace: TaskGrace, body: body, digest: r.digest, encryptedToken: e.EncryptedToken,
 		}))
 		indexes[p] = append(indexes[p], i)
 	}

@@ -544,7 +544,7 @@ func TestUnreadable(t *testing.T) {
 	}{
 		{"3 queued", "4 queued", ledger.ErrOtherVersion, ledger.OtherVersion},
 		{"3 queued 1", "3 queued x", ledger.ErrDamaged, ""},
-		{" a -\n", " a\n", ledger.ErrDamaged, ""},
+		{" -\n", "\n", ledger.ErrDamaged, ""},
 		{`{"amount"`, `{`, ledger.ErrDamaged, ""},
 		{"1 ", "99999999999999999999 ", ledger.ErrDamaged, ""},
 		{"\n", " ", ledger.ErrDamaged, ""},

@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"time"
@@ -165,7 +164,7 @@ func (l *Ledger) newSaveCall(r *Record) (durable.Call, error) {
 	// The order system receives every change of status, and in needs_review of the reason.
 	changed := r.Status != r.readStatus || r.Status == payment.NeedsReview && r.Reason != r.readReason
 	if r.saveID == "" {
-		r.saveID = rand.Text()
+		r.saveID = newRequestID()
 		if changed {
 			r.UpdatedAt = r.Now(l.now()).Truncate(time.Millisecond).UTC()
 		}

@@ -272,6 +272,8 @@ elseif ARGV[8] ~= '' then
   local grid = tonumber(ARGV[9])
   due = now + ARGV[8]
   if grid > 0 then due = math.floor(due / grid) * grid + grid end
+elseif status ~= 'verifying' and status ~= 'needs_review' then -- it is over: only lookups need these
+  unknown, claimed, lowest = 0, 0, 0
 end
 write(ARGV[7])
 
