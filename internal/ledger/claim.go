@@ -108,7 +108,12 @@ func (l *Ledger) tryClaim(ctx context.Context, key payment.Key, call durable.Cal
 	now := n.time("now", answer[1])
 	result := ClaimResult(answer[0])
 	switch result {
-	case Missing, OtherVersion, isVersion2:
+	case Missing:
+		if r, err := l.readTombstone(ctx, key); !errors.Is(err, ErrNotFound) {
+			return r, NotQueued, err
+		}
+		return nil, Missing, nil
+	case OtherVersion, isVersion2:
 		return nil, result, nil
 	case tooEarly:
 		return nil, "", &LaterError{Wait: time.Duration(n.number("wait", answer[2])) * time.Millisecond, Reason: "it is not due yet"}

@@ -226,11 +226,12 @@ func (l *Ledger) reschedule(ctx context.Context, b *Batch, ids []string, in any,
 // Stats are the numbers of a gateway's payments.
 type Stats struct {
 	Counts        map[payment.Status]int64
+	Tombstones    int64         // payments whose records are deleted; they are not in Counts
 	OldestUnknown time.Duration // age of the oldest unknown outcome; 0: there is none
 	OldestQueued  time.Duration // age of the oldest queued payment; 0: there is none
 }
 
-// Payments returns the number of payments.
+// Payments returns the number of payments that have a record.
 func (s Stats) Payments() int64 {
 	var n int64
 	for _, count := range s.Counts {
@@ -261,6 +262,9 @@ func (l *Ledger) Stats(ctx context.Context, g payment.Gateway) (Stats, error) {
 		}
 		s.OldestQueued, s.OldestUnknown = max(s.OldestQueued, age(answer[1])), max(s.OldestUnknown, age(answer[2]))
 		counts := pairs(answer[3:])
+		if n, err := strconv.ParseInt(counts["tombstones"], 10, 64); err == nil {
+			s.Tombstones += n
+		}
 		for _, status := range payment.Statuses() {
 			if n, err := strconv.ParseInt(counts[string(status)], 10, 64); err == nil { // no field: no payment ever had the status
 				s.Counts[status] += n

@@ -47,8 +47,8 @@ import (
 const version = "3"
 
 const (
-	badToken   = "bad-token"  // no worker could decrypt the customer token
-	compressed = "s2"         // everything after the first line is, by S2
+	badToken   = "bad-token" // no worker could decrypt the customer token
+	compressed = "s2"        // everything after the first line is, by S2
 	noFlag     = "-"
 )
 

@@ -75,6 +75,8 @@ type Ledger struct {
 	now        func() time.Time
 	log        *slog.Logger
 
+	onLateResult func(payment.Gateway)
+
 	partitionsChecked atomic.Bool
 	background        sync.WaitGroup // releases and saves that are repeated until acknowledged
 }
@@ -87,11 +89,17 @@ type Options struct {
 	Partitions int    // LEDGER_PARTITIONS; 0: 1
 	Now        func() time.Time
 	Log        *slog.Logger
+	// OnLateResult is called when a result cannot be recorded because only the payment's tombstone
+	// is left. May be nil.
+	OnLateResult func(payment.Gateway)
 }
 
 // New returns a Ledger.
 func New(o Options) *Ledger {
-	l := &Ledger{redis: o.Redis, now: o.Now, log: o.Log}
+	l := &Ledger{redis: o.Redis, now: o.Now, log: o.Log, onLateResult: o.OnLateResult}
+	if l.onLateResult == nil {
+		l.onLateResult = func(payment.Gateway) {}
+	}
 	for i := range max(o.Partitions, 1) {
 		l.partitions = append(l.partitions, &partition{tag: partitionTag(i), stream: StreamName(o.Stream, i), writes: o.Writes.Partition(i)})
 	}
@@ -204,13 +212,27 @@ func (l *Ledger) readCreateReply(ctx context.Context, e NewPayment, reply *redis
 	if err == nil && answer[0] == string(OtherVersion) {
 		err = ErrOtherVersion
 	}
+	if err == nil && answer[0] == "tombstone" {
+		var r *Record
+		if r, err = decodeTombstone(e.Key, answer[1]); err == nil {
+			return r.createdAgain(e.Digest)
+		}
+	}
 	if err != nil {
 		return CreateResult{Err: fmt.Errorf("ledger: create %s: %w", e.Key, err)}
 	}
 	return CreateResult{Creation: Creation(answer[0]), Status: payment.Status(answer[1])}
 }
 
-// Read returns a payment with all its attempts.
+// createdAgain returns the result of Create for a payment that exists.
+func (r *Record) createdAgain(digest string) CreateResult {
+	if r.HasDigest(digest) {
+		return CreateResult{Creation: Duplicate, Status: r.Status}
+	}
+	return CreateResult{Creation: Conflict, Status: r.Status}
+}
+
+// Read returns a payment with all its attempts, or what its tombstone has.
 func (l *Ledger) Read(ctx context.Context, key payment.Key) (*Record, error) {
 	p := l.partitionOf(key)
 	var text *redis.StringCmd
@@ -222,6 +244,9 @@ func (l *Ledger) Read(ctx context.Context, key payment.Key) (*Record, error) {
 		return nil
 	})
 	r, err := l.decode(ctx, p, key, text)
+	if errors.Is(err, ErrNotFound) {
+		return l.readTombstone(ctx, key)
+	}
 	if err == nil {
 		err = r.unpack()
 	}

@@ -36,6 +36,9 @@ type Record struct {
 	BadToken     bool      // no worker could decrypt the customer token
 	Contradicted bool      // it is in needs_review because the gateway's answer contradicts the order
 
+	Tombstone  bool      // the record is deleted: this is what its tombstone has
+	ArchivedOn time.Time // with Tombstone: the day (UTC) of the archive that has the record; zero: it was not archived
+
 	clock          durable.Time // Redis' clock when the record was read
 	claimStarted   time.Time    // when the claim was sent, by this process' clock
 	readStatus     payment.Status

@@ -51,7 +51,7 @@ func (l *Ledger) Save(ctx context.Context, r *Record) error {
 		}
 		replies, err := run(ctx, call)
 		if replies != nil {
-			if err := r.readSaveReply(replies[0]); err != nil {
+			if err := l.readSaveReply(ctx, r, replies[0]); err != nil {
 				if isPermanent(err) {
 					return err
 				}
@@ -123,7 +123,7 @@ func (l *Ledger) SaveAll(ctx context.Context, records []*Record) []error {
 		calls, index = append(calls, call), append(index, i)
 	}
 	for j, reply := range l.runScripts(ctx, calls) {
-		errs[index[j]] = records[index[j]].readSaveReply(reply)
+		errs[index[j]] = l.readSaveReply(ctx, records[index[j]], reply)
 	}
 	return errs
 }
@@ -135,8 +135,9 @@ func (l *Ledger) SaveIfExpired(ctx context.Context, r *Record) error {
 	return l.SaveAll(ctx, []*Record{r})[0]
 }
 
-// readSaveReply returns the error in a reply of saveScript.
-func (r *Record) readSaveReply(reply *redis.Cmd) error {
+// readSaveReply returns the error in a reply of saveScript. A record that has been replaced by
+// its tombstone has changed since it was read: that is logged, because nothing else shows it.
+func (l *Ledger) readSaveReply(ctx context.Context, r *Record, reply *redis.Cmd) error {
 	result, err := reply.Text()
 	switch {
 	case err != nil:
@@ -146,7 +147,13 @@ func (r *Record) readSaveReply(reply *redis.Cmd) error {
 	case result == "fenced":
 		err = ErrFenced
 	case result == "missing":
-		err = ErrNotFound
+		var left *Record
+		if left, err = l.readTombstone(ctx, r.Key()); err == nil {
+			err = ErrFenced
+			l.log.Warn("late result not recorded: only the payment's tombstone is left",
+				"gateway", r.Gateway, "transaction_id", r.TransactionID, "recorded", left.Status, "late", r.Status, "gateway_status", r.GatewayStatus)
+			l.onLateResult(r.Gateway)
+		}
 	default:
 		err = errUnexpectedAnswer
 	}

@@ -54,21 +54,22 @@ func ms(d time.Duration) int64 { return d.Milliseconds() }
 
 // createScript creates a payment. (Step [create].) It does not change a payment that
 // exists, with one exception: it replaces a customer token that no worker could decrypt,
-// and queues the payment.
+// and queues the payment. A payment with a tombstone exists.
 //
 //	KEYS[1] payment
 //	KEYS[2] sending
 //	KEYS[3] queued
 //	KEYS[4] open
 //	KEYS[5] counts
+//	KEYS[6] tombstones
 //	ARGV[1] request id
 //	ARGV[2] transaction id
 //	ARGV[3] time after which its task counts as lost (ms)
 //	ARGV[4] body: the record after CREATED
 //	ARGV[5] digest of the order
 //	ARGV[6] encrypted token, or ""
-//	result[1] "created" | "duplicate" | "conflict" | "version 2" | "other version"
-//	result[2] status; "version 2", "other version": nothing
+//	result[1] "created" | "duplicate" | "conflict" | "tombstone" | "version 2" | "other version"
+//	result[2] status; "tombstone": the tombstone; "version 2", "other version": nothing
 var createScript = redis.NewScript(`
 local function other(version) return {version, ''} end
 ` + load + `
@@ -88,6 +89,8 @@ if record then
   write(expires .. ' ' .. digest .. ' -' .. string.sub(record, tail, facts) .. ARGV[6] .. string.sub(record, token))
   redis.call('ZREM', KEYS[4], ARGV[2])
 else
+  local tombstone = redis.call('HGET', KEYS[6], ARGV[2])
+  if tombstone then return {'tombstone', tombstone} end
   status, rev, request, held_until, unknown, updated, claimed, lowest, created = 'queued', 1, ARGV[1], 0, 0, now, 0, 0, now
   write(ARGV[4])
 end
@@ -109,7 +112,7 @@ func (p *partition) createCall(a createArgs) durable.Call {
 	g := a.key.Gateway
 	return durable.Call{
 		Script: createScript,
-		Keys:   []string{p.payment(a.key), p.sending(g), p.queued(g), p.open(g), p.counts(g)},
+		Keys:   []string{p.payment(a.key), p.sending(g), p.queued(g), p.open(g), p.counts(g), p.tombstones(a.key)},
 		Args:   []any{a.request, a.key.TransactionID, ms(a.grace), a.body, a.digest, a.encryptedToken},
 	}
 }

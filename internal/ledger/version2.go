@@ -191,9 +191,7 @@ func (l *Ledger) createAgain2(ctx context.Context, e NewPayment) CreateResult {
 		return CreateResult{Err: fmt.Errorf("ledger: create %s: %w: %w", e.Key, ErrNotDurable, err)}
 	case rewritten:
 		return l.Create(ctx, []NewPayment{e})[0]
-	case r.HasDigest(e.Digest):
-		return CreateResult{Creation: Duplicate, Status: r.Status}
 	default:
-		return CreateResult{Creation: Conflict, Status: r.Status}
+		return r.createdAgain(e.Digest)
 	}
 }
