@@ -26,9 +26,9 @@ func newPartitioned(client redis.UniversalClient, partitions int, now func() tim
 	})
 }
 
-// TestPartitions takes a hundred payments through the ledger, spread over twelve partitions.
-func TestPartitions(t *testing.T) {
-	t.Parallel()
+// eachKind runs a test on miniredis, on a real Redis and on a Cluster.
+func eachKind(t *testing.T, test func(*testing.T, redis.UniversalClient)) {
+	t.Helper()
 	for name, client := range map[string]func(*testing.T) redis.UniversalClient{
 		"miniredis":    func(t *testing.T) redis.UniversalClient { return redistest.Mini(t) },
 		"redis-server": func(t *testing.T) redis.UniversalClient { return redistest.Server(t).Client(t) },
@@ -43,10 +43,17 @@ func TestPartitions(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			client := client(t)
-			testPartitions(t, client, newPartitioned(client, 12, time.Now))
+			test(t, client(t))
 		})
 	}
+}
+
+// TestPartitions takes a hundred payments through the ledger, spread over twelve partitions.
+func TestPartitions(t *testing.T) {
+	t.Parallel()
+	eachKind(t, func(t *testing.T, client redis.UniversalClient) {
+		testPartitions(t, client, newPartitioned(client, 12, time.Now))
+	})
 }
 
 func testPartitions(t *testing.T, client redis.UniversalClient, l *ledger.Ledger) {
