@@ -413,9 +413,15 @@ const maxPartitions = 64
 // OtherPartitions returns the Error of a ledger that has another number of partitions.
 func OtherPartitions(cause error) error { return wrong("LEDGER_PARTITIONS", "%v", cause) }
 
+// Archive names the archive of payments.
+type Archive struct {
+	Dir string `name:"archive-dir" env:"ARCHIVE_DIR" group:"Retention:" help:"The directory of the archive: payments are written there before their records are deleted after RETENTION, and enqueue status reads them there."`
+}
+
 // Retention holds how long the worker keeps what is no longer needed.
 type Retention struct {
-	Events KeepFor `name:"events-retention" env:"EVENTS_RETENTION" default:"90d" group:"Events:" help:"How long result events are kept, longer while an active consumer group has not read them: 90d, 36h, or never: they are not deleted."`
+	Payments KeepFor `name:"retention" env:"RETENTION" default:"never" group:"Retention:" help:"How long the record of a payment is kept after the payment is over: 400d, 36h, or never: it is not deleted. Then only a tombstone is left, for good: the same id stays a duplicate or a conflict."`
+	Events   KeepFor `name:"events-retention" env:"EVENTS_RETENTION" default:"90d" group:"Retention:" help:"How long result events are kept, longer while an active consumer group has not read them: 90d, 36h, or never: they are not deleted."`
 }
 
 // KeepFor is how long something is kept, a second at least: 90d, 36h. The word never is 0: it

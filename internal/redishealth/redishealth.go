@@ -53,18 +53,21 @@ type State struct {
 const (
 	assumedPaymentSize = 2048 // bytes
 	minPayments        = 1000
+	tombstoneSize      = 64 // bytes
 )
 
 // PaymentsLeft estimates how many more payments fit into Redis, if the ledger now has the
-// given number. It divides the free memory of the fullest primary by the memory that a payment
-// takes there: its used memory, with queues and events, divided by all payments of the ledger.
-// So it is right for a primary that has only some of the ledger's partitions, and it changes
-// when payments are compressed or events deleted.
-func (s State) PaymentsLeft(payments int64) (left int64, known bool) {
+// given numbers of records and tombstones. It divides the free memory of the fullest primary by
+// the memory that a payment takes there: its used memory, with queues and events, divided by all
+// payments of the ledger, of which a tombstone counts as 1/32. So it is right for a primary that
+// has only some of the ledger's partitions, and it changes when payments are compressed or
+// events deleted.
+func (s State) PaymentsLeft(payments, tombstones int64) (left int64, known bool) {
 	if s.MaxMemory <= 0 {
 		return 0, false
 	}
 	size := float64(assumedPaymentSize)
+	payments += tombstones * tombstoneSize / assumedPaymentSize
 	if payments >= minPayments {
 		size = float64(s.UsedMemory) / float64(payments)
 	}

@@ -156,21 +156,22 @@ func TestPaymentsLeft(t *testing.T) {
 	t.Parallel()
 	const mb = 1 << 20
 	for _, row := range []struct {
-		used, most, payments, left int64
-		known                      bool
+		used, most, payments, tombstones, left int64
+		known                                  bool
 	}{
-		{1 * mb, 0, 5000, 0, false},
-		{1 * mb, 11 * mb, 0, 10 * mb / 2048, true},
-		{3 * mb, 13 * mb, 999, 10 * mb / 2048, true}, // too few to measure
-		{3 * mb, 13 * mb, 1000, 3333, true},
-		{600 * mb, 1000 * mb, 1_000_000, 666_666, true},
-		{600 * mb, 1000 * mb, 3_000_000, 2_000_000, true}, // smaller payments
-		{1000 * mb, 1000 * mb, 1_000_000, 0, true},
-		{1001 * mb, 1000 * mb, 1_000_000, 0, true},
-		{1001 * mb, 1000 * mb, 1, 0, true},
+		{1 * mb, 0, 5000, 0, 0, false},
+		{1 * mb, 11 * mb, 0, 0, 10 * mb / 2048, true},
+		{3 * mb, 13 * mb, 999, 0, 10 * mb / 2048, true}, // too few to measure
+		{3 * mb, 13 * mb, 1000, 0, 3333, true},
+		{600 * mb, 1000 * mb, 1_000_000, 0, 666_666, true},
+		{600 * mb, 1000 * mb, 3_000_000, 0, 2_000_000, true}, // smaller payments
+		{600 * mb, 1000 * mb, 1_000_000, 32_000_000, 1_333_333, true},
+		{1000 * mb, 1000 * mb, 1_000_000, 0, 0, true},
+		{1001 * mb, 1000 * mb, 1_000_000, 0, 0, true},
+		{1001 * mb, 1000 * mb, 1, 0, 0, true},
 	} {
 		s := State{UsedMemory: row.used, MaxMemory: row.most}
-		if left, known := s.PaymentsLeft(row.payments); left != row.left || known != row.known {
+		if left, known := s.PaymentsLeft(row.payments, row.tombstones); left != row.left || known != row.known {
 			t.Errorf("%+v: %d %v", row, left, known)
 		}
 	}

@@ -33,6 +33,9 @@ type Metrics struct {
 	claimsPaused prometheus.Gauge
 	eventsKept   prometheus.Gauge
 	groupLags    *prometheus.GaugeVec
+	dropped      *prometheus.CounterVec
+	lateResults  *prometheus.CounterVec
+	archiveFails prometheus.Gauge
 
 	primaryChanges atomic.Int64
 	scrapeErrors   prometheus.Counter
@@ -84,6 +87,15 @@ func NewMetrics(inspector *asynq.Inspector, ledger LedgerStats, redis RedisHealt
 		groupLags: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "terbayar_events_group_lag_seconds", Help: "Age of the oldest event that a consumer group has not acknowledged, or has not been given; 0 when there is none.",
 		}, []string{"group"}),
+		dropped: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "terbayar_payments_archived_total", Help: "Payments whose records this worker has archived and replaced by tombstones.",
+		}, []string{"gateway"}),
+		lateResults: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "terbayar_late_results_total", Help: "Answers of a gateway that were not recorded because only the payment's tombstone was left.",
+		}, []string{"gateway"}),
+		archiveFails: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "terbayar_archive_failed", Help: "1 if this worker's latest try to archive payments has failed; else 0.",
+		}),
 		scrapeErrors: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "terbayar_scrape_errors_total", Help: "How often a scrape could not read a gateway's payments, or the queues, and left them out.",
 		}),
@@ -97,7 +109,7 @@ func NewMetrics(inspector *asynq.Inspector, ledger LedgerStats, redis RedisHealt
 		Name: "terbayar_redis_primary_changes_total", Help: "How often the primary of Redis has changed or was restarted since this worker's start.",
 	}, func() float64 { return float64(m.primaryChanges.Load()) })
 	m.registry.MustRegister(
-		build, m.attempts, m.polls, m.latency, m.breakers, m.unreadable, m.paused, m.loginFailed, m.clockSkew, m.durability, m.claimsPaused, m.eventsKept, m.groupLags, primaryChanges, m.scrapeErrors,
+		build, m.attempts, m.polls, m.latency, m.breakers, m.unreadable, m.paused, m.loginFailed, m.clockSkew, m.durability, m.claimsPaused, m.eventsKept, m.groupLags, m.dropped, m.lateResults, m.archiveFails, primaryChanges, m.scrapeErrors,
 		&redisCollector{redis}, newLedgerCollector(ledger, redis, m.scrapeErrors), newQueueCollector(inspector, redis, m.scrapeErrors),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
@@ -107,6 +119,8 @@ func NewMetrics(inspector *asynq.Inspector, ledger LedgerStats, redis RedisHealt
 		m.unreadable.WithLabelValues(string(g))
 		m.paused.WithLabelValues(string(g))
 		m.loginFailed.WithLabelValues(string(g))
+		m.dropped.WithLabelValues(string(g))
+		m.lateResults.WithLabelValues(string(g))
 	}
 	return m
 }
@@ -170,6 +184,17 @@ func (m *Metrics) GroupLags(lags map[string]time.Duration) {
 		m.groupLags.WithLabelValues(strings.ToValidUTF8(group, "?")).Set(lag.Seconds())
 	}
 }
+
+// Archived counts payments whose records were replaced by tombstones.
+func (m *Metrics) Archived(g payment.Gateway, n int) {
+	m.dropped.WithLabelValues(string(g)).Add(float64(n))
+}
+
+// LateResult counts an answer that was not recorded because only a tombstone was left.
+func (m *Metrics) LateResult(g payment.Gateway) { m.lateResults.WithLabelValues(string(g)).Inc() }
+
+// ArchiveFailed sets whether the latest try to archive payments has failed.
+func (m *Metrics) ArchiveFailed(failed bool) { m.archiveFails.Set(gauge(failed)) }
 
 // gauge returns 1 for true and 0 for false.
 func gauge(b bool) float64 {

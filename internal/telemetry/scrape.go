@@ -124,6 +124,8 @@ var (
 		"Time since the oldest submit whose outcome is unknown; 0 when there is none.", []string{"gateway"}, nil)
 	oldestQueuedDesc = prometheus.NewDesc("terbayar_oldest_queued_age_seconds",
 		"Age of the oldest queued payment, including those that wait for a retry; 0 when there is none.", []string{"gateway"}, nil)
+	tombstonesDesc = prometheus.NewDesc("terbayar_tombstones",
+		"Payments whose records were deleted after RETENTION, and of which only tombstones are left.", []string{"gateway"}, nil)
 	paymentsLeftDesc = prometheus.NewDesc("terbayar_redis_payments_left",
 		"Estimate of how many more payments fit into the memory of Redis; missing if Redis does not report its memory.", nil, nil)
 )
@@ -148,6 +150,7 @@ func (c *ledgerCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- paymentsDesc
 	ch <- oldestUnknownDesc
 	ch <- oldestQueuedDesc
+	ch <- tombstonesDesc
 	ch <- paymentsLeftDesc
 }
 
@@ -158,7 +161,7 @@ func (c *ledgerCollector) Collect(ch chan<- prometheus.Metric) {
 		return
 	}
 	var group sync.WaitGroup
-	var payments, unread atomic.Int64 // of all gateways; gateways that could not be read
+	var payments, tombstones, unread atomic.Int64 // of all gateways; gateways that could not be read
 	for g, cached := range c.stats {
 		group.Go(func() {
 			stats, err := cached.get()
@@ -168,6 +171,8 @@ func (c *ledgerCollector) Collect(ch chan<- prometheus.Metric) {
 				return
 			}
 			payments.Add(stats.Payments())
+			tombstones.Add(stats.Tombstones)
+			ch <- prometheus.MustNewConstMetric(tombstonesDesc, prometheus.GaugeValue, float64(stats.Tombstones), string(g))
 			for _, s := range payment.Statuses() {
 				ch <- prometheus.MustNewConstMetric(paymentsDesc, prometheus.GaugeValue, float64(stats.Counts[s]), string(g), string(s))
 			}
@@ -176,7 +181,7 @@ func (c *ledgerCollector) Collect(ch chan<- prometheus.Metric) {
 		})
 	}
 	group.Wait()
-	if left, known := state.PaymentsLeft(payments.Load()); known && unread.Load() == 0 {
+	if left, known := state.PaymentsLeft(payments.Load(), tombstones.Load()); known && unread.Load() == 0 {
 		ch <- prometheus.MustNewConstMetric(paymentsLeftDesc, prometheus.GaugeValue, float64(left))
 	}
 }

@@ -158,7 +158,7 @@ func (r *report) memory(ctx context.Context, cfg Config, client redis.UniversalC
 	const what = "memory"
 	ctx, cancel := context.WithTimeout(ctx, redisCheckTimeout)
 	defer cancel()
-	var payments int64
+	var payments, tombstones int64
 	for _, g := range payment.Gateways() {
 		stats, err := ledger.NewReader(client, cfg.Ledger.Partitions).Stats(ctx, g)
 		if err != nil {
@@ -166,9 +166,10 @@ func (r *report) memory(ctx context.Context, cfg Config, client redis.UniversalC
 			return
 		}
 		payments += stats.Payments()
+		tombstones += stats.Tombstones
 	}
 	state := redishealth.Check(ctx, client)
-	left, known := state.PaymentsLeft(payments)
+	left, known := state.PaymentsLeft(payments, tombstones)
 	if !known {
 		r.line("note", what, "Redis does not report its memory: how many more payments fit is unknown")
 		return
@@ -178,7 +179,7 @@ func (r *report) memory(ctx context.Context, cfg Config, client redis.UniversalC
 	if ratio, _ := state.MemoryRatio(); ratio > fullMemory {
 		outcome = "warn"
 	}
-	r.line(outcome, what, fmt.Sprintf("about %d more payments fit: the fullest primary uses %d of %d MB, for %d payments", left, state.UsedMemory/mb, state.MaxMemory/mb, payments))
+	r.line(outcome, what, fmt.Sprintf("about %d more payments fit: the fullest primary uses %d of %d MB, for %d payments and %d tombstones", left, state.UsedMemory/mb, state.MaxMemory/mb, payments, tombstones))
 }
 
 // customerTokens tries the keys on customer tokens that enqueue has encrypted. It writes

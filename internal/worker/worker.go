@@ -19,6 +19,7 @@ import (
 	"github.com/sethvargo/go-retry"
 
 	"terbayar/internal/admission"
+	"terbayar/internal/archive"
 	"terbayar/internal/clients"
 	"terbayar/internal/config"
 	"terbayar/internal/durable"
@@ -46,6 +47,7 @@ type Config struct {
 	RetryPolicy config.RetryPolicy `embed:""`
 	Events      config.Events      `embed:""`
 	Retention   config.Retention   `embed:""`
+	Archive     config.Archive     `embed:""`
 	Ledger      config.Ledger      `embed:""`
 	Payload     config.Payload     `embed:""`
 	Log         config.Log         `embed:""`
@@ -76,7 +78,8 @@ type Worker struct {
 	admission map[payment.Gateway]*admission.Controller
 	tasks     *tasks.Server
 	ticker    *statuspoll.Ticker
-	trimmer   *retention.Trimmer // nil: events are not deleted
+	trimmer   *retention.Trimmer  // nil: events are not deleted
+	archiver  *retention.Archiver // nil: records are not deleted
 	web       *web.Handler
 	listener  net.Listener
 }
@@ -103,12 +106,13 @@ func New(cfg Config, client redis.UniversalClient, writes durable.Writers, log *
 
 	w := &Worker{
 		cfg: cfg, log: log, redis: client, writes: writes, cipher: cipher,
-		health: redishealth.New(client, time.Now, log),
-		ledger: ledger.New(ledger.Options{
-			Redis: client, Writes: writes, Stream: cfg.Events.Stream, Partitions: cfg.Ledger.Partitions, Now: time.Now, Log: log,
-		}),
+		health:    redishealth.New(client, time.Now, log),
 		admission: map[payment.Gateway]*admission.Controller{},
 	}
+	w.ledger = ledger.New(ledger.Options{
+		Redis: client, Writes: writes, Stream: cfg.Events.Stream, Partitions: cfg.Ledger.Partitions, Now: time.Now, Log: log,
+		OnLateResult: func(g payment.Gateway) { w.metrics.LateResult(g) },
+	})
 	w.metrics = w.newMetrics()
 	w.logins = newLoginWatch(log, time.Now, w.metrics.LoginFailed)
 	enqueuer := tasks.NewEnqueuer(client, time.Now)
@@ -129,6 +133,9 @@ func New(cfg Config, client redis.UniversalClient, writes durable.Writers, log *
 		w.trimmer = &retention.Trimmer{
 			Redis: client, Streams: ledger.StreamNames(cfg.Events.Stream, cfg.Ledger.Partitions), Retention: keep, Log: log, OnLags: w.metrics.GroupLags,
 		}
+	}
+	if w.archiver, err = w.newArchiver(); err != nil {
+		return nil, err
 	}
 	w.web = web.New(web.Options{Redis: client, Ready: w.health.Err, Ledger: w.ledger, Metrics: w.metrics.Handler(), Users: users})
 	w.warn(policy)
@@ -220,10 +227,32 @@ func (w *Worker) newTaskServer(submitter *submit.Submitter, poller *statuspoll.P
 	})
 }
 
+// newArchiver returns nil if records are not deleted.
+func (w *Worker) newArchiver() (*retention.Archiver, error) {
+	keep := time.Duration(w.cfg.Retention.Payments)
+	if keep == 0 {
+		return nil, nil
+	}
+	a := &retention.Archiver{
+		Redis: w.redis, Ledger: w.ledger, Retention: keep, Now: time.Now, Log: w.log,
+		OnDropped: w.metrics.Archived, OnScanned: func(err error) { w.metrics.ArchiveFailed(err != nil) },
+	}
+	if w.cfg.Archive.Dir != "" {
+		if err := archive.CheckDir(w.cfg.Archive.Dir); err != nil {
+			return nil, config.Wrong("ARCHIVE_DIR", err)
+		}
+		a.Archive = archive.NewWriter(w.cfg.Archive.Dir, ID(), time.Now)
+	}
+	return a, nil
+}
+
 // warn logs, at the start, settings that are risky or missing.
 func (w *Worker) warn(policy *retrypolicy.Policy) {
 	for _, c := range policy.VendorConfirmed() {
 		w.log.Warn("retry policy relies on a vendor's confirmation", "gateway", c.Gateway, "rule", c.What, "vendor_confirms", c.Words, "source", c.Source)
+	}
+	if w.archiver != nil && w.archiver.Archive == nil {
+		w.log.Warn("ARCHIVE_DIR is not set: the attempts and details of payments are deleted after RETENTION, and are nowhere else", "retention", w.archiver.Retention.String())
 	}
 	for _, g := range payment.Gateways() {
 		if !slices.Contains(w.gateways, g) {
@@ -300,6 +329,13 @@ func (w *Worker) run(ctx context.Context) error {
 	if w.trimmer != nil {
 		go w.trimmer.Run(tickCtx)
 	}
+	archiverStopped := make(chan struct{})
+	go func() {
+		defer close(archiverStopped)
+		if w.archiver != nil {
+			w.archiver.Run(tickCtx)
+		}
+	}()
 	w.web.SetReady(true)
 	w.log.Info("worker is ready")
 
@@ -316,6 +352,7 @@ func (w *Worker) run(ctx context.Context) error {
 	}
 	stopTicking()
 	<-tickerStopped
+	<-archiverStopped
 	w.tasks.Stop()
 	w.tasks.Shutdown()
 	flushCtx, cancel := context.WithTimeout(context.Background(), w.cfg.Worker.ShutdownTimeout)
