@@ -428,6 +428,19 @@ type Retention struct {
 // is not deleted.
 type KeepFor time.Duration
 
+// String returns it as it is set: whole days as 90d.
+func (k KeepFor) String() string {
+	const day = 24 * time.Hour
+	switch d := time.Duration(k); {
+	case d == 0:
+		return "never"
+	case d%day == 0:
+		return strconv.Itoa(int(d/day)) + "d"
+	default:
+		return d.String()
+	}
+}
+
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (k *KeepFor) UnmarshalText(text []byte) error {
 	if *k = 0; string(text) == "never" {

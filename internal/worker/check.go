@@ -12,7 +12,9 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"terbayar/internal/archive"
 	"terbayar/internal/clients"
+	"terbayar/internal/config"
 	"terbayar/internal/durable"
 	"terbayar/internal/ledger"
 	"terbayar/internal/payment"
@@ -32,6 +34,7 @@ func Check(ctx context.Context, cfg Config, client redis.UniversalClient, out io
 	r.settings(cfg, client)
 	r.policy(cfg)
 	r.payloadKeys(cfg)
+	r.archive(cfg)
 	if r.redis(ctx, client) {
 		r.memory(ctx, cfg, client)
 		r.durability(ctx, cfg, client)
@@ -118,6 +121,24 @@ func (r *report) payloadKeys(cfg Config) {
 	}
 }
 
+// archive writes a line only if records are deleted after RETENTION.
+func (r *report) archive(cfg Config) {
+	const what = "archive"
+	keep := cfg.Retention.Payments
+	if keep == 0 {
+		return
+	}
+	if cfg.Archive.Dir == "" {
+		r.line("warn", what, "ARCHIVE_DIR is not set: "+noArchive)
+		return
+	}
+	if err := archive.CheckDir(cfg.Archive.Dir); err != nil {
+		r.wrong(what, config.Wrong("ARCHIVE_DIR", err))
+		return
+	}
+	r.ok(what, "can be written to; payments that have been over for "+keep.String()+" are archived")
+}
+
 // redisCheckTimeout is longer than one attempt to connect: a Cluster or a Sentinel has
 // several addresses. Tests make it shorter.
 var redisCheckTimeout = 8 * time.Second
@@ -175,11 +196,14 @@ func (r *report) memory(ctx context.Context, cfg Config, client redis.UniversalC
 		return
 	}
 	const mb = 1 << 20
-	outcome := "ok"
+	outcome, of := "ok", ""
+	if tombstones > 0 {
+		of = fmt.Sprintf(" and %d tombstones", tombstones)
+	}
 	if ratio, _ := state.MemoryRatio(); ratio > fullMemory {
 		outcome = "warn"
 	}
-	r.line(outcome, what, fmt.Sprintf("about %d more payments fit: the fullest primary uses %d of %d MB, for %d payments and %d tombstones", left, state.UsedMemory/mb, state.MaxMemory/mb, payments, tombstones))
+	r.line(outcome, what, fmt.Sprintf("about %d more payments fit: the fullest primary uses %d of %d MB, for %d payments", left, state.UsedMemory/mb, state.MaxMemory/mb, payments)+of)
 }
 
 // customerTokens tries the keys on customer tokens that enqueue has encrypted. It writes

@@ -227,6 +227,9 @@ func (w *Worker) newTaskServer(submitter *submit.Submitter, poller *statuspoll.P
 	})
 }
 
+// noArchive says what RETENTION without ARCHIVE_DIR means.
+const noArchive = "after RETENTION, the attempts and details of a payment are deleted, and are nowhere else"
+
 // newArchiver returns nil if records are not deleted.
 func (w *Worker) newArchiver() (*retention.Archiver, error) {
 	keep := time.Duration(w.cfg.Retention.Payments)
@@ -252,7 +255,7 @@ func (w *Worker) warn(policy *retrypolicy.Policy) {
 		w.log.Warn("retry policy relies on a vendor's confirmation", "gateway", c.Gateway, "rule", c.What, "vendor_confirms", c.Words, "source", c.Source)
 	}
 	if w.archiver != nil && w.archiver.Archive == nil {
-		w.log.Warn("ARCHIVE_DIR is not set: the attempts and details of payments are deleted after RETENTION, and are nowhere else", "retention", w.archiver.Retention.String())
+		w.log.Warn("ARCHIVE_DIR is not set: "+noArchive, "retention", w.cfg.Retention.Payments.String())
 	}
 	for _, g := range payment.Gateways() {
 		if !slices.Contains(w.gateways, g) {
