@@ -49,6 +49,7 @@ type cli struct {
 	Check struct {
 		worker.Config
 	} `cmd:"" help:"Check the settings, Redis and the logins to the gateways. No payment is sent."`
+	Archive  archiveCmd `cmd:"" help:"Verify the archive of payments, or restore payments from it."`
 	Policies struct {
 		RetryPolicy    config.RetryPolicy `embed:""`
 		GatewayTimeout time.Duration      `name:"gateway-timeout" env:"GATEWAY_TIMEOUT" default:"15s" help:"The worker's setting: a policy file with 'then: retry' must wait at least twice as long."`
@@ -72,6 +73,8 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 		}
 		defer client.Close()
 		return worker.Check(ctx, c.Check.Config, client, out)
+	case "archive verify", "archive restore":
+		return c.Archive.run(ctx, command.Command(), out, log)
 	case "policies":
 		policy, err := worker.Policy(c.Policies.RetryPolicy, c.Policies.GatewayTimeout)
 		if err != nil {

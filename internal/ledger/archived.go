@@ -76,6 +76,20 @@ func ParseArchiveLine(line []byte) (*Record, error) {
 	return r, nil
 }
 
+// ArchiveLinePrefix returns the beginning of all lines of a payment in the archive, and of no
+// others: a search need not parse the others.
+func ArchiveLinePrefix(key payment.Key) []byte {
+	prefix, err := json.Marshal(struct {
+		Gateway       payment.Gateway `json:"gateway"`
+		TransactionID string          `json:"transaction_id"`
+	}{key.Gateway, key.TransactionID})
+	if err != nil { // texts have no errors
+		panic(err)
+	}
+	prefix[len(prefix)-1] = ','
+	return prefix
+}
+
 // Revision returns the number of the record's changes: of two lines of one payment in the
 // archive, the one with the higher revision is the later one.
 func (r *Record) Revision() int64 { return r.rev }

@@ -322,6 +322,11 @@ func TestArchiveLine(t *testing.T) {
 		if strings.Contains(string(line), "INV-1") || strings.Contains(string(line), "encrypted") {
 			t.Errorf("it contains the order or the token: %s", line)
 		}
+		for _, of := range endStatuses {
+			if strings.HasPrefix(string(line), string(ledger.ArchiveLinePrefix(idOf(of)))) != (of == s) {
+				t.Errorf("prefix of %s: %s", of, line)
+			}
+		}
 		back, err := ledger.ParseArchiveLine(line)
 		if err != nil {
 			t.Fatal(err)
