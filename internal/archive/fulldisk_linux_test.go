@@ -25,6 +25,7 @@ func TestFullDisk(t *testing.T) {
 		fillDisk(t, dir)
 		return
 	}
+	t.Parallel()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestFullDisk$", "-test.v") //nolint:gosec // the test itself
 	cmd.Env = append(os.Environ(), inside+"="+t.TempDir())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
