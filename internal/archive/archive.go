@@ -16,7 +16,8 @@
 //
 //   - bytes of the data file after the last confirmed frame, a data file without a manifest, and
 //     the end of a manifest after its last line end are the remains of an Append that did not
-//     return. Readers ignore them: the source still has those lines.
+//     return. Readers ignore them: the source still has those lines. For zstd, "head -c N" cuts
+//     them off, where N is offset + bytes of the last line of the manifest.
 //   - a frame may be confirmed although its Append did not return. Its lines are then appended
 //     again, to another file: a line may be in the archive twice.
 //
