@@ -293,6 +293,7 @@ func TestAppendRejects(t *testing.T) {
 }
 
 func TestLargestFrame(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	w := newWriter(t, dir, "w")
 	line := bytes.Repeat([]byte("x"), 1<<20-1)
@@ -412,7 +413,7 @@ func TestTruncatedManifest(t *testing.T) {
 func TestFlippedData(t *testing.T) {
 	s := newSmall(t)
 	for i := range s.data {
-		for _, mask := range []byte{0x01, 0x80, 0xff} {
+		for _, mask := range []byte{0x01, 0x80} {
 			data := bytes.Clone(s.data)
 			data[i] ^= mask
 			s.write(t, data, s.manifest)
@@ -441,7 +442,7 @@ func TestFlippedManifest(t *testing.T) {
 	s := newSmall(t)
 	all := slices.Concat(s.frames...)
 	for i := range s.manifest {
-		for _, mask := range []byte{1, 2, 4, 8, 16, 32, 64, 128, 255, s.manifest[i] ^ '\n', s.manifest[i] ^ '}', s.manifest[i] ^ '"', s.manifest[i] ^ ' '} {
+		for _, mask := range []byte{1, 16, 32, 128, 255, s.manifest[i] ^ '\n', s.manifest[i] ^ '}', s.manifest[i] ^ '"', s.manifest[i] ^ ' '} {
 			if mask == 0 {
 				continue
 			}
@@ -780,7 +781,7 @@ func TestDay(t *testing.T) {
 	if day, err := archive.ParseDay("2024-02-29"); err != nil || day != "2024-02-29" {
 		t.Errorf("ParseDay: %q, %v", day, err)
 	}
-	for _, s := range []string{"", "2026-02-29", "2026-2-01", "2026-11-26 ", "26-11-2026", "2026-11-26T00:00:00Z"} {
+	for _, s := range []string{"", "2026-02-29", "2026-2-01", "2026-11-26 ", "26-11-2026", "2026-11-26T00:00:00Z", "+026-11-26", "2026-11-6", "2026-11-026", "2026-11-26.5", "02026-11-26"} {
 		if day, err := archive.ParseDay(s); err == nil || day != "" {
 			t.Errorf("ParseDay(%q): %q", s, day)
 		}

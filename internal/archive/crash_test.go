@@ -84,6 +84,7 @@ func child(dir string, run, batches int, command ...string) *exec.Cmd {
 // Processes that append to one archive are killed at random moments. Each batch whose number was
 // printed must be there, and nothing may be damaged.
 func TestKill(t *testing.T) {
+	t.Parallel()
 	const kills, parallel = 40, 2
 	dir := t.TempDir()
 	type batch struct{ run, number int }
@@ -199,6 +200,7 @@ func killedRun(dir string, run int) ([]int, error) {
 // SIGKILL does not lose what is in the page cache. So this test checks with strace that the
 // child calls fsync in the right order.
 func TestSyncOrder(t *testing.T) {
+	t.Parallel()
 	strace, err := exec.LookPath("strace")
 	if err != nil {
 		t.Skip("strace is not installed")

@@ -25,6 +25,7 @@ func TestFullDisk(t *testing.T) {
 		fillDisk(t, dir)
 		return
 	}
+	t.Parallel()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestFullDisk$", "-test.v") //nolint:gosec // the test itself
 	cmd.Env = append(os.Environ(), inside+"="+t.TempDir())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
@@ -54,8 +55,8 @@ func fillDisk(t *testing.T, dir string) {
 	defer filler.Close()
 	var want []string
 	failures, unconfirmed := 0, 0
-	// The frames have 3 pages; each round leaves one page more. Every round begins with a new
-	// pair of files, and with a pair that has a confirmed frame.
+	// A frame has 3 pages, and each round leaves one page more. The first ten rounds begin
+	// without a file, the others with one that has a confirmed frame.
 	for _, confirmed := range []bool{false, true} {
 		for pages := range 10 {
 			if err := filler.Truncate(0); err != nil {
