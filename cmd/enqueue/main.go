@@ -107,7 +107,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, notes io.Writer)
 	case "create":
 		return c.Create.run(ctx, &c, client, in, out, notes)
 	case "status":
-		return c.Status.run(ctx, &c, client, out)
+		return c.Status.run(ctx, &c, client, out, notes)
 	default:
 		return c.Stream.run(ctx, &c, client, out)
 	}

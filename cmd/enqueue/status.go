@@ -10,9 +10,11 @@ import (
 	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/redis/go-redis/v9"
 
+	"terbayar/internal/archive"
 	"terbayar/internal/config"
 	"terbayar/internal/ledger"
 	"terbayar/internal/payment"
+	"terbayar/internal/retention"
 	"terbayar/internal/terminal"
 )
 
@@ -20,9 +22,11 @@ type statusCmd struct {
 	Gateway string `arg:"" help:"amdigipay or paydia."`
 	ID      string `arg:"" name:"id" help:"The transaction_id (AM) or the partnerReferenceNo (Paydia)."`
 	JSON    bool   `name:"json" help:"Print one JSON object."`
+
+	Archive config.Archive `embed:""`
 }
 
-func (c *statusCmd) run(ctx context.Context, all *cli, client redis.UniversalClient, out io.Writer) error {
+func (c *statusCmd) run(ctx context.Context, all *cli, client redis.UniversalClient, out, notes io.Writer) error {
 	gateway, err := payment.ParseGateway(c.Gateway)
 	if err != nil {
 		return config.Wrong("GATEWAY", err)
@@ -36,11 +40,41 @@ func (c *statusCmd) run(ctx context.Context, all *cli, client redis.UniversalCli
 	if err != nil {
 		return asUnreachable(err)
 	}
-	if c.JSON {
-		return writeJSON(out, r.Payment)
+	shown := status{Payment: r.Payment}
+	if r.Tombstone {
+		shown.archived(r.ArchivedOn, c.Archive.Dir, func(text string) { note(notes, text) })
 	}
-	_, err = io.WriteString(out, statusTable(&r.Payment))
+	if c.JSON {
+		return writeJSON(out, shown)
+	}
+	_, err = io.WriteString(out, statusTable(&shown))
 	return err
+}
+
+// status is the answer of enqueue status.
+type status struct {
+	payment.Payment
+	ArchivedOn archive.Day `json:"archived_on,omitempty"` // the day of the archive that has the payment, once its record is deleted
+}
+
+// archived completes what a tombstone has with what the archive has. If it cannot, it says what
+// is missing, and where it is.
+func (s *status) archived(on time.Time, dir string, note func(string)) {
+	if on.IsZero() {
+		note("this is all that is left: the payment was over for longer than RETENTION, and ARCHIVE_DIR was not set")
+		return
+	}
+	s.ArchivedOn = archive.DayOf(on)
+	if dir == "" {
+		note("attempts and details are in the archive of " + string(s.ArchivedOn) + ": set ARCHIVE_DIR to show them")
+		return
+	}
+	r, err := retention.Find(dir, s.ArchivedOn, s.Key())
+	if err != nil {
+		note("attempts and details could not be read from ARCHIVE_DIR: " + err.Error())
+		return
+	}
+	s.Payment = r.Payment
 }
 
 // lineWidth is the width of the table: every terminal has 80 columns.
@@ -52,7 +86,7 @@ type row struct {
 	copied       bool
 }
 
-func statusTable(p *payment.Payment) string {
+func statusTable(p *status) string {
 	var table strings.Builder
 	for _, r := range []row{
 		{"gateway", string(p.Gateway), false},
@@ -65,6 +99,7 @@ func statusTable(p *payment.Payment) string {
 		{"created at", formatTime(p.CreatedAt), false},
 		{"updated at", formatTime(p.UpdatedAt), false},
 		{"next at", formatTime(p.NextAt), false},
+		{"archived on", string(p.ArchivedOn), false},
 		{"payment links", p.PaymentLinks, true},
 		{"payment code", p.PaymentCode, true},
 		{"QR code", p.QRCode, true},

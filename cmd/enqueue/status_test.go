@@ -61,7 +61,7 @@ QR
                  付支付支付支付支付支付支付支付支付支付支付支付支付支付支付支付
                  支付支付支付支付支付支付支付支付支付支付支付
 `
-	got := statusTable(p)
+	got := statusTable(&status{Payment: *p})
 	if diff := cmp.Diff(strings.NewReplacer("LINK", strings.Repeat("x", 100), "\nQR\n", "\n"+qr+"\n").Replace(want), got); diff != "" {
 		t.Error(diff)
 	}

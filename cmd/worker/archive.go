@@ -9,6 +9,7 @@ import (
 
 	"terbayar/internal/archive"
 	"terbayar/internal/config"
+	"terbayar/internal/durable"
 	"terbayar/internal/ledger"
 	"terbayar/internal/retention"
 	"terbayar/internal/telemetry"
@@ -30,6 +31,9 @@ type archiveCmd struct {
 func (c *archiveCmd) run(ctx context.Context, command string, out, log io.Writer) error {
 	if c.Archive.Dir == "" {
 		return config.Wrong("ARCHIVE_DIR", errors.New("it is not set"))
+	}
+	if _, err := archive.Days(c.Archive.Dir); err != nil {
+		return config.Wrong("ARCHIVE_DIR", err)
 	}
 	if command == "archive verify" {
 		return retention.Verify(c.Archive.Dir, out)
@@ -56,6 +60,11 @@ func (c *archiveCmd) run(ctx context.Context, command string, out, log io.Writer
 		return err
 	}
 	defer func() { _ = closeWrites() }()
+	if err := writes.Start(ctx); errors.Is(err, durable.ErrUnfit) {
+		return config.Unfit(err)
+	} else if err != nil {
+		return err
+	}
 	restorer.Ledger = ledger.New(ledger.Options{
 		Redis: client, Writes: writes, Stream: ledger.DefaultStream, Partitions: c.Restore.Ledger.Partitions, Now: time.Now, Log: logger,
 	})
