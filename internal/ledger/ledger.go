@@ -60,6 +60,9 @@ var (
 	ErrOtherVersion = errors.New("written by another version")
 	// ErrDamaged means that a record cannot be read.
 	ErrDamaged = errors.New("the record is damaged")
+	// ErrCreatedAgain means that a program of an older version has created a payment again of
+	// which only the tombstone was left.
+	ErrCreatedAgain = errors.New("an old version of enqueue has created it again: its id belongs to an earlier payment, which is over")
 	// ErrNotDurable means that a write is not known to be durable: it may exist, and a
 	// payment that exists is sent.
 	ErrNotDurable = errors.New("not known to be durable")

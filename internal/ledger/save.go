@@ -46,7 +46,9 @@ func (l *Ledger) Save(ctx context.Context, r *Record) error {
 	saved := false
 	backoff := retry.WithCappedDuration(time.Second, retry.NewFibonacci(50*time.Millisecond))
 	err = retry.Do(ctx, backoff, func(ctx context.Context) error {
-		if err := l.rewriteAll(ctx, []*Record{r}); err != nil {
+		if err := l.rewriteAll(ctx, []*Record{r}); isPermanent(err) {
+			return err
+		} else if err != nil {
 			return retry.RetryableError(err)
 		}
 		replies, err := run(ctx, call)
@@ -99,7 +101,9 @@ func (l *Ledger) repeatSave(ctx context.Context, r *Record, call durable.Call) {
 const repeatSaveTimeout = 3 * time.Second // of one try
 
 // isPermanent reports whether trying again would give the same error.
-func isPermanent(err error) bool { return errors.Is(err, ErrFenced) || errors.Is(err, ErrNotFound) }
+func isPermanent(err error) bool {
+	return errors.Is(err, ErrFenced) || errors.Is(err, ErrNotFound) || errors.Is(err, ErrCreatedAgain)
+}
 
 // SaveAll writes changed records that the caller has not claimed, in one round trip. The
 // errors have the order of the records. It tries once and is not durable, because lookups

@@ -258,6 +258,14 @@ func TestTombstoneOfVersion2(t *testing.T) {
 		writeVersion2(t, client, payment.Paid, map[string]string{"updated": long, "created": long, "digest": strings.Repeat("ab", 32)})
 		client.Del(t.Context(), "{terbayar:events}:open:amdigipay")
 		e.drop(t, 1, e.ended(t, time.Minute)[inv1.TransactionID])
+		writeVersion2(t, client, payment.Queued, nil) // a program of version 2 creates it again
+		if r, result, err := e.Claim(t.Context(), inv1, ledger.Claim{Lease: lease, Timeout: timeout}); !errors.Is(err, ledger.ErrCreatedAgain) {
+			t.Errorf("claim: %+v, %q, %v", r, result, err)
+		}
+		if r := e.Create(t.Context(), []ledger.NewPayment{entry(inv1, strings.Repeat("ab", 32))})[0]; !errors.Is(r.Err, ledger.ErrCreatedAgain) {
+			t.Errorf("create: %+v", r)
+		}
+		client.Del(t.Context(), inv1Key)
 		for digest, want := range map[string]string{strings.Repeat("ab", 32): "duplicate paid", strings.Repeat("cd", 32): "conflict paid"} {
 			if got := e.creation(t, inv1, digest); got != want {
 				t.Errorf("%s, want %s", got, want)

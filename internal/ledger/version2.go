@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -132,8 +133,15 @@ return 'rewritten'
 `)
 
 // rewrite rewrites a record of version 2 durably. It reports false if a worker of version 2
-// has a valid claim on the payment.
+// has a valid claim on the payment. A queued payment that has a tombstone was created again by a
+// program of version 2, which does not know of tombstones: the error is ErrCreatedAgain, and it
+// is not sent.
 func (l *Ledger) rewrite(ctx context.Context, r *Record) (rewritten bool, err error) {
+	if r.readStatus == payment.Queued {
+		if _, err := l.readTombstone(ctx, r.Key()); !errors.Is(err, ErrNotFound) {
+			return false, cmp.Or(err, fmt.Errorf("ledger: rewrite %s: %w", r.Key(), ErrCreatedAgain))
+		}
+	}
 	p := l.partitionOf(r.Key())
 	replies, err := p.writes.Do(ctx, durable.Call{
 		Script: rewriteScript, Keys: []string{p.payment(r.Key())}, Args: []any{r.rev, r.request, r.version2},
