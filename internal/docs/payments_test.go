@@ -87,6 +87,7 @@ func TestPaymentFields(t *testing.T) {
 	}
 
 	status, _ := jsonFields(reflect.TypeFor[payment.Payment](), "")
+	status = append(status, "archived_on") // enqueue status adds it
 	event, _ := jsonFields(reflect.TypeFor[events.Event](), "")
 	event = append(slices.DeleteFunc(event, func(name string) bool { return strings.HasPrefix(name, "data.") }), "data")
 	answer, _ := jsonFields(reflect.TypeFor[intake.Answer](), "")

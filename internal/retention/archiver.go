@@ -25,23 +25,34 @@ type Archiver struct {
 	Log       *slog.Logger
 	// OnDropped is called with each number of records that were replaced.
 	OnDropped func(g payment.Gateway, records int)
-	// OnScanned is called after each scan.
-	OnScanned func(error)
+	// OnScanned is called with whether the latest scan of any worker failed.
+	OnScanned func(failed bool)
 }
 
-// lockKey is the key of the lock. Its value is random for each scan, and it expires when the
-// next scan is due. The lock saves work; it protects nothing: a record that two workers archive
-// is in the archive twice, and is dropped once.
+// lockKey is the key of the lock. During a scan its value is random; then it is how the scan
+// ended, and it expires when the next one is due. The lock saves work; it protects nothing: a
+// record that two workers archive is in the archive twice, and is dropped once.
 const lockKey = "{" + ledger.DefaultStream + "}:retention"
 
 // lease is how long the lock is held without being renewed: a scan of a worker that crashed is
 // begun again after that time.
 const lease = time.Minute
 
-// expireScript sets the remaining time (ms) of the lock, if it is still held.
-var expireScript = redis.NewScript(`
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+// The values of the lock after a scan.
+const (
+	scanDone   = "done"
+	scanFailed = "failed"
+)
+
+// lockScript changes the value and the remaining time of the lock, if it is still held.
+//
+//	KEYS[1] lock
+//	ARGV[1] present value
+//	ARGV[2] new value
+//	ARGV[3] remaining time (ms)
+var lockScript = redis.NewScript(`
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
+return 0
 `)
 
 // Interval returns the time between two scans: six hours, less for a short retention.
@@ -67,7 +78,10 @@ func (a *Archiver) Run(ctx context.Context) {
 func (a *Archiver) runOnce(ctx context.Context) {
 	token := rand.Text()
 	err := a.Redis.SetArgs(ctx, lockKey, token, redis.SetArgs{Mode: "NX", TTL: lease}).Err()
-	if err != nil { // redis.Nil: another worker has the lock
+	if err != nil { // redis.Nil: a scan is not due yet, or another worker is scanning
+		if result := a.Redis.Get(ctx, lockKey).Val(); result == scanDone || result == scanFailed {
+			a.OnScanned(result == scanFailed)
+		}
 		return
 	}
 	renewing, stop := context.WithCancel(ctx)
@@ -77,13 +91,13 @@ func (a *Archiver) runOnce(ctx context.Context) {
 	if ctx.Err() != nil { // the worker stops: another one begins again after the lease
 		return
 	}
-	a.OnScanned(err)
-	left := a.Interval()
+	a.OnScanned(err != nil)
+	result, left := scanDone, a.Interval()
 	if err != nil {
-		left = min(left, lease)
+		result, left = scanFailed, min(left, lease)
 		a.Log.Error("archiving payments failed, will retry", "error", err, "in", left.String())
 	}
-	_ = expireScript.Run(ctx, a.Redis, []string{lockKey}, token, left.Milliseconds()).Err() // else it expires after the lease
+	_ = lockScript.Run(ctx, a.Redis, []string{lockKey}, token, result, left.Milliseconds()).Err() // else it expires after the lease
 }
 
 // renew renews the lock until the context ends.
@@ -95,7 +109,7 @@ func (a *Archiver) renew(ctx context.Context, token string) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			_ = expireScript.Run(ctx, a.Redis, []string{lockKey}, token, lease.Milliseconds()).Err()
+			_ = lockScript.Run(ctx, a.Redis, []string{lockKey}, token, token, lease.Milliseconds()).Err()
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -35,7 +36,7 @@ type payments struct {
 	*Archiver
 	dir     string
 	dropped int
-	scans   []error
+	scans   []bool // whether they failed
 	log     strings.Builder
 }
 
@@ -45,7 +46,7 @@ func newPayments(t *testing.T, client redis.UniversalClient, dir string) *paymen
 	p.Archiver = newArchiver(t, client, dir)
 	p.Log = slog.New(slog.NewTextHandler(&p.log, nil))
 	p.OnDropped = func(_ payment.Gateway, n int) { p.dropped += n }
-	p.OnScanned = func(err error) { p.scans = append(p.scans, err) }
+	p.OnScanned = func(failed bool) { p.scans = append(p.scans, failed) }
 	return p
 }
 
@@ -64,7 +65,7 @@ func newArchiver(t *testing.T, client redis.UniversalClient, dir string) *Archiv
 			Redis: client, Stream: ledger.DefaultStream, Partitions: partitions, Now: time.Now, Log: log,
 			Writes: writes,
 		}),
-		OnDropped: func(payment.Gateway, int) {}, OnScanned: func(error) {},
+		OnDropped: func(payment.Gateway, int) {}, OnScanned: func(bool) {},
 	}
 }
 
@@ -207,13 +208,24 @@ func TestLock(t *testing.T) {
 		dir := t.TempDir()
 		var all sync.WaitGroup
 		workers := []*payments{newPayments(t, client, dir), newPayments(t, client, dir), newPayments(t, client, dir)}
+		var scans atomic.Int64
 		for _, w := range workers {
 			w.Retention = 400 * 24 * time.Hour
+			w.Now = func() time.Time { // a scan that finds nothing calls it once
+				scans.Add(1)
+				return time.Now()
+			}
 			all.Go(func() { w.runOnce(t.Context()) })
 		}
 		all.Wait()
-		if n := len(workers[0].scans) + len(workers[1].scans) + len(workers[2].scans); n != 1 {
+		if n := scans.Load(); n != 1 {
 			t.Errorf("%d scans", n)
+		}
+		for _, w := range workers { // all of them report the result
+			w.runOnce(t.Context())
+			if n := len(w.scans); n == 0 || w.scans[n-1] {
+				t.Errorf("reported %v", w.scans)
+			}
 		}
 		if left := client.PTTL(t.Context(), lockKey).Val(); left < workers[0].Interval()-time.Minute || left > workers[0].Interval() {
 			t.Errorf("the next scan is due in %s", left)
@@ -222,8 +234,12 @@ func TestLock(t *testing.T) {
 		failing := newPayments(t, client, filepath.Join(dir, "missing"))
 		failing.pay(t, 1)
 		failing.runOnce(t.Context())
-		if left := client.PTTL(t.Context(), lockKey).Val(); left > lease || len(failing.scans) != 1 || failing.scans[0] == nil {
+		if left := client.PTTL(t.Context(), lockKey).Val(); left > lease || len(failing.scans) != 1 || !failing.scans[0] {
 			t.Errorf("after %v the next scan is due in %s", failing.scans, left)
+		}
+		workers[0].runOnce(t.Context())
+		if n := len(workers[0].scans); !workers[0].scans[n-1] {
+			t.Error("another worker does not report that the scan failed")
 		}
 		if !strings.Contains(failing.log.String(), "archiving payments failed, will retry") {
 			t.Error(failing.log.String())

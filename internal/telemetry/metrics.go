@@ -94,7 +94,7 @@ func NewMetrics(inspector *asynq.Inspector, ledger LedgerStats, redis RedisHealt
 			Name: "terbayar_late_results_total", Help: "Answers of a gateway that were not recorded because only the payment's tombstone was left.",
 		}, []string{"gateway"}),
 		archiveFails: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "terbayar_archive_failed", Help: "1 if this worker's latest try to archive payments has failed; else 0.",
+			Name: "terbayar_archive_failed", Help: "1 if the latest scan for payments to archive has failed; else 0.",
 		}),
 		scrapeErrors: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "terbayar_scrape_errors_total", Help: "How often a scrape could not read a gateway's payments, or the queues, and left them out.",
@@ -193,7 +193,7 @@ func (m *Metrics) Archived(g payment.Gateway, n int) {
 // LateResult counts an answer that was not recorded because only a tombstone was left.
 func (m *Metrics) LateResult(g payment.Gateway) { m.lateResults.WithLabelValues(string(g)).Inc() }
 
-// ArchiveFailed sets whether the latest try to archive payments has failed.
+// ArchiveFailed sets whether the latest scan for payments to archive has failed.
 func (m *Metrics) ArchiveFailed(failed bool) { m.archiveFails.Set(gauge(failed)) }
 
 // gauge returns 1 for true and 0 for false.

@@ -129,7 +129,7 @@ func (r *report) archive(cfg Config) {
 		return
 	}
 	if cfg.Archive.Dir == "" {
-		r.line("warn", what, "ARCHIVE_DIR is not set: "+noArchive)
+		r.line("warn", what, "ARCHIVE_DIR is not set: after RETENTION, the attempts and details of payments are deleted")
 		return
 	}
 	if err := archive.CheckDir(cfg.Archive.Dir); err != nil {

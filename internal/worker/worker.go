@@ -227,9 +227,6 @@ func (w *Worker) newTaskServer(submitter *submit.Submitter, poller *statuspoll.P
 	})
 }
 
-// noArchive says what RETENTION without ARCHIVE_DIR means.
-const noArchive = "after RETENTION, the attempts and details of a payment are deleted, and are nowhere else"
-
 // newArchiver returns nil if records are not deleted.
 func (w *Worker) newArchiver() (*retention.Archiver, error) {
 	keep := time.Duration(w.cfg.Retention.Payments)
@@ -238,7 +235,7 @@ func (w *Worker) newArchiver() (*retention.Archiver, error) {
 	}
 	a := &retention.Archiver{
 		Redis: w.redis, Ledger: w.ledger, Retention: keep, Now: time.Now, Log: w.log,
-		OnDropped: w.metrics.Archived, OnScanned: func(err error) { w.metrics.ArchiveFailed(err != nil) },
+		OnDropped: w.metrics.Archived, OnScanned: w.metrics.ArchiveFailed,
 	}
 	if w.cfg.Archive.Dir != "" {
 		if err := archive.CheckDir(w.cfg.Archive.Dir); err != nil {
@@ -255,7 +252,7 @@ func (w *Worker) warn(policy *retrypolicy.Policy) {
 		w.log.Warn("retry policy relies on a vendor's confirmation", "gateway", c.Gateway, "rule", c.What, "vendor_confirms", c.Words, "source", c.Source)
 	}
 	if w.archiver != nil && w.archiver.Archive == nil {
-		w.log.Warn("ARCHIVE_DIR is not set: "+noArchive, "retention", w.cfg.Retention.Payments.String())
+		w.log.Warn("ARCHIVE_DIR is not set: after RETENTION, the attempts and details of payments are deleted", "retention", w.cfg.Retention.Payments.String())
 	}
 	for _, g := range payment.Gateways() {
 		if !slices.Contains(w.gateways, g) {
