@@ -60,7 +60,7 @@ interrupted; 2 wrong usage or a wrong setting; 3 Redis cannot be reached.`
 // finishTimeout is how long the batch in flight to Redis may take after Ctrl-C.
 const finishTimeout = 10 * time.Second
 
-// gcPercent keeps the program below 30 MB, however long its input is.
+// gcPercent keeps the program at about 30 MB, however long its input is.
 const gcPercent = 50
 
 // errInterrupted says that the program was interrupted before the end of its input.
@@ -134,8 +134,8 @@ func (c *createCmd) check(ctx context.Context, in io.Reader, out, notes io.Write
 
 // createJob is one run of enqueue create.
 type createJob struct {
-	name    string       // of the input
-	in      io.Reader    // the payments
+	input   string // the name of the file
+	in      io.Reader
 	file    *os.File     // nil: standard input
 	read    func() int64 // how many bytes of the input were read
 	out     io.Writer
@@ -146,8 +146,9 @@ type createJob struct {
 
 // open opens the files of the command.
 func (c *createCmd) open(in io.Reader, out, notes io.Writer) (*createJob, error) {
-	j := &createJob{name: c.File, out: out, counts: summary{dryRun: c.DryRun}}
+	j := &createJob{input: "standard input", out: out, counts: summary{dryRun: c.DryRun}}
 	if c.File != "-" {
+		j.input = c.File
 		file, err := os.Open(c.File)
 		if err != nil {
 			return nil, config.Wrong("FILE", err)
@@ -184,8 +185,12 @@ func (j *createJob) run(ctx context.Context, answer func(iter.Seq[[]intake.Line]
 	if syncErr := j.rejects.sync(); err == nil && syncErr != nil {
 		err = fmt.Errorf("write --rejects: %w", syncErr)
 	}
-	if err != nil && j.rejects.written() {
-		err = fmt.Errorf("%w; the lines up to there that were not accepted are in %s", err, j.rejects.file.Name())
+	switch {
+	case !j.rejects.written():
+	case errors.Is(err, errRefused):
+		err = fmt.Errorf("%w; what was not is in %s", err, j.rejects.file.Name())
+	case err != nil:
+		err = fmt.Errorf("%w; what was not accepted so far is in %s", err, j.rejects.file.Name())
 	}
 	j.screen.end(&j.counts)
 	j.counts.note(j.screen)
@@ -215,7 +220,7 @@ func (j *createJob) process(ctx context.Context, answer func(iter.Seq[[]intake.L
 	case errors.Is(err, context.Canceled):
 		return j.counts.interrupted()
 	case err != nil:
-		return fmt.Errorf("read %s: %w; %s", j.name, err, j.counts.progress())
+		return fmt.Errorf("read %s: %w; %s", j.input, err, j.counts.progress())
 	case j.counts.answered() == 0: // likely a mistake
 		note(j.screen, "the input contains no payment")
 	}

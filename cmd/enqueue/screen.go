@@ -96,6 +96,8 @@ func (s *screen) update(read int64, counts *summary) {
 	s.drawn = now
 	s.bar.Describe(s.rate(counts)) // draws
 	_ = s.bar.Set64(read)          // an error of the terminal is no reason to stop
+	// The terminal shows Ctrl-C as ^C at the cursor: behind the bar it would begin a new line.
+	_, _ = io.WriteString(s.notes, "\r")
 }
 
 // rate says how many payments were answered, and how fast.
