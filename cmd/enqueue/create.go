@@ -30,7 +30,7 @@ import (
 type createCmd struct {
 	MerchantID string `name:"paydia-merchant-id" env:"PAYDIA_MERCHANT_ID" help:"Used for Paydia payments without merchantId."`
 	Rejects    string `placeholder:"FILE" predictor:"file" help:"Write every input line that was not accepted to this new file, unchanged, to be fixed and submitted again."`
-	DryRun     bool   `help:"Only check the payments: nothing is recorded, and Redis is not needed."`
+	DryRun     bool   `name:"dry-run" help:"Only check the payments: nothing is recorded, and Redis is not needed."`
 	File       string `arg:"" optional:"" default:"-" predictor:"file" help:"File with the payments, plain or compressed with gzip; - or none: standard input."`
 }
 
@@ -43,7 +43,8 @@ Each payment is answered with one line of JSON on standard output, in input orde
 the progress, the time taken and the time left.
 
 Submitting a payment again with the same id and content is always safe: it is answered duplicate. So after an
-interruption (Ctrl-C) or an error, submit the whole input again.
+interruption or an error, submit the whole input again. Ctrl-C finishes what is under way and says how far it got; a
+second Ctrl-C ends the program at once.
 
 Examples:
 
@@ -62,6 +63,9 @@ const finishTimeout = 10 * time.Second
 
 // gcPercent keeps the program at about 30 MB, however long its input is.
 const gcPercent = 50
+
+// valid is the result of a correct payment with --dry-run.
+const valid intake.Result = "valid"
 
 // errInterrupted says that the program was interrupted before the end of its input.
 var errInterrupted = errors.New("interrupted")
@@ -124,7 +128,13 @@ func (c *createCmd) check(ctx context.Context, in io.Reader, out, notes io.Write
 	return job.run(ctx, func(batches iter.Seq[[]intake.Line]) iter.Seq[[]intake.Answer] {
 		return func(yield func([]intake.Answer) bool) {
 			for lines := range batches {
-				if !yield(checker.Check(lines)) {
+				answers := checker.Check(lines)
+				for i := range answers {
+					if answers[i].Result == "" {
+						answers[i].Result = valid
+					}
+				}
+				if !yield(answers) {
 					return
 				}
 			}
@@ -188,9 +198,9 @@ func (j *createJob) run(ctx context.Context, answer func(iter.Seq[[]intake.Line]
 	switch {
 	case !j.rejects.written():
 	case errors.Is(err, errRefused):
-		err = fmt.Errorf("%w; what was not is in %s", err, j.rejects.file.Name())
+		err = fmt.Errorf("%w; the refused lines are in %s", err, j.rejects.file.Name())
 	case err != nil:
-		err = fmt.Errorf("%w; what was not accepted so far is in %s", err, j.rejects.file.Name())
+		err = fmt.Errorf("%w; the lines refused so far are in %s", err, j.rejects.file.Name())
 	}
 	j.screen.end(&j.counts)
 	j.counts.note(j.screen)
@@ -408,7 +418,7 @@ func (s *summary) add(a intake.Answer) {
 
 // isAccepted reports whether a payment with this result is recorded or, in a dry run, valid.
 func isAccepted(r intake.Result) bool {
-	return r == intake.Enqueued || r == intake.Duplicate || r == intake.Valid
+	return r == intake.Enqueued || r == intake.Duplicate || r == valid
 }
 
 // accepted returns how many payments are accepted.
@@ -448,7 +458,7 @@ func (s *summary) progress() string {
 		return "nothing was submitted"
 	}
 	var parts []string
-	for _, r := range []intake.Result{intake.Enqueued, intake.Duplicate, intake.Valid, intake.Conflict, intake.Invalid, intake.Failed} {
+	for _, r := range []intake.Result{intake.Enqueued, intake.Duplicate, valid, intake.Conflict, intake.Invalid, intake.Failed} {
 		if s.results[r] > 0 {
 			parts = append(parts, fmt.Sprint(s.results[r], " ", r))
 		}
