@@ -87,13 +87,21 @@ type cli struct {
 	Create createCmd `cmd:"" help:"Submit payments: one JSON object, or one per line (NDJSON)."`
 	Status statusCmd `cmd:"" help:"Show the status of a payment, with every attempt."`
 	Stream eventsCmd `cmd:"" name:"events" help:"Print the result events, one CloudEvent per line."`
+
+	Completions completionsCmd `cmd:"" name:"install-completions" help:"Print the line for the shell's start-up file (~/.bashrc, ~/.zshrc) that completes commands and flags."`
 }
 
 func run(ctx context.Context, args []string, in io.Reader, out, notes io.Writer) error {
+	if done, err := completions(out); done || err != nil {
+		return err
+	}
 	var c cli
 	command, err := config.Parse("enqueue", "Submits payments, and shows their status and events.", &c, args, out)
 	if err != nil {
 		return err
+	}
+	if command.Selected().Name == "create" && c.Create.DryRun {
+		return c.Create.check(ctx, in, out, notes)
 	}
 	client, err := c.Redis.Open()
 	if err != nil {

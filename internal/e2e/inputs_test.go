@@ -124,7 +124,7 @@ func TestBadInputs(t *testing.T) {
 		"one object over many lines":   {strings.ReplaceAll(paydia("multi-1", `"t"`, `"t"`), ",", ",\n  "), []int{1}, ""},
 		"behind blank lines":           {"\n\n" + strings.ReplaceAll(paydia("multi-2", `"t"`, `"t"`), ",", ",\n  "), []int{3}, ""},
 		"array over lines":             {"[\n" + paydia("array-1", `"t"`, `"t"`) + ",\n" + paydia("array-2", `"t"`, `"t"`) + "\n]\n", nil, "a JSON array"},
-		"compressed":                   {"\x1f\x8b\x08" + paydia("gzip", `"t"`, `"t"`) + "\n" + paydia("gzip", `"t"`, `"t"`), nil, "zcat"},
+		"compressed":                   {"\x28\xb5\x2f\xfd" + paydia("zstd", `"t"`, `"t"`) + "\n" + paydia("zstd", `"t"`, `"t"`), nil, "zstdcat"},
 		"UTF-16":                       {"\xff\xfe{\x00\n\x00" + paydia("utf-16", `"t"`, `"t"`), nil, "iconv"},
 		"cut off, and a payment":       {`{"gateway":` + "\n" + paydia("cut", `"t"`, `"t"`), []int{2}, "no end before the next payment"},
 		"every wrong field of several": {am("X ", `"nominal":10000`, `"colour":"red","nominal":10001`), nil, "payment.colour: unknown field; payment.transaction_id"},

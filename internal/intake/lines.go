@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
+	"github.com/klauspost/compress/gzip"
 )
 
 // Line is one payment of the input: a JSON object, which is usually on one line.
@@ -19,6 +20,12 @@ type Line struct {
 	Last   int // of its last line
 	Text   []byte
 	Err    error // why it could not be read; Text is then nil
+
+	// Raw is the input as it was, byte order marks and line breaks included. Only ReadRaw sets it.
+	Raw []byte
+	// Skipped says that this is no payment, but a part of the input that is not processed: it
+	// has only Number, Last and Raw. Only ReadRaw sends such a Line.
+	Skipped bool
 }
 
 // maxLine bounds one payment. The largest valid one is far smaller.
@@ -37,10 +44,12 @@ var (
 	errNextPayment = errors.New("broken JSON: the object that begins here has no end before the next payment begins")
 )
 
+const gzipMagic = "\x1f\x8b"
+
 // knownFormats are the first bytes of formats that are not UTF-8 text, and the commands that
 // convert them.
 var knownFormats = []struct{ magic, format, command string }{
-	{"\x1f\x8b", "compressed with gzip", "zcat FILE | enqueue create"},
+	{gzipMagic, "compressed with gzip", "zcat FILE | enqueue create"},
 	{"\x28\xb5\x2f\xfd", "compressed with zstd", "zstdcat FILE | enqueue create"},
 	{"\xfd7zXZ\x00", "compressed with xz", "xzcat FILE | enqueue create"},
 	{"BZh", "compressed with bzip2", "bzcat FILE | enqueue create"},
@@ -88,22 +97,47 @@ func notUTF8(text []byte) error {
 // as a whole: no line inside counts as a payment. The exception is a first line that was cut
 // off, which is recognized when a following line is a payment by itself.
 func Read(ctx context.Context, r io.Reader, lines chan<- Line) error {
-	defer close(lines)
-	s := &splitter{in: bufio.NewReaderSize(r, 64<<10)}
-	for {
-		line, err := s.next()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("line %d: %w", s.number+1, err)
-		}
-		select {
-		case lines <- line:
-		case <-ctx.Done():
-			return ctx.Err()
+	return (&splitter{in: bufio.NewReaderSize(r, readSize)}).read(ctx, lines)
+}
+
+// ReadRaw is Read for a caller that keeps what is not accepted. The Raw of all that it sends,
+// one after the other, is the whole input, except for blank lines between payments.
+func ReadRaw(ctx context.Context, r io.Reader, lines chan<- Line) error {
+	return (&splitter{in: bufio.NewReaderSize(r, readSize), keepRaw: true}).read(ctx, lines)
+}
+
+const readSize = 64 << 10
+
+// Gunzip returns the input, decompressed if it is compressed with gzip.
+func Gunzip(r io.Reader) io.Reader { return &gunzip{in: bufio.NewReaderSize(r, readSize)} }
+
+// gunzip looks at the input when it is first read: this may wait for standard input.
+type gunzip struct {
+	in  *bufio.Reader
+	zip *gzip.Reader // nil: the input is not compressed
+	err error
+
+	looked bool
+}
+
+func (g *gunzip) Read(p []byte) (int, error) {
+	if !g.looked {
+		g.looked = true
+		if head, _ := g.in.Peek(len(gzipMagic)); string(head) == gzipMagic {
+			g.zip, g.err = gzip.NewReader(g.in)
 		}
 	}
+	if g.zip == nil && g.err == nil {
+		return g.in.Read(p)
+	}
+	n := 0
+	if g.err == nil {
+		n, g.err = g.zip.Read(p)
+	}
+	if g.err != nil && !errors.Is(g.err, io.EOF) {
+		return n, fmt.Errorf("the gzip data is damaged or cut off: %w", g.err)
+	}
+	return n, g.err
 }
 
 // splitter splits the input into payments.
@@ -112,9 +146,75 @@ type splitter struct {
 	number int        // of the last line that was read
 	unread *inputLine // a line to be returned again by the next call of line
 
+	keepRaw   bool
+	raw       []byte           // what was read since the last Line was sent
+	lineStart int              // where the last line that was read begins in raw
+	send      func(Line) error // sends a Line, or returns the context's error
+
 	started  bool // a line that is not blank was read
 	skipping bool // after a broken object: skip lines until one is a payment by itself
 	stopped  bool // the rest of the input is not read
+}
+
+// read sends all payments.
+func (s *splitter) read(ctx context.Context, lines chan<- Line) error {
+	defer close(lines)
+	s.send = func(l Line) error {
+		select {
+		case lines <- l:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	for {
+		line, err := s.next()
+		if err == nil {
+			line.Raw = s.takeRaw()
+			err = s.send(line)
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil && ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
+			return fmt.Errorf("line %d: %w", s.number+1, err)
+		}
+	}
+}
+
+// takeRaw returns the raw input since the last Line, without a line that will be read again.
+func (s *splitter) takeRaw() []byte {
+	end := len(s.raw)
+	if s.unread != nil {
+		end = s.lineStart
+	}
+	raw := s.raw[:end:end]
+	s.raw, s.lineStart = slices.Clone(s.raw[end:]), 0
+	return raw
+}
+
+// skipRaw sends the raw input since the last Line: it is not processed.
+func (s *splitter) skipRaw() error {
+	if len(s.raw) == 0 {
+		return nil
+	}
+	l := Line{Number: s.number, Last: s.number, Raw: s.raw, Skipped: true}
+	s.raw, s.lineStart = nil, 0
+	return s.send(l)
+}
+
+// skipRest sends the rest of the input, which is not processed.
+func (s *splitter) skipRest() error {
+	for {
+		if _, err := s.readLine(); err != nil {
+			return err
+		}
+		if err := s.skipRaw(); err != nil {
+			return err
+		}
+	}
 }
 
 // inputLine is one line of the input.
@@ -153,12 +253,21 @@ func (s *splitter) line() (inputLine, error) {
 // beginning. A line that a read error cuts off is not returned.
 func (s *splitter) readLine() (inputLine, error) {
 	l := inputLine{number: s.number + 1}
+	s.lineStart = len(s.raw)
 	for {
 		part, err := s.in.ReadSlice('\n')
 		space := maxLine - len(l.bytes)
 		l.tooLong = l.tooLong || len(part) > space
 		l.bytes = append(l.bytes, part[:min(len(part), space)]...)
+		if s.keepRaw {
+			s.raw = append(s.raw, part...)
+		}
 		switch {
+		case errors.Is(err, bufio.ErrBufferFull) && l.tooLong && s.keepRaw: // it may not fit into memory
+			if err := s.skipRaw(); err != nil {
+				return inputLine{}, err
+			}
+			continue
 		case errors.Is(err, bufio.ErrBufferFull):
 			continue
 		case errors.Is(err, io.EOF) && len(l.bytes) > 0:
@@ -179,7 +288,13 @@ func (s *splitter) next() (Line, error) {
 			return Line{Number: l.number, Last: l.number, Err: err}, nil
 		case err != nil:
 			return Line{}, err
-		case l.blank(), s.skipping && !isPayment(l.bytes):
+		case s.skipping && !isPayment(l.bytes):
+			if err := s.skipRaw(); err != nil {
+				return Line{}, err
+			}
+			continue
+		case l.blank():
+			s.raw = s.raw[:s.lineStart]
 			continue
 		}
 		s.skipping = false
@@ -187,6 +302,9 @@ func (s *splitter) next() (Line, error) {
 			return Line{Number: l.number, Last: l.number, Text: l.bytes}, nil
 		}
 		return s.join(l)
+	}
+	if s.keepRaw {
+		return Line{}, s.skipRest()
 	}
 	return Line{}, io.EOF
 }

@@ -2,6 +2,7 @@ package intake_test
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
@@ -140,6 +141,7 @@ func TestRead(t *testing.T) {
 					t.Errorf("%s %.3000s", name, cmp.Diff(c.want, got))
 				}
 			}
+			checkReadRaw(t, []byte(c.in))
 		})
 	}
 }
@@ -183,6 +185,65 @@ func TestReadNotUTF8(t *testing.T) {
 		if len(got) != 1 || all[0].Err == nil || !strings.Contains(got[0], c.want) || !strings.Contains(got[0], "Nothing was processed") {
 			t.Errorf("%s: %q", c.name, got)
 		}
+		checkReadRaw(t, []byte(c.in))
+	}
+}
+
+// compress returns the text in gzip format.
+func compress(t *testing.T, text string) string {
+	t.Helper()
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	if _, err := io.WriteString(w, text); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// TestGunzip checks that compressed input, of several joined files too, is decompressed and any
+// other is not changed.
+func TestGunzip(t *testing.T) {
+	one, two := compress(t, p1+"\n"), compress(t, p2+"\n")
+	for _, c := range []struct{ name, in, want string }{
+		{"nothing", "", ""},
+		{"one byte", "\x1f", "\x1f"},
+		{"plain", p1, p1},
+		{"gzip", one, p1 + "\n"},
+		{"joined", one + two, p1 + "\n" + p2 + "\n"},
+		{"gzip of gzip", compress(t, one), one},
+	} {
+		got, err := io.ReadAll(intake.Gunzip(iotest.OneByteReader(strings.NewReader(c.in))))
+		if err != nil || string(got) != c.want {
+			t.Errorf("%s: %q, %v", c.name, got, err)
+		}
+	}
+	for _, cut := range []int{2, 9, len(one) - 1, len(one) + 3} {
+		lines := make(chan intake.Line, 10)
+		err := intake.Read(t.Context(), intake.Gunzip(strings.NewReader((one + two)[:cut])), lines)
+		if err == nil || !strings.Contains(err.Error(), "the gzip data is damaged or cut off") {
+			t.Errorf("%d bytes: %v", cut, err)
+		}
+	}
+}
+
+// TestReadRawLongLines checks that a line or a rest that is too long is sent in parts: it may not
+// fit into memory.
+func TestReadRawLongLines(t *testing.T) {
+	const long = 5 << 20
+	for _, in := range []string{
+		p1 + "\n" + strings.Repeat("x", long) + "\n" + p2, "[\n" + strings.Repeat("x", long), "[\n" + strings.Repeat(p1+",\n", long/len(p1)), "PK\x03\x04" + strings.Repeat("x", long),
+	} {
+		lines := make(chan intake.Line)
+		go func() { _ = intake.ReadRaw(t.Context(), strings.NewReader(in), lines) }()
+		for l := range lines {
+			if len(l.Raw) > 2<<20 {
+				t.Errorf("%.20q: %d bytes at once", in, len(l.Raw))
+			}
+		}
+		checkReadRaw(t, []byte(in))
 	}
 }
 
@@ -250,6 +311,52 @@ func TestReadErrors(t *testing.T) {
 	}
 }
 
+// checkReadRaw checks that ReadRaw sends what Read sends, and every byte of the input once, except
+// for blank lines.
+func checkReadRaw(t testing.TB, in []byte) {
+	var raw []byte
+	var got []string
+	for _, r := range []struct {
+		read func(context.Context, io.Reader, chan<- intake.Line) error
+		line func(intake.Line)
+	}{
+		{intake.Read, func(l intake.Line) { got = append(got, fmt.Sprint(l.Number, l.Last, string(l.Text), l.Err)) }},
+		{intake.ReadRaw, func(l intake.Line) {
+			raw = append(raw, l.Raw...)
+			switch sent := fmt.Sprint(l.Number, l.Last, string(l.Text), l.Err); {
+			case l.Skipped && (l.Text != nil || l.Err != nil):
+				t.Errorf("skipped, and a payment: %s", sent)
+			case l.Skipped:
+			case len(got) == 0 || sent != got[0]:
+				t.Errorf("ReadRaw sends %.200s, Read %.200q", sent, got[:min(len(got), 1)])
+			default:
+				got = got[1:]
+			}
+		}},
+	} {
+		lines := make(chan intake.Line)
+		go func() { _ = r.read(context.Background(), bytes.NewReader(in), lines) }()
+		for l := range lines {
+			r.line(l)
+		}
+	}
+	if len(got) > 0 {
+		t.Errorf("ReadRaw does not send %.200q", got)
+	}
+	notBlank := func(text []byte) string {
+		var b strings.Builder
+		for line := range bytes.Lines(text) {
+			if len(bytes.TrimSpace(bytes.TrimPrefix(line, []byte("\ufeff")))) > 0 {
+				b.Write(line)
+			}
+		}
+		return b.String()
+	}
+	if want, got := notBlank(in), notBlank(raw); want != got {
+		t.Errorf("raw input of %d bytes, want %d: %.200q, want %.200q", len(got), len(want), got, want)
+	}
+}
+
 // checkRead checks that each line that is a payment by itself is sent once, in order, unless
 // it is inside an object that is sent as a whole, or inside an array or a rest of the input
 // that is rejected as a whole.
@@ -301,6 +408,7 @@ func TestReadAnyLines(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		in := strings.Join(rapid.SliceOfN(rapid.SampledFrom(pieces), 0, 12).Draw(r, "lines"), "\n")
 		checkRead(t, []byte(in))
+		checkReadRaw(t, []byte(in))
 		if t.Failed() {
 			r.FailNow()
 		}
@@ -314,5 +422,5 @@ func FuzzRead(f *testing.F) {
 	} {
 		f.Add([]byte(seed))
 	}
-	f.Fuzz(func(t *testing.T, in []byte) { checkRead(t, in) })
+	f.Fuzz(func(t *testing.T, in []byte) { checkRead(t, in); checkReadRaw(t, in) })
 }

@@ -3,11 +3,13 @@ package order_test
 import (
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 
 	"terbayar/internal/order"
 	"terbayar/internal/payment"
@@ -243,6 +245,24 @@ func TestParseReturnsAllErrors(t *testing.T) {
 				"payment.amount.currency", "payment.title", "customer_token",
 			},
 		},
+		{
+			`{"gateway":"amdigipay","payment":{"payment_id":33,"expired_date":"2026-05-21 18:23:10","nominal":10000,"admin_fee":3000,` +
+				`"transaction_id":"INV-1","transaction_total":13001,"transaction_name":"t","customer_number":"0","customer_name":"n",` +
+				`"item_details":[{"item_id":"a","item_price":12999,"item_total_price":12999,"item_quantity":1,"item_name":"a"}]}}`,
+			[]string{"payment.transaction_total", "payment.item_details"},
+		},
+		{
+			`{"gateway":"amdigipay","payment":{"payment_id":33,"expired_date":"2026-05-21 18:23:10","nominal":10000,"admin_fee":3000,` +
+				`"transaction_id":"INV-1","transaction_name":"t","customer_number":"0","customer_name":"n",` +
+				`"item_details":[{"item_id":"a","item_price":12999,"item_total_price":12999,"item_quantity":1,"item_name":"a"}]}}`,
+			[]string{"payment.transaction_total", "payment.item_details"},
+		},
+		{
+			`{"gateway":"amdigipay","payment":{"payment_id":33,"expired_date":"2026-05-21 18:23:10","nominal":10000,"admin_fee":3000,` +
+				`"transaction_id":"INV-1","transaction_total":13000,"transaction_name":"t","customer_number":"0","customer_name":"n",` +
+				`"item_details":[` + strings.Repeat(`{"item_id":"a","item_price":0,"item_total_price":0,"item_quantity":1,"item_name":"a"},`, 1000) + `7]}}`,
+			[]string{"payment.item_details[1000]", "payment.item_details"},
+		},
 		{`{"gateway":"paydia","paymnt":{}}`, []string{"paymnt", "payment", "customer_token"}},
 		{`{"gatway":"paydia","payment":{}}`, []string{"gatway", "gateway"}},
 	} {
@@ -264,6 +284,64 @@ func TestParseReturnsAllErrors(t *testing.T) {
 		if errors.Is(err, order.ErrLate) {
 			t.Error("is ErrLate, although there are other errors")
 		}
+	}
+}
+
+// TestParseReturnsEveryError checks that no mistake hides another: every set of mistakes gets
+// exactly the fields that its mistakes have alone.
+func TestParseReturnsEveryError(t *testing.T) {
+	type mistake struct{ old, replacement, field string }
+	for doc, mistakes := range map[string][]mistake{
+		amOrder: {
+			{`{"gateway"`, `{"colour":"red","gateway"`, "colour"},
+			{`"gateway":"amdigipay"`, `"gateway":"amdigipay","Payment":{}`, "Payment"},
+			{`"payment":{`, `"customer_token":"a b","payment":{`, "customer_token"},
+			{`"payment_id":33`, `"payment_id":"33"`, "payment.payment_id"},
+			{`"2026-05-21 18:23:10"`, `"2026-05-21T18:23:10"`, "payment.expired_date"},
+			{`"admin_fee":3000`, `"admin_fee":3000,"admin_fee":3000`, "payment.admin_fee"},
+			{`"transaction_id":"INV-1"`, `"transaction_id":"INV-1 "`, "payment.transaction_id"},
+			{`"transaction_total":13000`, `"transaction_total":13000,"Transaction_total":13000`, "payment.Transaction_total"},
+			{`"transaction_name":"testing"`, `"transaction_name":null`, "payment.transaction_name"},
+			{`"transaction_desc":"testing"`, `"transaction_desc":["testing"]`, "payment.transaction_desc"},
+			{`"customer_number":"085925065195"`, `"customer_number":85925065195`, "payment.customer_number"},
+			{`"customer_name":"testing"`, `"customer_name":"` + strings.Repeat("x", 256) + `"`, "payment.customer_name"},
+			{`"a@example.com"`, `"a@"`, "payment.customer_email"},
+			{`"item_id":"fee",`, ``, "payment.item_details[1].item_id"},
+			{`"item_quantity":1,"item_name":"fee"`, `"item_quantity":0,"item_name":"fee"`, "payment.item_details[1].item_quantity"},
+			{`"item_price":10000`, `"item_price":10001`, "payment.item_details[0].item_total_price"},
+			{`"item_name":"fee"`, `"item_name":"fee","x":[{"y":1}]`, "payment.item_details[1].x"},
+		},
+		paydiaOrder: {
+			{`{"gateway"`, `{"colour":"red","gateway"`, "colour"},
+			{`"customer_token":"eyJ.secret",`, ``, "customer_token"},
+			{`"partnerReferenceNo":"b`, `"partnerReferenceNo":"\tb`, "payment.partnerReferenceNo"},
+			{`"merchantId":"240327001000000"`, `"merchantId":240327001000000`, "payment.merchantId"},
+			{`"value":"10000.00"`, `"value":"10000"`, "payment.amount.value"},
+			{`"currency":"IDR"`, `"currency":"USD"`, "payment.amount.currency"},
+			{`"currency"`, `"x":{},"currency"`, "payment.amount.x"},
+			{`"title":"Payment"`, `"title":""`, "payment.title"},
+		},
+	} {
+		rapid.Check(t, func(r *rapid.T) {
+			made := rapid.SliceOfNDistinct(rapid.SampledFrom(mistakes), 1, len(mistakes), func(m mistake) string { return m.field }).Draw(r, "mistakes")
+			wrong := doc
+			var want []string
+			for _, m := range made {
+				wrong, want = edit(t, wrong, m.old, m.replacement), append(want, m.field)
+			}
+			_, err := order.Parse([]byte(wrong), before, order.Defaults{})
+			var got []string
+			if errs, ok := errors.AsType[order.FieldErrors](err); ok {
+				for _, e := range errs {
+					got = append(got, e.Field)
+				}
+			}
+			slices.Sort(want)
+			slices.Sort(got)
+			if diff := cmp.Diff(want, got); diff != "" || strings.Contains(err.Error(), "secret") {
+				r.Fatalf("%s\n%v", diff, err)
+			}
+		})
 	}
 }
 

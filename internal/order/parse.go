@@ -211,6 +211,11 @@ func (p *parser) hasError(paths ...string) bool {
 	return false
 }
 
+// hasErrorAround reports whether the field or an object around it already has an error.
+func (p *parser) hasErrorAround(path string) bool {
+	return slices.ContainsFunc(p.errs, func(e FieldError) bool { return within(path, e.Field) })
+}
+
 // within reports whether path is whole itself or a part of it.
 func within(path, whole string) bool {
 	rest, ok := strings.CutPrefix(path, whole)
@@ -424,7 +429,8 @@ func (p *parser) checkFields(v reflect.Value, unparsed *parser) {
 		problem := fields[i].problem(member)
 		switch {
 		case problem != "":
-			if path := p.path(); !unparsed.hasError(path) {
+			// An error in an entry of a list says nothing about the number of entries.
+			if path := p.path(); member.Kind() == reflect.Slice && !unparsed.hasErrorAround(path) || !unparsed.hasError(path) {
 				p.add(path, problem)
 			}
 		case member.Kind() == reflect.Slice:
@@ -459,16 +465,20 @@ func (p *parser) checkToken(o *Order) {
 
 // checkSums requires total = nominal + fee = sum of the items. A sum with a number that
 // already has an error is not compared, so no compared sum has overflowed.
+//
+// If total and nominal + fee differ, either may be wrong: the items are wrong too if their sum
+// equals neither.
 func (p *parser) checkSums(o *AMDigiPay) {
 	const total, items = "payment.transaction_total", "payment.item_details"
-	if !p.hasError(total, "payment.nominal", "payment.admin_fee") && o.TransactionTotal != o.Nominal+o.AdminFee {
+	knowsTotal, knowsParts := !p.hasError(total), !p.hasError("payment.nominal", "payment.admin_fee")
+	if knowsTotal && knowsParts && o.TransactionTotal != o.Nominal+o.AdminFee {
 		p.add(total, "must equal nominal + admin_fee")
 	}
 	if len(o.ItemDetails) == 0 || len(o.ItemDetails) > maxItems {
 		return
 	}
 	var sum payment.Rupiah
-	known := !p.hasError(total)
+	known := knowsTotal || knowsParts
 	for i, item := range o.ItemDetails {
 		of := func(name string) string { return fmt.Sprintf("%s[%d].%s", items, i, name) }
 		if item.ItemTotalPrice != item.ItemPrice*payment.Rupiah(item.ItemQuantity) &&
@@ -478,7 +488,7 @@ func (p *parser) checkSums(o *AMDigiPay) {
 		known = known && (len(p.errs) == 0 || !p.hasError(of("item_total_price")))
 		sum += item.ItemTotalPrice
 	}
-	if known && sum != o.TransactionTotal {
+	if known && (!knowsTotal || sum != o.TransactionTotal) && (!knowsParts || sum != o.Nominal+o.AdminFee) {
 		p.add(items, "the sum of all item_total_price must equal transaction_total")
 	}
 }
