@@ -122,7 +122,11 @@ const scanCount = 1000
 // a Redis that does nothing else. A record that the scan misses because its slot migrates is
 // found by the next scan. Unreadable records are left out; unreadable is their number.
 func (l *Ledger) ScanEnded(ctx context.Context, age time.Duration, found func([]*Record) error) (unreadable int, err error) {
-	for _, node := range l.primaries(ctx) {
+	nodes, err := l.primaries(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for _, node := range nodes {
 		for cursor := uint64(0); ; {
 			started := l.now()
 			keys, next, err := node.Scan(ctx, cursor, "{"+DefaultStream+"*:payment:*", scanCount).Result()
@@ -150,20 +154,24 @@ func (l *Ledger) ScanEnded(ctx context.Context, age time.Duration, found func([]
 	return unreadable, nil
 }
 
-// primaries returns a client for each primary.
-func (l *Ledger) primaries(ctx context.Context) (nodes []redis.Cmdable) {
+// primaries returns a client for each primary that has a partition.
+func (l *Ledger) primaries(ctx context.Context) (nodes []redis.Cmdable, err error) {
 	cluster, isCluster := l.redis.(*redis.ClusterClient)
 	if !isCluster {
-		return []redis.Cmdable{l.redis}
+		return []redis.Cmdable{l.redis}, nil
 	}
 	seen := map[string]bool{}
 	for _, p := range l.partitions {
-		if node, err := cluster.MasterForKey(ctx, p.tag); err == nil && !seen[node.Options().Addr] {
+		node, err := cluster.MasterForKey(ctx, p.tag)
+		if err != nil {
+			return nil, fmt.Errorf("ledger: primary of %s: %w", p.tag, err)
+		}
+		if !seen[node.Options().Addr] {
 			seen[node.Options().Addr] = true
 			nodes = append(nodes, node)
 		}
 	}
-	return nodes
+	return nodes, nil
 }
 
 // ended returns those of the payments with these keys that have been over for the given time.

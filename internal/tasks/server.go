@@ -46,7 +46,7 @@ const (
 	maxServers       = 8
 	// submitCheckInterval is how often a worker checks an empty queue of submits, and so how
 	// long it may take to notice a payment.
-	submitCheckInterval = 100 * time.Millisecond
+	submitCheckInterval = 110 * time.Millisecond
 	pollCheckInterval   = time.Second
 	// taskCheckInterval is asynq's own pause after an empty dequeue. The pacer makes the real one.
 	taskCheckInterval = time.Millisecond
