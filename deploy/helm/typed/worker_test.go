@@ -1,7 +1,6 @@
 package typed
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/rand"
@@ -315,15 +314,17 @@ func asText(t *testing.T, value string) string {
 	}
 }
 
-// helm runs helm template and returns its output.
+// helm runs helm template.
 func helm(t *testing.T, args ...string) (string, error) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), cmp.Or(os.Getenv("HELM"), "helm"),
-		append([]string{"template", "terbayar", chart, "--namespace", namespace, "--kube-version", "1.31.0"}, args...)...)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	err := cmd.Run()
-	return out.String(), err
+	return run(t, append([]string{"template", "terbayar", chart, "--namespace", namespace, "--kube-version", "1.31.0"}, args...)...)
+}
+
+// run runs helm and returns its output.
+func run(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), cmp.Or(os.Getenv("HELM"), "helm"), args...).CombinedOutput()
+	return string(out), err
 }
 
 // buildWorker builds the worker of this checkout.
