@@ -338,3 +338,30 @@ func buildWorker(t *testing.T) string {
 	}
 	return program
 }
+
+// TestPolicySize checks that the longest retry policy that the chart accepts fits into the annotations
+// of a pod: Kubernetes allows 256 KiB.
+func TestPolicySize(t *testing.T) {
+	policy := func(rules int) string {
+		var all []string
+		for i := range rules {
+			all = append(all, fmt.Sprintf(`"code":"5006301","match":"%d%s","action":"review"`, i, strings.Repeat("a", 900)))
+		}
+		values, err := json.Marshal(map[string]any{"retryPolicy": json.RawMessage(rule("paydia", strings.Join(all, "},{")))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(t.TempDir(), "values.json")
+		if err := os.WriteFile(file, values, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	r := render(t, "terbayar", "--values", chart+"/ci/minimal-values.yaml", "--values", policy(195))
+	if size := len(only[apps.Deployment](t, r).Spec.Template.Annotations["terbayar/retry-policy"]); size < 180_000 || size > 256<<10-10_000 {
+		t.Errorf("%d bytes", size)
+	}
+	if out, err := helm(t, "--values", chart+"/ci/minimal-values.yaml", "--values", policy(230)); err == nil || !strings.Contains(out, "retryPolicy is longer than 200000 bytes") {
+		t.Errorf("%v\n%.1000s", err, out)
+	}
+}
