@@ -173,14 +173,18 @@ func TestSamples(t *testing.T) {
 	}
 	defaults := settings(t, render(t, "terbayar", base...))
 
-	// starts runs "worker check".
-	starts := func(t *testing.T, env map[string]string) (output string, ok bool) {
+	// starts runs "worker check", with the Secrets or with all but one.
+	starts := func(t *testing.T, env map[string]string, missing ...string) (output string, ok bool) {
 		t.Helper()
+		env = maps.Clone(env)
+		maps.Copy(env, secrets)
+		for _, name := range missing {
+			if delete(env, name); strings.HasSuffix(name, "_FILE") {
+				env[name] = filepath.Join(files, "missing")
+			}
+		}
 		cmd := exec.CommandContext(t.Context(), worker, "check")
 		for name, value := range env {
-			cmd.Env = append(cmd.Env, name+"="+cmp.Or(secrets[name], value))
-		}
-		for name, value := range secrets {
 			cmd.Env = append(cmd.Env, name+"="+value)
 		}
 		out, err := cmd.CombinedOutput()
@@ -227,6 +231,15 @@ func TestSamples(t *testing.T) {
 			t.Parallel()
 			if out, ok := starts(t, env); !ok {
 				t.Errorf("the chart accepts what the worker refuses:\n%s", out)
+			}
+		})
+	}
+
+	// The pods that run "worker check" start without a Secret that does not exist.
+	for name := range secrets {
+		t.Run("missing "+name, func(t *testing.T) {
+			if out, ok := starts(t, defaults, name); ok || !strings.Contains(out, name) {
+				t.Errorf("the worker starts, or does not name %s:\n%s", name, out)
 			}
 		})
 	}
