@@ -37,8 +37,11 @@ type cluster struct {
 // resources are the kinds that the cluster has, by group and version.
 var resources = map[string][]meta.APIResource{
 	"v1": {
-		{Name: "configmaps", Kind: "ConfigMap"}, {Name: "secrets", Kind: "Secret"}, {Name: "services", Kind: "Service"},
-		{Name: "pods", Kind: "Pod"}, {Name: "serviceaccounts", Kind: "ServiceAccount"},
+		{Name: "configmaps", Kind: "ConfigMap"},
+		{Name: "secrets", Kind: "Secret"},
+		{Name: "services", Kind: "Service"},
+		{Name: "pods", Kind: "Pod"},
+		{Name: "serviceaccounts", Kind: "ServiceAccount"},
 	},
 	"apps/v1":              {{Name: "deployments", Kind: "Deployment"}},
 	"autoscaling/v2":       {{Name: "horizontalpodautoscalers", Kind: "HorizontalPodAutoscaler"}},

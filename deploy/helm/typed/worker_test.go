@@ -40,9 +40,11 @@ var samples = []sample{
 	{"amdigipay.baseUrl", "AMDIGIPAY_BASE_URL", list(`"http://127.0.0.1:1"`, `"https://[::1]:1/api/"`), list(`"127.0.0.1"`, `"ftp://a"`, `"https://a?b=c"`, `"https://a#b"`, `"https://u@a"`, `"https://a/%zz"`, `"https://a:b"`), list(`"https://a:0"`, `"https://a:99999/api"`)},
 	{"amdigipay.username", "AMDIGIPAY_USERNAME", list(`"merchant"`, `"a $(HOME) $$ b"`), list(`" a"`, `"a "`, `"a\tb"`, `"a\u200b"`, `"\u00a0a"`), nil},
 	{"amdigipay.signatureScheme", "AMDIGIPAY_SIGNATURE_SCHEME", list(`"hmac-sha256"`), list(`"md5"`), nil},
-	{"amdigipay.signatureFields", "AMDIGIPAY_SIGNATURE_FIELDS", list(
-		`["payment_id","username","expired_date","nominal","admin_fee","transaction_id","transaction_total","transaction_name","transaction_desc","customer_number","customer_name","customer_email"]`),
-		list(`["total"]`, `["username","merchant"]`, `[]`, `[""]`), nil},
+	{
+		"amdigipay.signatureFields", "AMDIGIPAY_SIGNATURE_FIELDS", list(
+			`["payment_id","username","expired_date","nominal","admin_fee","transaction_id","transaction_total","transaction_name","transaction_desc","customer_number","customer_name","customer_email"]`),
+		list(`["total"]`, `["username","merchant"]`, `[]`, `[""]`), nil,
+	},
 	{"amdigipay.rateLimit", "AMDIGIPAY_RATE_LIMIT", list(`"1/s"`, `"999999/h"`), list(`"0/s"`, `"10/day"`, `"1000000/m"`, `"10"`), nil},
 	{"amdigipay.statusMap", "AMDIGIPAY_STATUS_MAP", list(`"1=on_processing,2=paid,3=failed,4=expired,5=cancelled,6=refunded"`), list(
 		`"1=queued"`, `"1=submitting"`, `"1=verifying"`, `"1=rejected"`, `"1=needs_review"`, `"1=done"`, `"a=paid"`, `"1=paid,1=failed"`, `"1=paid,01=failed"`, `"1:paid"`, `""`, `"1=paid,"`), nil},
