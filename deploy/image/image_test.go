@@ -31,6 +31,7 @@ import (
 var (
 	image          v1.Image
 	config         *v1.ConfigFile
+	imageName      string // in the index of the layout
 	root           string // directory of its unpacked root file system
 	errNotIsolated error  // why its programs cannot run isolated here; nil if they can
 )
@@ -73,6 +74,7 @@ func run(m *testing.M) (int, error) {
 	if n := len(manifest.Manifests); n != 1 {
 		return 1, fmt.Errorf("%d images in %s, want one", n, from)
 	}
+	imageName = manifest.Manifests[0].Annotations[refName]
 	if image, err = index.Image(manifest.Manifests[0].Digest); err != nil {
 		return 1, err
 	}
@@ -91,6 +93,13 @@ func run(m *testing.M) (int, error) {
 		fmt.Fprintln(os.Stderr, "NOT ISOLATED: the programs run outside the image, as the user of the test:", errNotIsolated)
 	}
 	return m.Run(), nil
+}
+
+// TestName checks that the layout names the image: "ctr images import" ignores one without a name.
+func TestName(t *testing.T) {
+	if version := config.Config.Labels[versionLabel]; imageName != version || imageName == "" {
+		t.Errorf("the name is %q, the version %q", imageName, version)
+	}
 }
 
 // unpack writes the image's files to a directory. It fails on a file that is not owned by root, that

@@ -101,6 +101,13 @@ func build(ctx context.Context, source, out, arch string) (v1.Hash, error) {
 	return fetch(ctx, built, out)
 }
 
+// Names from the OCI image specification.
+const (
+	labelPrefix  = "org.opencontainers.image."
+	versionLabel = labelPrefix + "version"
+	refName      = labelPrefix + "ref.name"
+)
+
 // fetch copies the image from the registry to an OCI layout. It drops what ko added in each step:
 // base image annotations, which name the local registry, and repeated environment variables.
 func fetch(ctx context.Context, from, out string) (v1.Hash, error) {
@@ -136,7 +143,9 @@ func fetch(ctx context.Context, from, out string) (v1.Hash, error) {
 	if err != nil {
 		return v1.Hash{}, err
 	}
-	if err := written.AppendImage(image); err != nil {
+	// "ctr images import" ignores an image without a name.
+	named := layout.WithAnnotations(map[string]string{refName: config.Config.Labels[versionLabel]})
+	if err := written.AppendImage(image, named); err != nil {
 		return v1.Hash{}, err
 	}
 	return image.Digest()
@@ -222,7 +231,7 @@ func commitTime(ctx context.Context, source string) (time.Time, error) {
 
 var releaseLine = regexp.MustCompile(`(?m)^const Release = "(.+)"$`)
 
-// labels returns the labels of the image, with the names from the OCI image specification.
+// labels returns the labels of the image.
 func labels(ctx context.Context, source string) ([]string, error) {
 	commit, err := output(exec.CommandContext(ctx, "git", "-C", source, "rev-parse", "--short", "HEAD"))
 	if err != nil {
@@ -243,12 +252,11 @@ func labels(ctx context.Context, source string) ([]string, error) {
 	if release == nil {
 		return nil, errors.New("internal/version/version.go has no constant Release")
 	}
-	const prefix = "org.opencontainers.image."
 	return []string{
-		prefix + "title=terbayar",
-		prefix + "description=Workers that submit payments to AM Digital Payment and Paydia SNAP",
-		prefix + "version=" + string(release[1]),
-		prefix + "revision=" + commit,
+		labelPrefix + "title=terbayar",
+		labelPrefix + "description=Workers that submit payments to AM Digital Payment and Paydia SNAP",
+		versionLabel + "=" + string(release[1]),
+		labelPrefix + "revision=" + commit,
 	}, nil
 }
 

@@ -94,11 +94,8 @@ func findEmpty(node any, where string, report func(string)) {
 func TestSelectors(t *testing.T) {
 	everyRelease(t, func(t *testing.T, r *release) {
 		deployment := only[apps.Deployment](t, r)
-		worker, check := labels.Set(deployment.Spec.Template.Labels), labels.Set(only[core.Pod](t, r).Labels)
-		if check["app.kubernetes.io/component"] == worker["app.kubernetes.io/component"] {
-			t.Error("the helm test pod has the worker's component label")
-		}
-		selects := func(what string, s *meta.LabelSelector, alsoCheck bool) {
+		worker := labels.Set(deployment.Spec.Template.Labels)
+		selects := func(what string, s *meta.LabelSelector, checks ...string) {
 			t.Helper()
 			selector, err := meta.LabelSelectorAsSelector(s)
 			if err != nil || selector.Empty() {
@@ -108,8 +105,11 @@ func TestSelectors(t *testing.T) {
 			if !selector.Matches(worker) {
 				t.Errorf("%s (%s) does not select the workers (%s)", what, selector, worker)
 			}
-			if selector.Matches(check) != alsoCheck {
-				t.Errorf("%s (%s) selects the helm test pod: %t", what, selector, !alsoCheck)
+			for _, check := range all[core.Pod](r) {
+				component := check.Labels["app.kubernetes.io/component"]
+				if selector.Matches(labels.Set(check.Labels)) != slices.Contains(checks, component) {
+					t.Errorf("%s (%s): wrong for the pod %s", what, selector, component)
+				}
 			}
 			for name := range worker {
 				other := labels.Merge(worker, labels.Set{name: "another"})
@@ -118,24 +118,26 @@ func TestSelectors(t *testing.T) {
 				}
 			}
 		}
-		selects("Deployment", deployment.Spec.Selector, false)
+		selects("Deployment", deployment.Spec.Selector)
 		for _, o := range all[core.Service](r) {
-			selects("Service", meta.SetAsLabelSelector(o.Spec.Selector), false)
+			selects("Service", meta.SetAsLabelSelector(o.Spec.Selector))
 		}
 		for _, o := range all[policy.PodDisruptionBudget](r) {
-			selects("PodDisruptionBudget", o.Spec.Selector, false)
+			selects("PodDisruptionBudget", o.Spec.Selector)
 		}
 		for _, o := range all[monitoring.PodMonitor](r) {
-			selects("PodMonitor", &o.Spec.Selector, false)
+			selects("PodMonitor", &o.Spec.Selector)
 		}
 		for _, o := range all[networking.NetworkPolicy](r) {
-			selects("NetworkPolicy", &o.Spec.PodSelector, true)
+			if _, isHook := o.Annotations["helm.sh/hook"]; !isHook {
+				selects("NetworkPolicy", &o.Spec.PodSelector, "worker-check")
+			}
 		}
 		if len(deployment.Spec.Template.Spec.TopologySpreadConstraints) == 0 {
 			t.Error("no topology spread")
 		}
 		for _, c := range deployment.Spec.Template.Spec.TopologySpreadConstraints {
-			selects("topology spread over "+c.TopologyKey, c.LabelSelector, false)
+			selects("topology spread over "+c.TopologyKey, c.LabelSelector)
 		}
 	})
 }
@@ -173,19 +175,24 @@ func TestSelectorsUnchanged(t *testing.T) {
 	}
 }
 
-// pods returns the specs of the worker and of the helm test pod.
-func pods(t *testing.T, r *release) map[string]core.PodSpec {
+// pods returns the pods of the workers and those that run "worker check", by component.
+func pods(t *testing.T, r *release) map[string]core.PodTemplateSpec {
 	t.Helper()
-	return map[string]core.PodSpec{
-		"worker": only[apps.Deployment](t, r).Spec.Template.Spec,
-		"check":  only[core.Pod](t, r).Spec,
+	found := map[string]core.PodTemplateSpec{"worker": only[apps.Deployment](t, r).Spec.Template}
+	for _, p := range all[core.Pod](r) {
+		found[p.Labels["app.kubernetes.io/component"]] = core.PodTemplateSpec{ObjectMeta: p.ObjectMeta, Spec: p.Spec}
 	}
+	if len(found) < 2 || len(found) != 1+len(all[core.Pod](r)) {
+		t.Fatalf("%d kinds of pods", len(found))
+	}
+	return found
 }
 
 // TestHardened checks the security settings that no value can change.
 func TestHardened(t *testing.T) {
 	everyRelease(t, func(t *testing.T, r *release) {
-		for name, pod := range pods(t, r) {
+		for name, template := range pods(t, r) {
+			pod := template.Spec
 			if s := pod.SecurityContext; s == nil || s.RunAsNonRoot == nil || !*s.RunAsNonRoot ||
 				s.SeccompProfile == nil || s.SeccompProfile.Type != core.SeccompProfileTypeRuntimeDefault {
 				t.Errorf("%s: pod security context %+v", name, s)
@@ -208,6 +215,9 @@ func TestHardened(t *testing.T) {
 				}
 				if tag := regexp.MustCompile(`[^/](:[\w.-]+|@sha256:[0-9a-f]{64})$`).FindStringSubmatch(c.Image); tag == nil || tag[1] == ":latest" {
 					t.Errorf("%s: image %q has no fixed tag or digest", name, c.Image)
+				}
+				if c.TerminationMessagePolicy != core.TerminationMessageFallbackToLogsOnError {
+					t.Errorf("%s: the pod's status does not contain why it ended", name)
 				}
 				if c.Resources.Requests.Cpu().IsZero() || c.Resources.Requests.Memory().IsZero() || c.Resources.Limits.Memory().IsZero() {
 					t.Errorf("%s: resources %+v", name, c.Resources)
@@ -248,37 +258,46 @@ func TestRollout(t *testing.T) {
 		if gateway, shutdown := duration("GATEWAY_TIMEOUT"), duration("WORKER_SHUTDOWN_TIMEOUT"); gateway >= shutdown || shutdown >= grace {
 			t.Errorf("gateway %s, shutdown %s, grace %s", gateway, shutdown, grace)
 		}
-		if d.Spec.Template.Annotations["checksum/config"] == "" ||
-			(d.Spec.Template.Annotations["checksum/retry-policy"] == "") != (settings["RETRY_POLICY_FILE"] == "") {
-			t.Errorf("checksums %v", d.Spec.Template.Annotations)
-		}
 	})
 }
 
-// TestChecksums checks that a changed setting or retry policy restarts the workers, and that
-// other changes do not.
-func TestChecksums(t *testing.T) {
-	checksums := func(args ...string) [2]string {
-		annotations := only[apps.Deployment](t, render(t, "terbayar", append([]string{"--values", chart + "/ci/full-values.yaml"}, args...)...)).Spec.Template.Annotations
-		return [2]string{annotations["checksum/config"], annotations["checksum/retry-policy"]}
-	}
-	before := checksums()
-	for _, row := range []struct {
-		change       string
-		config, rule bool
-	}{
-		{"worker.concurrency=51", true, false},
-		{"paydia.merchantId=2", true, false},
-		{"retryPolicy.gateways.paydia.verify.lookups=7", false, true},
-		{"service.port=80", false, false},
-		{"autoscaling.maxReplicas=20", false, false},
-	} {
-		set := "--set"
-		if strings.Contains(row.change, "merchantId") {
-			set = "--set-string"
+// TestSettingsInTemplate checks that every setting and the retry policy are a part of the pod
+// template: a pod that restarts during a bad upgrade has its own, and kubectl rollout undo restores
+// them. It also checks that a changed setting restarts the workers, and that other values do not.
+func TestSettingsInTemplate(t *testing.T) {
+	everyRelease(t, func(t *testing.T, r *release) {
+		for name, pod := range pods(t, r) {
+			for _, from := range pod.Spec.Containers[0].EnvFrom {
+				if from.ConfigMapRef == nil || from.ConfigMapRef.Name != "proxy" {
+					t.Errorf("%s: environment from %+v", name, from)
+				}
+			}
 		}
-		if after := checksums(set, row.change); (after[0] != before[0]) != row.config || (after[1] != before[1]) != row.rule {
-			t.Errorf("%s: from %v to %v", row.change, before, after)
+		for _, c := range all[core.ConfigMap](r) {
+			if c.Data["terbayar.json"] == "" { // the dashboard
+				t.Errorf("ConfigMap %s", c.Name)
+			}
+		}
+	})
+	template := func(args ...string) string {
+		r := render(t, "terbayar", append([]string{"--values", chart + "/ci/full-values.yaml"}, args...)...)
+		out, err := yaml.Marshal(only[apps.Deployment](t, r).Spec.Template)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(out)
+	}
+	before := template()
+	for change, restarts := range map[string]bool{
+		"worker.gatewayTimeout=21s":                    true,
+		"paydia.channelId=00124":                       true,
+		"retryPolicy.gateways.paydia.verify.settle=6m": true,
+		"service.annotations.a=b":                      false,
+		"ingress.host=other.example.com":               false,
+		"metrics.podMonitor.interval=1m":               false,
+	} {
+		if after := template("--set-string", change); (after != before) != restarts {
+			t.Errorf("%s: the pod template changes: %t", change, after != before)
 		}
 	}
 }
@@ -352,7 +371,8 @@ func TestReferences(t *testing.T) {
 					t.Errorf("%s %q is neither in the release nor named in the values", what, name)
 				}
 			}
-			for name, pod := range pods(t, r) {
+			for name, template := range pods(t, r) {
+				pod := template.Spec
 				if accounts := all[core.ServiceAccount](r); len(accounts) == 1 && pod.ServiceAccountName != accounts[0].Name {
 					t.Errorf("%s runs as %s", name, pod.ServiceAccountName)
 				}
@@ -362,10 +382,21 @@ func TestReferences(t *testing.T) {
 					switch {
 					case v.Secret != nil:
 						exists("Secret", v.Secret.SecretName)
+						if optional := v.Secret.Optional != nil; optional != (name != "worker") {
+							t.Errorf("%s: volume %s is optional: %t", name, v.Name, optional)
+						}
 						if *v.Secret.DefaultMode != 0o440 {
 							t.Errorf("%s: mode %o", v.Name, *v.Secret.DefaultMode)
 						}
 						for _, item := range v.Secret.Items {
+							files[v.Name][item.Path] = true
+						}
+					case v.DownwardAPI != nil:
+						for _, item := range v.DownwardAPI.Items {
+							_, annotation, _ := strings.Cut(strings.TrimSuffix(item.FieldRef.FieldPath, "']"), "metadata.annotations['")
+							if template.Annotations[annotation] == "" {
+								t.Errorf("%s: volume %s: no annotation %q", name, v.Name, annotation)
+							}
 							files[v.Name][item.Path] = true
 						}
 					case v.ConfigMap != nil:
@@ -395,6 +426,9 @@ func TestReferences(t *testing.T) {
 				for _, e := range c.Env {
 					if e.ValueFrom != nil {
 						exists("Secret", e.ValueFrom.SecretKeyRef.Name)
+						if optional := e.ValueFrom.SecretKeyRef.Optional != nil; optional != (name != "worker") {
+							t.Errorf("%s: %s is optional: %t", name, e.Name, optional)
+						}
 					}
 				}
 				for setting, value := range settings(t, r) {

@@ -1,6 +1,7 @@
 {{/*
 Fails with every contradiction between values, each with the name of the value to change.
-values.schema.json has checked each value alone.
+values.schema.json has checked each value alone. The worker checks the same at start: a test in
+deploy/helm/typed compares the two.
 */}}
 {{- define "terbayar.check" -}}
 {{- $wrong := list }}
@@ -22,6 +23,11 @@ values.schema.json has checked each value alone.
 {{- $wrong = append $wrong "redis.addresses is missing: host:port of your Redis (the chart does not install one)" }}
 {{- else if and (eq .mode "standalone") (gt (len .addresses) 1) }}
 {{- $wrong = append $wrong "redis.addresses has several addresses, but redis.mode is standalone: set it to sentinel or cluster" }}
+{{- end }}
+{{- range $address := .addresses }}
+{{- if include "terbayar.check.port" $address }}
+{{- $wrong = append $wrong (printf "redis.addresses: %s has no port from 1 to 65535" $address) }}
+{{- end }}
 {{- end }}
 {{- if and (eq .mode "sentinel") (not .sentinel.master) }}
 {{- $wrong = append $wrong "redis.sentinel.master is missing: the name of the primary in the sentinels' configuration" }}
@@ -45,7 +51,20 @@ values.schema.json has checked each value alone.
 {{- end }}
 
 {{- /* Gateways */}}
+{{- range $gateway := list "amdigipay" "paydia" }}
+{{- $url := (get $v $gateway).baseUrl }}
+{{- if include "terbayar.check.port" (regexFind "^https?://[^/]+" $url) }}
+{{- $wrong = append $wrong (printf "%s.baseUrl: the port of %s is not from 1 to 65535" $gateway $url) }}
+{{- end }}
+{{- end }}
 {{- with $v.amdigipay }}
+{{- $ids := list }}
+{{- range splitList "," .statusMap }}
+{{- $ids = append $ids (splitList "=" . | first | int64) }}
+{{- end }}
+{{- if ne (len $ids) (uniq $ids | len) }}
+{{- $wrong = append $wrong (printf "amdigipay.statusMap: %s contains a status id twice" .statusMap) }}
+{{- end }}
 {{- if .enabled }}
 {{- if not .username }}
 {{- $wrong = append $wrong "amdigipay.username is missing, but amdigipay.enabled is true" }}
@@ -72,9 +91,29 @@ values.schema.json has checked each value alone.
 {{- end }}
 {{- end }}
 
-{{- with $v.paydia.queueTTL }}
-{{- if and (ne . "off") (lt (include "terbayar.milliseconds" . | int) 1) }}
-{{- $wrong = append $wrong (printf "paydia.queueTTL: %s is less than 1ms" .) }}
+{{- /* Shortest durations, in milliseconds. The worker accepts 0 for the last two. */}}
+{{- range list
+  (list "paydia.queueTTL" $v.paydia.queueTTL 1)
+  (list "worker.gatewayTimeout" $v.worker.gatewayTimeout 1)
+  (list "worker.shutdownTimeout" $v.worker.shutdownTimeout 1)
+  (list "worker.breakerPause" $v.worker.breakerPause 1)
+  (list "worker.statusPollInterval" $v.worker.statusPollInterval 100)
+  (list "worker.statusFullScanInterval" $v.worker.statusFullScanInterval 1000)
+  (list "worker.expiryGrace" $v.worker.expiryGrace 0)
+  (list "worker.latePaymentWindow" $v.worker.latePaymentWindow 0)
+}}
+{{- if and (ne (index . 1) "off") (lt (include "terbayar.milliseconds" (index . 1) | int64) (index . 2 | int64)) }}
+{{- $wrong = append $wrong (printf "%s: %s is less than %dms" (index . 0) (index . 1) (index . 2)) }}
+{{- end }}
+{{- end }}
+{{- range $name := list "eventsRetention" }}
+{{- $keep := get $v $name }}
+{{- if hasSuffix "d" $keep }}
+{{- if gt (trimSuffix "d" $keep | int64) 65535 }}
+{{- $wrong = append $wrong (printf "%s: %s is more than 65535d" $name $keep) }}
+{{- end }}
+{{- else if and (ne $keep "never") (lt (include "terbayar.milliseconds" $keep | int64) 1000) }}
+{{- $wrong = append $wrong (printf "%s: %s is less than 1s" $name $keep) }}
 {{- end }}
 {{- end }}
 
@@ -91,14 +130,19 @@ values.schema.json has checked each value alone.
 {{- end }}
 {{- $send := add $wait 5000 }}
 {{- $lease := add $send $gateway 3000 }}
-{{- if lt $gateway 1 }}
-{{- $wrong = append $wrong (printf "worker.gatewayTimeout: %s is less than 1ms" .gatewayTimeout) }}
-{{- end }}
 {{- if ge $gateway $shutdown }}
 {{- $wrong = append $wrong (printf "worker.gatewayTimeout (%s) must be less than worker.shutdownTimeout (%s): a request in flight at shutdown could not finish" .gatewayTimeout .shutdownTimeout) }}
 {{- end }}
 {{- if ge (add $gateway $send $lease) 300000 }}
 {{- $wrong = append $wrong (printf "worker.gatewayTimeout: %s is too long: login, request and record can take %ds, and the timeout of a task is 5m" .gatewayTimeout (div (add $gateway $send $lease) 1000)) }}
+{{- end }}
+{{- range $name, $policy := ($v.retryPolicy).gateways }}
+{{- with $policy.verify }}
+{{- $settle := .settle | default "2m" }}
+{{- if and (eq (.then | default "review") "retry") (lt (include "terbayar.milliseconds" $settle | int) (mul 2 $gateway | int)) }}
+{{- $wrong = append $wrong (printf "retryPolicy.gateways.%s.verify.settle: %s is too short for then: retry: at least twice worker.gatewayTimeout (%s)" $name $settle $v.worker.gatewayTimeout) }}
+{{- end }}
+{{- end }}
 {{- end }}
 {{- $grace := include "terbayar.worker.gracePeriod" $ | int }}
 {{- if le (mul $grace 1000) $shutdown }}
@@ -106,8 +150,34 @@ values.schema.json has checked each value alone.
 {{- end }}
 {{- end }}
 
-{{- /* A variable in env takes precedence over one from the ConfigMap: extraEnv must not bypass a
-check, and must not hold a password in plain values. */}}
+{{- $wrong = concat $wrong (include "terbayar.check.policy" . | fromYamlArray) }}
+
+{{- /* Labels and annotations that the chart sets itself. JSON Schema has propertyNames for this, but
+Helm then names the wrong value in its error. */}}
+{{- range list
+  (list "commonLabels" $v.commonLabels "label")
+  (list "worker.podLabels" $v.worker.podLabels "label")
+  (list "metrics.podMonitor.labels" $v.metrics.podMonitor.labels "label")
+  (list "metrics.prometheusRule.labels" $v.metrics.prometheusRule.labels "label")
+  (list "metrics.dashboard.labels" $v.metrics.dashboard.labels "label")
+  (list "metrics.prometheusRule.alertLabels" $v.metrics.prometheusRule.alertLabels "alert")
+  (list "worker.podAnnotations" $v.worker.podAnnotations "annotation")
+}}
+{{- $own := get (dict
+  "label" `^(app\.kubernetes\.io/(name|instance|component|version|managed-by|part-of)|helm\.sh/chart)$`
+  "alert" `^severity$`
+  "annotation" `^(terbayar/retry-policy|kubectl\.kubernetes\.io/default-container|helm\.sh/.*)$`
+) (index . 2) }}
+{{- $where := index . 0 }}
+{{- range $name, $_ := index . 1 }}
+{{- if regexMatch $own $name }}
+{{- $wrong = append $wrong (printf "%s: %s is set by the chart" $where $name) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* A later variable in env takes precedence: extraEnv must not bypass a check, and must not hold a
+password in plain values. */}}
 {{- $seen := list }}
 {{- range $v.worker.extraEnv }}
 {{- if regexMatch "^(REDIS|AMDIGIPAY|PAYDIA|PAYLOAD|RETRY|EVENTS|LEDGER|WORKER|GATEWAY|STATUS|EXPIRY|LATE|MONITORING|LOG)_" .name }}
@@ -183,4 +253,76 @@ check, and must not hold a password in plain values. */}}
 {{- if $wrong }}
 {{- fail (printf "\n\ninvalid values:\n- %s\n" (join "\n- " $wrong)) }}
 {{- end }}
+{{- end }}
+
+{{/* Prints "wrong" if an address ends in a port that does not exist. */}}
+{{- define "terbayar.check.port" -}}
+{{- with regexFind ":[0-9]+$" . | trimPrefix ":" }}
+{{- if or (lt (int64 .) 1) (gt (int64 .) 65535) }}wrong{{ end }}
+{{- end }}
+{{- end }}
+
+{{/*
+The codes for which an action is safe, as the worker has them (internal/retrypolicy/class.go): no
+policy may cause a duplicate charge or lose a payment. verify and review are safe for every code.
+*/}}
+{{- define "terbayar.safeCodes" -}}
+amdigipay:
+  accept: ^http:200$
+  retry: ^(net:unsent|error:true|http:(40[01345]|413|415|422|429))$
+  refresh_token: ^(net:unsent|error:true|http:(40[01345]|413|415|422|429))$
+  reject: ^(error:true|http:(400|413|415|422))$
+paydia:
+  accept: ^200..00$
+  retry: ^(net:unsent|token:undecryptable|http:(40[01345]|413|415|422|429)|400..0[012]|401....|403..([01].|2[0-3])|404..(0[02-9]|1[0-35-79])|405..0[01]|429....)$
+  refresh_token: ^(net:unsent|token:undecryptable|http:(40[01345]|413|415|422|429)|400..0[012]|401....|403..([01].|2[0-3])|404..(0[02-9]|1[0-35-79])|405..0[01]|429....)$
+  reject: ^(http:(400|413|415|422)|400..0[012]|401..0[24]|403..([01].|2[0-3])|404..(0[02-9]|1[0-35-79])|405..0[01])$
+{{- end }}
+
+{{/* A list of what is wrong with the retry policy, with the rules of internal/retrypolicy. */}}
+{{- define "terbayar.check.policy" -}}
+{{- $wrong := list }}
+{{- $safe := include "terbayar.safeCodes" . | fromYaml }}
+{{- /* The first delay that a rule inherits. */}}
+{{- $bases := dict "retry" "2s" "refresh_token" "1s" "verify" "5s" }}
+{{- range $name, $policy := (.Values.retryPolicy).gateways }}
+{{- $seen := list }}
+{{- range $i, $rule := $policy.rules }}
+{{- $path := printf "retryPolicy.gateways.%s.rules[%d]" $name $i }}
+{{- $id := printf "%s %s" .code (.match | default "") }}
+{{- if has $id $seen }}
+{{- $wrong = append $wrong (printf "%s: a second rule for %s with the same match" $path .code) }}
+{{- end }}
+{{- $seen = append $seen $id }}
+{{- with .match }}
+{{- /* The worker has the same regular expressions. A malformed one ends the rendering here. */}}
+{{- $_ := mustRegexMatch . "" }}
+{{- end }}
+{{- range $key := list "match" "vendor_confirms" }}
+{{- if gt (get $rule $key | toString | len) 1000 }}
+{{- $wrong = append $wrong (printf "%s.%s is longer than 1000 bytes" $path $key) }}
+{{- end }}
+{{- end }}
+{{- $codes := get (get $safe $name) .action }}
+{{- if and $codes (not .vendor_confirms) (not (regexMatch $codes .code)) }}
+{{- $wrong = append $wrong (printf "%s: %s is not safe for %s: it could cause a duplicate charge or lose a payment (docs/retry-policy.md)" $path .action .code) }}
+{{- end }}
+{{- if not (hasKey $bases .action) }}
+{{- range $key := list "backoff" "max_attempts" "max_elapsed" }}
+{{- if hasKey $rule $key }}
+{{- $wrong = append $wrong (printf "%s.%s is not allowed: %s is not repeated" $path $key $rule.action) }}
+{{- end }}
+{{- end }}
+{{- else if (.backoff).cap }}
+{{- $base := .backoff.base | default (get $bases .action) }}
+{{- if lt (include "terbayar.milliseconds" .backoff.cap | int64) (include "terbayar.milliseconds" $base | int64) }}
+{{- $wrong = append $wrong (printf "%s.backoff.cap: %s is less than the base %s" $path .backoff.cap $base) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if gt (toYaml .Values.retryPolicy | len) 200000 }}
+{{- $wrong = append $wrong "retryPolicy is longer than 200000 bytes: it is an annotation of the pods, and Kubernetes allows 256 KiB of annotations" }}
+{{- end }}
+{{- toYaml $wrong }}
 {{- end }}

@@ -104,3 +104,61 @@ redis-cluster://{{ $hosts }}{{ if .tls.enabled }}?tls=true{{ end }}
 {{- define "terbayar.metricsSelector" -}}
 {{- .Values.metrics.selector | default (printf "namespace=%q, job=%q" .Release.Namespace (include "terbayar.worker.fullname" .)) }}
 {{- end }}
+
+{{/* The egress rules of the workers and of the pods that run "worker check". */}}
+{{- define "terbayar.egress" -}}
+{{- $v := .Values }}
+{{- $redisPorts := $v.networkPolicy.redisPorts }}
+{{- if not $redisPorts }}
+{{- range $v.redis.addresses }}
+{{- $redisPorts = append $redisPorts (regexFind "[0-9]+$" . | int) }}
+{{- end }}
+{{- if eq $v.redis.mode "sentinel" }}
+{{- $redisPorts = append $redisPorts 6379 }}
+{{- end }}
+{{- end }}
+{{- $gatewayPorts := list }}
+{{- range $gateway := include "terbayar.gateways" . | splitList " " | compact }}
+{{- $url := urlParse (get $v $gateway).baseUrl }}
+{{- $gatewayPorts = append $gatewayPorts (regexFind "[0-9]+$" (regexFind ":[0-9]+$" $url.host) | default (ternary "80" "443" (eq $url.scheme "http")) | int) }}
+{{- end -}}
+egress:
+  # DNS.
+  - ports:
+      - port: 53
+        protocol: UDP
+      - port: 53
+        protocol: TCP
+    {{- with $v.networkPolicy.dnsTo }}
+    to:
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
+  # Redis.
+  - ports:
+      {{- range $redisPorts | uniq }}
+      - port: {{ int . }}
+        protocol: TCP
+      {{- end }}
+    {{- with $v.networkPolicy.redisTo }}
+    to:
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
+  {{- with $gatewayPorts | uniq }}
+  # The gateways.
+  - ports:
+      {{- range . }}
+      - port: {{ . }}
+        protocol: TCP
+      {{- end }}
+    {{- with $v.networkPolicy.gatewayCIDRs }}
+    to:
+      {{- range . }}
+      - ipBlock:
+          cidr: {{ . | quote }}
+      {{- end }}
+    {{- end }}
+  {{- end }}
+  {{- with $v.networkPolicy.extraEgress }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end }}

@@ -1,4 +1,8 @@
-{{/* Shared by the worker and by helm test: both run the worker program with the same environment. */}}
+{{/*
+Shared by the worker and by the pods that run "worker check": the same environment and files. In
+those pods .optional is true: a pod starts without a Secret that does not exist, so that the check
+fails at once and names the setting.
+*/}}
 
 {{- define "terbayar.worker.pod" -}}
 serviceAccountName: {{ include "terbayar.serviceAccountName" . | quote }}
@@ -41,17 +45,14 @@ securityContext:
       - ALL
   privileged: false
   readOnlyRootFilesystem: true
+terminationMessagePolicy: FallbackToLogsOnError
+{{- /* A variable in env takes precedence, so extraEnvFrom cannot override a checked setting. */}}
+{{- with .Values.worker.extraEnvFrom }}
 envFrom:
-  {{- /* The last source takes precedence, so extraEnvFrom cannot override a checked setting. */}}
-  {{- with .Values.worker.extraEnvFrom }}
   {{- toYaml . | nindent 2 }}
-  {{- end }}
-  - configMapRef:
-      name: {{ include "terbayar.worker.fullname" . }}
-{{- with include "terbayar.worker.env" . }}
-env:
-  {{- . | trim | nindent 2 }}
 {{- end }}
+env:
+  {{- include "terbayar.worker.env" . | trim | nindent 2 }}
 {{- with include "terbayar.worker.volumeMounts" . }}
 volumeMounts:
   {{- . | trim | nindent 2 }}
@@ -62,7 +63,7 @@ resources:
 {{- end }}
 {{- end }}
 
-{{/* Settings that are not secret, for the ConfigMap. An empty value is omitted: the worker uses its default. */}}
+{{/* Settings that are not secret. An empty value is omitted: the worker uses its default. */}}
 {{- define "terbayar.worker.settings" -}}
 REDIS_URL: {{ include "terbayar.redisURL" . | quote }}
 {{- with .Values.redis }}
@@ -142,33 +143,45 @@ LOG_FORMAT: {{ .log.format | quote }}
     secretKeyRef:
       name: {{ .secret | quote }}
       key: {{ .key | quote }}
+      {{- if .optional }}
+      optional: true
+      {{- end }}
 {{- end }}
 
+{{/*
+The settings are in the pod template, and not in a ConfigMap: a pod that restarts during a bad
+upgrade still has its own, and kubectl rollout undo restores them. In a value, Kubernetes reads $$
+as $ and replaces $(NAME).
+*/}}
 {{- define "terbayar.worker.env" -}}
+{{- range $name, $value := include "terbayar.worker.settings" . | fromYaml }}
+- name: {{ $name }}
+  value: {{ $value | replace "$" "$$" | quote }}
+{{- end }}
 {{- with .Values.redis }}
 {{- if .existingSecret }}
-{{ include "terbayar.secretEnv" (dict "variable" "REDIS_PASSWORD" "secret" .existingSecret "key" .secretKeys.password) }}
+{{ include "terbayar.secretEnv" (dict "optional" $.optional "variable" "REDIS_PASSWORD" "secret" .existingSecret "key" .secretKeys.password) }}
 {{- if and (eq .mode "sentinel") .secretKeys.sentinelPassword }}
-{{ include "terbayar.secretEnv" (dict "variable" "REDIS_SENTINEL_PASSWORD" "secret" .existingSecret "key" .secretKeys.sentinelPassword) }}
+{{ include "terbayar.secretEnv" (dict "optional" $.optional "variable" "REDIS_SENTINEL_PASSWORD" "secret" .existingSecret "key" .secretKeys.sentinelPassword) }}
 {{- end }}
 {{- end }}
 {{- end }}
 {{- with .Values.amdigipay }}
 {{- if .enabled }}
-{{ include "terbayar.secretEnv" (dict "variable" "AMDIGIPAY_PASSWORD" "secret" .existingSecret "key" .secretKeys.password) }}
+{{ include "terbayar.secretEnv" (dict "optional" $.optional "variable" "AMDIGIPAY_PASSWORD" "secret" .existingSecret "key" .secretKeys.password) }}
 {{- if eq .signatureScheme "hmac-sha256" }}
-{{ include "terbayar.secretEnv" (dict "variable" "AMDIGIPAY_SIGNATURE_KEY" "secret" .existingSecret "key" .secretKeys.signatureKey) }}
+{{ include "terbayar.secretEnv" (dict "optional" $.optional "variable" "AMDIGIPAY_SIGNATURE_KEY" "secret" .existingSecret "key" .secretKeys.signatureKey) }}
 {{- end }}
 {{- end }}
 {{- end }}
 {{- with .Values.paydia }}
 {{- if .enabled }}
-{{ include "terbayar.secretEnv" (dict "variable" "PAYDIA_CLIENT_SECRET" "secret" .existingSecret "key" .secretKeys.clientSecret) }}
+{{ include "terbayar.secretEnv" (dict "optional" $.optional "variable" "PAYDIA_CLIENT_SECRET" "secret" .existingSecret "key" .secretKeys.clientSecret) }}
 {{- end }}
 {{- end }}
 {{- with .Values.monitoring }}
 {{- if .existingSecret }}
-{{ include "terbayar.secretEnv" (dict "variable" "MONITORING_USERS" "secret" .existingSecret "key" .key) }}
+{{ include "terbayar.secretEnv" (dict "optional" $.optional "variable" "MONITORING_USERS" "secret" .existingSecret "key" .key) }}
 {{- end }}
 {{- end }}
 {{- with .Values.worker.extraEnv }}
@@ -176,18 +189,35 @@ LOG_FORMAT: {{ .log.format | quote }}
 {{- end }}
 {{- end }}
 
+{{/*
+The retry policy is a file whose content is an annotation of the pod, so that it is a part of the
+pod template, as the settings are.
+*/}}
+{{- define "terbayar.worker.annotations" -}}
+{{- with .Values.retryPolicy }}
+terbayar/retry-policy: |
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
 {{/* Secrets and ConfigMaps that are mounted as files. Mode 0440; the group is fsGroup. */}}
 {{- define "terbayar.worker.volumes" -}}
 {{- if .Values.retryPolicy }}
 - name: retry-policy
-  configMap:
-    name: {{ include "terbayar.worker.fullname" . }}-retry-policy
+  downwardAPI:
+    items:
+      - path: retry-policy.yaml
+        fieldRef:
+          fieldPath: metadata.annotations['terbayar/retry-policy']
 {{- end }}
 {{- with .Values.paydia }}
 {{- if .enabled }}
 - name: paydia
   secret:
     secretName: {{ .existingSecret | quote }}
+    {{- if $.optional }}
+    optional: true
+    {{- end }}
     defaultMode: 0440
     items:
       - key: {{ .secretKeys.privateKey | quote }}
@@ -199,6 +229,9 @@ LOG_FORMAT: {{ .log.format | quote }}
 - name: payload-keys
   secret:
     secretName: {{ .existingSecret | quote }}
+    {{- if $.optional }}
+    optional: true
+    {{- end }}
     defaultMode: 0440
     items:
       - key: {{ .key | quote }}
@@ -210,6 +243,9 @@ LOG_FORMAT: {{ .log.format | quote }}
 - name: trusted-ca
   configMap:
     name: {{ .existingConfigMap | quote }}
+    {{- if $.optional }}
+    optional: true
+    {{- end }}
     items:
       - key: {{ .key | quote }}
         path: ca.crt
@@ -217,6 +253,9 @@ LOG_FORMAT: {{ .log.format | quote }}
 - name: trusted-ca
   secret:
     secretName: {{ .existingSecret | quote }}
+    {{- if $.optional }}
+    optional: true
+    {{- end }}
     defaultMode: 0440
     items:
       - key: {{ .key | quote }}
@@ -252,4 +291,36 @@ LOG_FORMAT: {{ .log.format | quote }}
 {{- with .Values.worker.extraVolumeMounts }}
 {{ toYaml . }}
 {{- end }}
+{{- end }}
+
+{{/* A pod that runs "worker check" once: arguments are the root context, the component and the hook's annotations. */}}
+{{- define "terbayar.worker.checkPod" -}}
+{{- $root := merge (dict "optional" true) .root -}}
+apiVersion: v1
+kind: Pod
+metadata:
+  name: {{ include "terbayar.fullname" $root }}-{{ .component }}
+  namespace: {{ $root.Release.Namespace }}
+  labels:
+    {{- /* Includes podLabels: they may disable the sidecar of a service mesh, which would never terminate. */}}
+    {{- merge (dict) $root.Values.worker.podLabels (include "terbayar.labels" $root | fromYaml) | toYaml | nindent 4 }}
+    # Not "worker": no Service, PodDisruptionBudget or Deployment may select this pod.
+    app.kubernetes.io/component: {{ .component }}
+  annotations:
+    helm.sh/hook: {{ .hook }}
+    # A pod that failed is kept until the next check, for kubectl describe. Helm prints its log.
+    helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+    helm.sh/hook-output-log-policy: hook-succeeded,hook-failed
+    {{- with include "terbayar.worker.annotations" $root }}
+    {{- . | trim | nindent 4 }}
+    {{- end }}
+spec:
+  {{- include "terbayar.worker.pod" $root | nindent 2 }}
+  restartPolicy: Never
+  activeDeadlineSeconds: 120
+  containers:
+    - name: check
+      args:
+        - check
+      {{- include "terbayar.worker.container" $root | nindent 6 }}
 {{- end }}
