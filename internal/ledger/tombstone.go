@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -19,14 +20,17 @@ import (
 
 // A tombstone is what is left of a payment after RETENTION: enough to answer duplicate or
 // conflict when the same id is submitted again. Tombstones are never deleted. They are the
-// fields of hashes, by transaction id: Redis stores a hash of up to 128 small fields without
-// the overhead of a key or a hash table. A tombstone is
+// fields of hashes, by transaction id: Redis stores a hash of up to 128 fields, none of them
+// longer than 64 bytes, without the overhead of a key or a hash table. One longer field makes
+// the whole hash twice as large, so a Paydia reference of 64 hex digits takes 32 bytes. A
+// tombstone is
 //
-//	STATUS   one letter, see tombstoneStatus
+//	STATUS   one letter, see tombstoneStatus; upper case: REFERENCE is packed
 //	DIGEST   of the order, 15 bytes
-//	AMOUNT, UPDATED (Unix ms), UPDATED - CREATED (ms), DAY of the archive that has the record
-//	         (since 1970-01-01; 0: it was not archived), each an unsigned varint
-//	REFERENCE of the gateway: the rest
+//	AMOUNT, UPDATED (Unix ms), UPDATED - CREATED (ms), each an unsigned varint
+//	DAY      of the archive that has the record: the days since UPDATED, a varint; -64: it was
+//	         not archived
+//	REFERENCE of the gateway: the rest; packed: two hex digits in a byte
 
 // tombstoneStatus maps the statuses of payments that are over to their letters.
 var tombstoneStatus = map[payment.Status]byte{
@@ -46,6 +50,9 @@ func (p *partition) tombstones(k payment.Key) string {
 
 const day = 24 * time.Hour
 
+// notArchived is the DAY of a tombstone whose record is not in the archive.
+const notArchived = -64
+
 // encodeTombstone returns the tombstone of a record; archived is the day of the archive, or zero.
 func encodeTombstone(r *Record, archived time.Time) ([]byte, error) {
 	digest, err := base64.RawURLEncoding.DecodeString(r.digest)
@@ -55,13 +62,24 @@ func encodeTombstone(r *Record, archived time.Time) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ledger: tombstone of %s: %w: %w", r.Key(), ErrDamaged, err)
 	}
-	b := append([]byte{tombstoneStatus[r.Status]}, digest[:digestSize]...)
+	letter, reference := tombstoneStatus[r.Status], []byte(r.GatewayReference)
+	if packed, err := hex.DecodeString(r.GatewayReference); err == nil && hex.EncodeToString(packed) == r.GatewayReference {
+		letter, reference = letter-'a'+'A', packed
+	}
+	b := append([]byte{letter}, digest[:digestSize]...)
 	b = binary.AppendUvarint(b, uint64(r.Amount))
 	b = binary.AppendUvarint(b, uint64(unixMilli(r.UpdatedAt)))
 	b = binary.AppendUvarint(b, uint64(max(0, r.UpdatedAt.Sub(r.CreatedAt).Milliseconds())))
-	b = binary.AppendUvarint(b, uint64(unixMilli(archived)/day.Milliseconds()))
-	return append(b, r.GatewayReference...), nil
+	archivedAfter := int64(notArchived)
+	if !archived.IsZero() {
+		archivedAfter = days(archived) - days(r.UpdatedAt)
+	}
+	b = binary.AppendVarint(b, archivedAfter)
+	return append(b, reference...), nil
 }
+
+// days returns the number of a UTC day since 1970-01-01.
+func days(t time.Time) int64 { return unixMilli(t) / day.Milliseconds() }
 
 // decodeTombstone returns the record of a tombstone: it has what the tombstone has. It cannot
 // be saved.
@@ -75,16 +93,17 @@ func decodeTombstone(key payment.Key, text string) (*Record, error) {
 		return fail(ErrDamaged)
 	}
 	for status, letter := range tombstoneStatus {
-		if letter == rest[0] {
+		if letter == rest[0]|0x20 { // in lower case
 			r.Status = status
 		}
 	}
+	isPacked := rest[0]&0x20 == 0
 	if r.Status == "" {
 		return fail(ErrOtherVersion)
 	}
 	r.digest = base64.RawURLEncoding.EncodeToString(rest[1 : 1+digestSize])
 	rest = rest[1+digestSize:]
-	var n [4]int64 // amount, updated, updated - created, day
+	var n [3]int64 // amount, updated, updated - created
 	for i := range n {
 		value, size := binary.Uvarint(rest)
 		if size <= 0 || value > maxNumber {
@@ -93,8 +112,16 @@ func decodeTombstone(key payment.Key, text string) (*Record, error) {
 		n[i], rest = int64(value), rest[size:]
 	}
 	r.Amount, r.UpdatedAt, r.CreatedAt = payment.Rupiah(n[0]), fromUnixMilli(n[1]), fromUnixMilli(n[1]-n[2])
-	r.ArchivedOn = fromUnixMilli(n[3] * day.Milliseconds())
-	r.GatewayReference = string(rest)
+	archivedAfter, size := binary.Varint(rest)
+	if size <= 0 {
+		return fail(ErrDamaged)
+	}
+	if archivedAfter != notArchived {
+		r.ArchivedOn = fromUnixMilli((days(r.UpdatedAt) + archivedAfter) * day.Milliseconds())
+	}
+	if r.GatewayReference = string(rest[size:]); isPacked {
+		r.GatewayReference = hex.EncodeToString(rest[size:])
+	}
 	return r, nil
 }
 

@@ -61,6 +61,7 @@ var samples = []sample{
 	{"paydia.queryEmptyReference", "PAYDIA_QUERY_EMPTY_REFERENCE", list(`true`, `false`), list(`"maybe"`), nil},
 	{"eventsStream", "EVENTS_STREAM", list(`"terbayar:events"`), list(`""`, `" a"`, `"a\u200b"`), list(`"a b"`)},
 	{"eventsRetention", "EVENTS_RETENTION", list(`"never"`, `"1d"`, `"65535d"`, `"1s"`), list(`"0s"`, `"0.9s"`, `"0d"`, `"65536d"`, `"90"`, `"0"`, `""`), list(`"1500ms"`)},
+	{"retention", "RETENTION", list(`"never"`, `"400d"`, `"1s"`), list(`"0s"`, `"0.9s"`, `"0d"`, `"65536d"`, `"90"`, `""`), list(`"1500ms"`)},
 	{"ledgerPartitions", "LEDGER_PARTITIONS", list(`1`, `64`), list(`0`, `65`), nil},
 	{"worker.concurrency", "WORKER_CONCURRENCY", list(`1`, `10000`), list(`0`, `10001`, `"many"`), nil},
 	{"worker.gatewayTimeout", "GATEWAY_TIMEOUT", list(`"1ms"`, `"15s"`), list(`"0s"`, `"0.9ms"`, `"40s"`, `"1"`, `"10m"`, `"9999999h"`), nil},

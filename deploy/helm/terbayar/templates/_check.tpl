@@ -106,7 +106,7 @@ deploy/helm/typed compares the two.
 {{- $wrong = append $wrong (printf "%s: %s is less than %dms" (index . 0) (index . 1) (index . 2)) }}
 {{- end }}
 {{- end }}
-{{- range $name := list "eventsRetention" }}
+{{- range $name := list "eventsRetention" "retention" }}
 {{- $keep := get $v $name }}
 {{- if hasSuffix "d" $keep }}
 {{- if gt (trimSuffix "d" $keep | int64) 65535 }}

@@ -119,6 +119,10 @@ SSL_CERT_DIR: /etc/terbayar/trusted-ca
 {{- end }}
 EVENTS_STREAM: {{ .Values.eventsStream | quote }}
 EVENTS_RETENTION: {{ .Values.eventsRetention | quote }}
+RETENTION: {{ .Values.retention | quote }}
+{{- if .Values.archive.existingClaim }}
+ARCHIVE_DIR: /var/lib/terbayar/archive
+{{- end }}
 LEDGER_PARTITIONS: {{ .Values.ledgerPartitions | int | quote }}
 {{- with .Values.worker }}
 WORKER_CONCURRENCY: {{ .concurrency | int | quote }}
@@ -238,6 +242,11 @@ terbayar/retry-policy: |
         path: payload-keys
 {{- end }}
 {{- end }}
+{{- with .Values.archive.existingClaim }}
+- name: archive
+  persistentVolumeClaim:
+    claimName: {{ . | quote }}
+{{- end }}
 {{- with .Values.trustedCA }}
 {{- if .existingConfigMap }}
 - name: trusted-ca
@@ -282,6 +291,10 @@ terbayar/retry-policy: |
 - name: payload-keys
   mountPath: /etc/terbayar/payload-keys
   readOnly: true
+{{- end }}
+{{- if .Values.archive.existingClaim }}
+- name: archive
+  mountPath: /var/lib/terbayar/archive
 {{- end }}
 {{- if or .Values.trustedCA.existingConfigMap .Values.trustedCA.existingSecret }}
 - name: trusted-ca
