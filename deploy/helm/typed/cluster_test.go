@@ -65,6 +65,9 @@ func newCluster(t *testing.T) *cluster {
 // helm runs helm against the cluster.
 func (c *cluster) helm(t *testing.T, args ...string) (string, error) {
 	t.Helper()
+	if version, _ := run(t, "version", "--short"); strings.HasPrefix(version, "v4") && slices.Contains([]string{"install", "upgrade", "rollback"}, args[0]) {
+		args = append(args, "--server-side=false") // the cluster has no server-side apply
+	}
 	return run(t, append(args, "--namespace", namespace, "--kubeconfig", c.kubeconfig)...)
 }
 
