@@ -35,6 +35,15 @@ func IsSave(key payment.Key) func(command []string) bool {
 	}
 }
 
+// IsDrop returns a function that recognises the replacement of a payment's record by its
+// tombstone: a script call with the record and a hash of tombstones as keys.
+func IsDrop(key payment.Key) func(command []string) bool {
+	return func(command []string) bool {
+		return hasRecord(command, key) &&
+			slices.ContainsFunc(command, func(argument string) bool { return strings.Contains(argument, ":tombstones:"+string(key.Gateway)) })
+	}
+}
+
 func hasRecord(command []string, key payment.Key) bool {
 	return slices.ContainsFunc(command, func(argument string) bool { return strings.HasSuffix(argument, ":payment:"+key.String()) })
 }

@@ -6,9 +6,11 @@ import (
 	"strings"
 	"time"
 
+	"terbayar/internal/archive"
 	"terbayar/internal/gatewaysim"
 	"terbayar/internal/ledger"
 	"terbayar/internal/payment"
+	"terbayar/internal/retention"
 	"terbayar/internal/testenv/verify"
 )
 
@@ -30,9 +32,9 @@ func (e *Env) AwaitEnd(payments []verify.Payment, within time.Duration) (open in
 		rows := verify.RowsByPayment(e.Sim.Rows())
 		var left []verify.Payment
 		for _, p := range payments {
-			r, err := e.Ledger.Read(e.Context(), p.Key)
+			r, err := e.Read(p.Key)
 			missing := errors.Is(err, ledger.ErrNotFound)
-			if err == nil && p.Settled(&r.Payment, rows[p.Key]) || missing && !p.Acknowledged {
+			if err == nil && p.Settled(r, rows[p.Key]) || missing && !p.Acknowledged {
 				continue
 			}
 			if !missing {
@@ -58,6 +60,19 @@ func (e *Env) AwaitEnd(payments []verify.Payment, within time.Duration) (open in
 	}
 }
 
+// Read returns a payment. If its tombstone is all that the ledger has, the payment is read from
+// ARCHIVE_DIR, where that is set.
+func (e *Env) Read(key payment.Key) (*payment.Payment, error) {
+	r, err := e.Ledger.Read(e.Context(), key)
+	if dir := e.Settings["ARCHIVE_DIR"]; err == nil && r.Tombstone && dir != "" {
+		r, err = retention.Find(dir, archive.DayOf(r.ArchivedOn), key)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &r.Payment, nil
+}
+
 // Collect returns what is known about the run of these payments. The consumer may be nil.
 func (e *Env) Collect(payments []verify.Payment, consumer *EventConsumer) *verify.Run {
 	e.Helper()
@@ -70,9 +85,9 @@ func (e *Env) Collect(payments []verify.Payment, consumer *EventConsumer) *verif
 		run.Received = consumer.Received(run.Stream)
 	}
 	for _, p := range payments {
-		switch r, err := e.Ledger.Read(e.Context(), p.Key); {
+		switch r, err := e.Read(p.Key); {
 		case err == nil:
-			run.Records[p.Key] = &r.Payment
+			run.Records[p.Key] = r
 		case !errors.Is(err, ledger.ErrNotFound):
 			e.Fatal(err)
 		}
