@@ -24,7 +24,7 @@ type archiveCmd struct {
 		Ledger     config.Ledger `embed:""`
 		Log        config.Log    `embed:""`
 		Day        []string      `help:"Restore only this day of the archive, such as 2026-11-26; may be repeated. Without it: all days."`
-		Tombstones bool          `help:"Restore only tombstones: 64 bytes a payment, enough to recognise ids that are submitted again."`
+		Tombstones bool          `help:"Restore only tombstones: enough to recognise ids that are submitted again."`
 	} `cmd:"" help:"Write payments from the archive back into Redis, for example after Redis has lost its data. What Redis has is not changed; it may be repeated. While RETENTION is set, workers archive the records again."`
 }
 
@@ -63,7 +63,7 @@ func (c *archiveCmd) run(ctx context.Context, command string, out, log io.Writer
 	if err := writes.Start(ctx); errors.Is(err, durable.ErrUnfit) {
 		return config.Unfit(err)
 	} else if err != nil {
-		return err
+		return fmt.Errorf("redis cannot be used: %w", err)
 	}
 	restorer.Ledger = ledger.New(ledger.Options{
 		Redis: client, Writes: writes, Stream: ledger.DefaultStream, Partitions: c.Restore.Ledger.Partitions, Now: time.Now, Log: logger,

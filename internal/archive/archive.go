@@ -89,19 +89,19 @@ func Days(dir string) ([]Day, error) {
 }
 
 // CheckDir reports whether an archive can be written to dir: dir exists, is a directory, and
-// takes a file that can be fsynced. It is for the start of a program.
+// takes a file that can be fsynced. It is for the start of a program; the error is for its user.
 func CheckDir(dir string) error {
 	info, err := os.Stat(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("archive: directory %s does not exist: %w", dir, err)
+		return fmt.Errorf("the directory %s does not exist", dir)
 	case err != nil:
-		return fmt.Errorf("archive: check directory: %w", err)
+		return err
 	case !info.IsDir():
-		return fmt.Errorf("archive: %s is not a directory", dir)
+		return fmt.Errorf("%s is not a directory", dir)
 	}
 	if err := tryWrite(dir); err != nil {
-		return fmt.Errorf("archive: cannot write to directory %s: %w", dir, err)
+		return fmt.Errorf("cannot write to the directory %s: %w", dir, err)
 	}
 	return nil
 }

@@ -398,11 +398,17 @@ func TestTruncatedManifest(t *testing.T) {
 			s.data[:(confirmed+len(s.data))/2],
 			slices.Concat(s.data[:confirmed], zeros),
 		} {
+			lost := 0 // whole frames that are not in the manifest: a crash leaves one at most
+			for _, end := range s.ends[frames:] {
+				if end <= len(data) && bytes.HasPrefix(s.data, data) {
+					lost++
+				}
+			}
 			for _, manifest := range [][]byte{s.manifest[:n], slices.Concat(s.manifest[:n], zeros)} {
 				s.write(t, data, manifest)
 				wantLines(t, s.dir, today, want...)
 				r := reports(t, s.dir)
-				if len(r) != 1 || r[0].Frames != frames || r[0].Unconfirmed != int64(len(data)-confirmed) || len(r[0].Problems) > 0 {
+				if len(r) != 1 || r[0].Frames != frames || r[0].Unconfirmed != int64(len(data)-confirmed) || (len(r[0].Problems) > 0) != (lost > 1) {
 					t.Fatalf("manifest of %d bytes, data of %d: %+v", n, len(data), r)
 				}
 			}
@@ -556,10 +562,29 @@ func TestMissingFiles(t *testing.T) {
 	if err := os.Remove(manifestOf(s.path)); err != nil {
 		t.Fatal(err)
 	}
-	writeFile(t, s.path, s.data)
+	firstFrame := s.data[:s.ends[0]]
+	writeFile(t, s.path, firstFrame)
 	wantLines(t, s.dir, today, `{"id":"other"}`)
-	if r := reports(t, s.dir); len(r) != 2 || r[0].Unconfirmed != int64(len(s.data)) || len(r[0].Problems) > 0 {
+	if r := reports(t, s.dir); len(r) != 2 || r[0].Unconfirmed != int64(len(firstFrame)) || len(r[0].Problems) > 0 {
 		t.Errorf("manifest missing: %+v", r)
+	}
+}
+
+// TestLostManifest: a manifest that has lost lines is noticed, if more frames are missing in it than
+// a crash can leave.
+func TestLostManifest(t *testing.T) {
+	s := newSmall(t)
+	manifest := bytes.SplitAfter(readFile(t, manifestOf(s.path)), []byte("\n"))
+	frames := len(manifest) - 1
+	if frames < 3 {
+		t.Fatalf("%d frames", frames)
+	}
+	for kept := range frames + 1 {
+		writeFile(t, manifestOf(s.path), bytes.Join(manifest[:kept], nil))
+		r := reports(t, s.dir)
+		if lost := frames - kept; len(r) != 1 || r[0].Frames != kept || (len(r[0].Problems) == 1) != (lost > 1) {
+			t.Errorf("%d of %d lines: %+v", kept, frames, r)
+		}
 	}
 }
 
@@ -764,9 +789,9 @@ func TestCheckDir(t *testing.T) {
 	writeFile(t, file, nil)
 	missing := filepath.Join(dir, "missing")
 	for path, want := range map[string]string{
-		missing: "archive: directory " + missing + " does not exist",
-		file:    "archive: " + file + " is not a directory",
-		"/proc": "archive: cannot write to directory /proc: ",
+		missing: "the directory " + missing + " does not exist",
+		file:    file + " is not a directory",
+		"/proc": "cannot write to the directory /proc: ",
 	} {
 		if err := archive.CheckDir(path); err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%s: %v, want %s", path, err, want)

@@ -67,7 +67,8 @@ type Report struct {
 	Bytes    int64 // of these frames
 	Problems []error
 	// Unconfirmed is the number of bytes after the last confirmed frame: what a crash has left,
-	// or an Append that is under way.
+	// or an Append that is under way. More than one whole frame there is a problem: the manifest
+	// has lost lines.
 	Unconfirmed int64
 }
 
@@ -116,6 +117,12 @@ func verify(decoder *zstd.Decoder, day Day, path string) Report {
 		report.Bytes += f.Bytes
 	}
 	report.Unconfirmed = max(0, size-end)
+	if data, err := open(report.Path); err == nil {
+		if unlistedFrames(data, end) > 1 {
+			report.Problems = append(report.Problems, damaged(data, end, "more than one frame is not in the manifest, which has lost lines"))
+		}
+		_ = data.Close()
+	}
 	return report
 }
 

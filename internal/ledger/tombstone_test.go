@@ -194,6 +194,33 @@ func TestTombstones(t *testing.T) {
 	})
 }
 
+// TestTombstoneIsSmall: Redis stores a hash with a value of more than 64 bytes as a table, at twice
+// the memory. A tombstone with the longest reference of a gateway must not be longer.
+func TestTombstoneIsSmall(t *testing.T) {
+	t.Parallel()
+	client := redistest.Server(t).Client(t)
+	for _, reference := range []string{
+		"c407177ce0842a3fc0f1b11d06c3a9620f48b71cf7ed255b1f2edc3de175798a", // an example of Paydia's documentation
+		"883123", "88312", "AB", "", "ref-1",
+	} {
+		e := newRetentionEnv(t, client, 1)
+		key := payment.Key{Gateway: payment.Paydia, TransactionID: "b57d8895-790b-4da3-a9e7-0387176de9bf"}
+		client.FlushAll(t.Context())
+		e.add(t, key, payment.Paid, ledger.Due{})
+		r := e.ended(t, anyAge)[key.TransactionID]
+		r.GatewayReference, r.Amount, r.CreatedAt = reference, 99_999_999, r.UpdatedAt.Add(-48*time.Hour)
+		e.drop(t, 1, r)
+		got, err := e.Read(t.Context(), key)
+		if err != nil || !got.Tombstone || got.GatewayReference != reference || got.Amount != r.Amount || !got.CreatedAt.Equal(r.CreatedAt) || !got.ArchivedOn.Equal(archiveDay) {
+			t.Errorf("%q: %+v, %v", reference, got, err)
+		}
+		keys := client.Keys(t.Context(), "*:tombstones:*").Val()
+		if len(keys) != 1 || client.ObjectEncoding(t.Context(), keys[0]).Val() == "hashtable" {
+			t.Errorf("%q: %v is stored as a hash table", reference, keys)
+		}
+	}
+}
+
 // TestDropIsFenced: a payment that has changed since it was archived keeps its record; one that
 // is looked up again, too.
 func TestDropIsFenced(t *testing.T) {

@@ -88,7 +88,10 @@ func (a *Archiver) runOnce(ctx context.Context) {
 	go a.renew(renewing, token)
 	err = a.Scan(ctx)
 	stop()
-	if ctx.Err() != nil { // the worker stops: another one begins again after the lease
+	if ctx.Err() != nil { // the worker stops: another one may begin at once
+		release, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = lockScript.Run(release, a.Redis, []string{lockKey}, token, token, 1).Err()
 		return
 	}
 	a.OnScanned(err != nil)
@@ -124,8 +127,12 @@ func (a *Archiver) Scan(ctx context.Context) error {
 		return err
 	})
 	if dropped > 0 {
-		a.Log.Info("payments archived: over for longer than RETENTION", "payments", dropped, "archive", a.Archive != nil,
-			"retention", a.Retention.String(), "duration", a.Now().Sub(started).Round(time.Millisecond).String())
+		log := a.Log.With("payments", dropped, "retention", a.Retention.String(), "duration", a.Now().Sub(started).Round(time.Millisecond).String())
+		if a.Archive != nil {
+			log.Info("payments archived: over for longer than RETENTION")
+		} else {
+			log.Info("records deleted without an archive: over for longer than RETENTION")
+		}
 	}
 	if unreadable > 0 {
 		a.Log.Error("records not archived: damaged or written by another version", "records", unreadable)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"time"
 
 	"terbayar/internal/archive"
@@ -19,6 +20,9 @@ var ErrIncomplete = errors.New("not everything was restored")
 
 // ErrDamaged says that the archive is damaged. The lines before it say where.
 var ErrDamaged = errors.New("the archive is damaged")
+
+// ErrEmpty says that a directory contains no archive.
+var ErrEmpty = errors.New("there is no archive")
 
 // restoreBatch is the number of payments that are restored in one round trip for each partition.
 const restoreBatch = 500
@@ -41,8 +45,19 @@ func (r *Restorer) Run(ctx context.Context) error {
 		if days, err = archive.Days(r.Dir); err != nil {
 			return err
 		}
+		if len(days) == 0 {
+			return fmt.Errorf("%w in %s", ErrEmpty, r.Dir)
+		}
 	}
 	var problems error
+	if err := verifyFiles(r.Dir, func(report archive.Report) {
+		if len(report.Problems) > 0 {
+			problems = ErrIncomplete
+			printReport(r.Out, report)
+		}
+	}); err != nil {
+		return err
+	}
 	for _, day := range days {
 		complete, err := r.day(ctx, day)
 		if err != nil {
@@ -83,6 +98,9 @@ func (r *Restorer) day(ctx context.Context, day archive.Day) (complete bool, err
 	}
 	complete = true
 	for line, err := range archive.Read(r.Dir, day) {
+		if errors.Is(err, fs.ErrNotExist) {
+			return false, fmt.Errorf("the archive has no day %s", day)
+		}
 		var record *ledger.Record
 		if err == nil {
 			record, err = ledger.ParseArchiveLine(line)
@@ -105,30 +123,50 @@ func (r *Restorer) day(ctx context.Context, day archive.Day) (complete bool, err
 	return complete, nil
 }
 
-// Verify reads the whole archive, compares it with its checksums, and writes a line for each file
-// to out. The error is ErrDamaged, or that of a directory that cannot be read.
+// Verify reads the whole archive, compares it with its manifests, and writes a line for each file
+// to out. The error is ErrDamaged, ErrEmpty, or that of a directory that cannot be read.
 func Verify(dir string, out io.Writer) error {
 	var damaged error
 	files, lines := 0, 0
+	if err := verifyFiles(dir, func(report archive.Report) {
+		if len(report.Problems) > 0 {
+			damaged = ErrDamaged
+		}
+		printReport(out, report)
+		files, lines = files+1, lines+report.Lines
+	}); err != nil {
+		return err
+	}
+	if files == 0 {
+		return fmt.Errorf("%w in %s", ErrEmpty, dir)
+	}
+	fmt.Fprintf(out, "%d payments, files: %d\n", lines, files)
+	return damaged
+}
+
+// verifyFiles calls do with the report of each file of the archive.
+func verifyFiles(dir string, do func(archive.Report)) error {
 	for report, err := range archive.Verify(dir) {
 		if err != nil {
 			return err
 		}
-		outcome, unconfirmed := "ok", ""
-		if len(report.Problems) > 0 {
-			outcome, damaged = "FAIL", ErrDamaged
-		}
-		if report.Unconfirmed > 0 {
-			unconfirmed = fmt.Sprintf("; %d bytes at its end are not confirmed: a worker crashed, or is writing", report.Unconfirmed)
-		}
-		fmt.Fprintf(out, "%-4s  %s: %d payments in %d frames, %d bytes%s\n", outcome, report.Path, report.Lines, report.Frames, report.Bytes, unconfirmed)
-		for _, problem := range report.Problems {
-			fmt.Fprintf(out, "      %v\n", problem)
-		}
-		files, lines = files+1, lines+report.Lines
+		do(report)
 	}
-	fmt.Fprintf(out, "%d files, %d payments\n", files, lines)
-	return damaged
+	return nil
+}
+
+func printReport(out io.Writer, report archive.Report) {
+	outcome, unconfirmed := "ok", ""
+	switch {
+	case len(report.Problems) > 0:
+		outcome = "FAIL"
+	case report.Unconfirmed > 0:
+		unconfirmed = fmt.Sprintf("; %d bytes at its end are not confirmed: a worker crashed, or is writing", report.Unconfirmed)
+	}
+	fmt.Fprintf(out, "%-4s  %s: %d payments in %d frames, %d bytes%s\n", outcome, report.Path, report.Lines, report.Frames, report.Bytes, unconfirmed)
+	for _, problem := range report.Problems {
+		fmt.Fprintf(out, "      %v\n", problem)
+	}
 }
 
 // Find returns the record of a payment in the archive of a day, or ledger.ErrNotFound. If the day

@@ -115,7 +115,7 @@ func TestRestoreProblems(t *testing.T) {
 	}
 
 	out.Reset()
-	if err := Verify(p.dir, &out); err != nil || !strings.HasSuffix(out.String(), "1 files, 6 payments\n") {
+	if err := Verify(p.dir, &out); err != nil || !strings.HasSuffix(out.String(), "6 payments, files: 1\n") {
 		t.Errorf("%v\n%s", err, out.String())
 	}
 	content, err := os.ReadFile(damaged[0])

@@ -180,7 +180,7 @@ Helm then names the wrong value in its error. */}}
 password in plain values. */}}
 {{- $seen := list }}
 {{- range $v.worker.extraEnv }}
-{{- if regexMatch "^(REDIS|AMDIGIPAY|PAYDIA|PAYLOAD|RETRY|EVENTS|LEDGER|WORKER|GATEWAY|STATUS|EXPIRY|LATE|MONITORING|LOG)_" .name }}
+{{- if regexMatch "^(REDIS|AMDIGIPAY|PAYDIA|PAYLOAD|RETRY|EVENTS|LEDGER|ARCHIVE|WORKER|GATEWAY|STATUS|EXPIRY|LATE|MONITORING|LOG)_|^RETENTION$" .name }}
 {{- $wrong = append $wrong (printf "worker.extraEnv: %s is a setting of the worker: use its value in this chart" .name) }}
 {{- else if and (eq .name "SSL_CERT_DIR") (or $v.trustedCA.existingConfigMap $v.trustedCA.existingSecret) }}
 {{- $wrong = append $wrong "worker.extraEnv: SSL_CERT_DIR is already set by trustedCA" }}
