@@ -39,6 +39,7 @@ type flags struct {
 	Partitions      int             `default:"1" help:"LEDGER_PARTITIONS of every program."`
 	RedisFailsEvery time.Duration   `default:"8s" help:"Redis fails about every ...; 0: never. A standalone one is killed and restarted with its append-only file. Otherwise a replica is made to lag and then promoted, with the primary killed, frozen or alive. One time in two a worker is killed or gets SIGTERM at the same moment."`
 	RedisDown       time.Duration   `default:"0s" help:"How long a standalone Redis is down; 0: up to 4 s, at random."`
+	Retention       time.Duration   `default:"0s" help:"RETENTION of the workers, with an archive: payments become tombstones during the run. 0: never."`
 	Durability      string          `default:"" help:"REDIS_DURABILITY of every program."`
 	WaitReplicas    string          `default:"" help:"REDIS_WAIT_REPLICAS of every program. Fewer than there are loses payments, which shows that chaos finds a loss."`
 	Settle          time.Duration   `default:"5m" help:"How long it may take afterwards until every payment has ended."`

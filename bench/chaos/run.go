@@ -3,6 +3,8 @@ package main
 import (
 	"math/rand/v2"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -78,6 +80,12 @@ func newRun(t *testenv.ProgramTB, f flags) *chaosRun {
 		"REDIS_DURABILITY": f.Durability, "REDIS_WAIT_REPLICAS": f.WaitReplicas, "EXPIRY_GRACE": "",
 	} {
 		r.Settings[name] = value
+	}
+	if f.Retention > 0 {
+		r.Settings["RETENTION"], r.Settings["ARCHIVE_DIR"] = f.Retention.String(), filepath.Join(t.Dir(), "archive")
+		if err := os.Mkdir(r.Settings["ARCHIVE_DIR"], 0o750); err != nil {
+			t.Fatal(err)
+		}
 	}
 	r.payments = f.newPayments()
 	r.orders = r.NewOrderSystem()
