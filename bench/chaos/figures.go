@@ -122,6 +122,7 @@ func (r *chaosRun) figures() string {
 		{"events received more than once", r.report.RepeatedEvents},
 		{"events received, and removed by a failover", r.report.WithdrawnEvents},
 		{"of these, refusals that the ledger has lost too", r.report.WithdrawnRefusals},
+		{"tombstones, see --retention", r.tombstones()},
 	})
 	section("faults", counted(sum.Faults))
 	section("requests", counted(sum.Requests))
@@ -194,4 +195,16 @@ func (r *chaosRun) writeResult(out io.Writer) {
 	fmt.Fprintf(out, "seed %d: %s: %s; %d kill -9, %d SIGTERM, %s failed %d times (%d promotions of a replica that lagged, %d workers ended at that moment); recovery median %s, worst %s; every payment had ended after %s\n",
 		r.f.Seed, result, r.report.Summary(), r.kills, r.terms, r.f.Redis, len(r.outages), r.latePromotions, r.sameMoment,
 		median(recoveries).took.Round(10*time.Millisecond), worst(recoveries).took.Round(10*time.Millisecond), r.settled.Round(time.Second))
+}
+
+// tombstones returns the number of payments of which only a tombstone is left.
+func (r *chaosRun) tombstones() (n int64) {
+	for _, g := range payment.Gateways() {
+		s, err := r.Ledger.Stats(r.Context(), g)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		n += s.Tombstones
+	}
+	return n
 }
