@@ -67,8 +67,8 @@ func encodeTombstone(r *Record, archived time.Time) ([]byte, error) {
 		letter, reference = letter-'a'+'A', packed
 	}
 	b := append([]byte{letter}, digest[:digestSize]...)
-	b = binary.AppendUvarint(b, uint64(r.Amount))
-	b = binary.AppendUvarint(b, uint64(unixMilli(r.UpdatedAt)))
+	b = binary.AppendUvarint(b, uint64(max(0, r.Amount)))
+	b = binary.AppendUvarint(b, uint64(max(0, unixMilli(r.UpdatedAt))))
 	b = binary.AppendUvarint(b, uint64(max(0, r.UpdatedAt.Sub(r.CreatedAt).Milliseconds())))
 	archivedAfter := int64(notArchived)
 	if !archived.IsZero() {

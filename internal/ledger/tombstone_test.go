@@ -374,8 +374,12 @@ func TestArchiveLine(t *testing.T) {
 			t.Errorf("%s, was %s, %v", again, line, err)
 		}
 	}
-	for _, line := range []string{``, `{}`, `[1]`, `{"gateway":"amdigipay","transaction_id":"1","status":"queued","digest":"12345678901234567890"}`,
-		`{"gateway":"amdigipay","transaction_id":"1","status":"paid","digest":"1"}`, `{"gateway":"other","transaction_id":"1","status":"paid","digest":"12345678901234567890"}`} {
+	for _, line := range []string{
+		``, `{}`, `[1]`,
+		`{"gateway":"amdigipay","transaction_id":"1","status":"queued","digest":"12345678901234567890"}`,
+		`{"gateway":"amdigipay","transaction_id":"1","status":"paid","digest":"1"}`,
+		`{"gateway":"other","transaction_id":"1","status":"paid","digest":"12345678901234567890"}`,
+	} {
 		if r, err := ledger.ParseArchiveLine([]byte(line)); err == nil {
 			t.Errorf("%s: %+v", line, r)
 		}

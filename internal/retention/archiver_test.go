@@ -268,7 +268,7 @@ func TestKilled(t *testing.T) {
 		p := newPayments(t, client, t.TempDir())
 		p.pay(t, n)
 		scan := func(killAt int) error {
-			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestScanProcess$")
+			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestScanProcess$") //nolint:gosec // G702: this test itself
 			cmd.Env = append(os.Environ(), envURL+"="+server.URL(), envDir+"="+p.dir, envKill+"="+strconv.Itoa(killAt))
 			out, err := cmd.CombinedOutput()
 			exit := new(exec.ExitError)

@@ -123,7 +123,7 @@ func TestRestoreProblems(t *testing.T) {
 		t.Fatal(err)
 	}
 	content[len(content)/2] ^= 1
-	if err := os.WriteFile(damaged[0], content, 0o600); err != nil {
+	if err := os.WriteFile(damaged[0], content, 0o600); err != nil { //nolint:gosec // G703: a file of the test
 		t.Fatal(err)
 	}
 	out.Reset()
