@@ -92,6 +92,16 @@ func (s *scan) hasEnded() bool {
 	}
 }
 
+// memory returns the largest memory of the process so far, in bytes; 0 when it has ended. The
+// figure that Wait returns includes this program's, from before the exec.
+func (s *scan) memory() int64 {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
+	_, rest, _ := bytes.Cut(text, []byte("VmHWM:"))
+	var kilobytes int64
+	_, _ = fmt.Sscan(string(rest), &kilobytes) // there is none
+	return 1024 * kilobytes
+}
+
 // kill is a kill that is due when some payments are archived.
 type kill struct {
 	at    int64
@@ -134,7 +144,7 @@ func (r *retentionRun) archive() {
 	r.rate("archived", fmt.Sprintf("%d scans: %d killed; Redis killed: %d", u.scans, u.killed, u.redisKilled), u.took)
 	r.row("  CPU of the process a payment (us)", "", "%.1f", r.per(float64(u.cpu.Microseconds())))
 	r.row("  CPU of Redis a payment (us)", "", "%.1f", r.per(float64(u.redisCPU.Microseconds())))
-	r.row("  largest memory of the process (MB)", "maximum resident set", "%.0f", float64(u.memory)/1e6)
+	r.row("  largest memory of the process (MB)", "VmHWM", "%.0f", float64(u.memory)/1e6)
 	r.row("  longest command in the SLOWLOG (ms)", fmt.Sprintf("%s; %d commands took longer than %s", u.slowestName, u.slowCommands, slow),
 		"%.1f", float64(u.slowest.Microseconds())/1000)
 	for _, p := range []struct {
@@ -187,6 +197,7 @@ func (r *retentionRun) scanAll() (u usage) {
 			process := r.startScan()
 			due := false
 			await(r.t, func() bool {
+				u.memory = max(u.memory, process.memory())
 				due = len(kills) > 0 && r.tombstones(s) >= kills[0].at
 				return due || process.hasEnded()
 			})
@@ -202,14 +213,17 @@ func (r *retentionRun) scanAll() (u usage) {
 				r.server.Start(r.t)
 				meter, begun = r.redis.cpu(), time.Now()
 				kills = kills[1:]
-				await(r.t, process.hasEnded) // it may go on: then it may miss payments
+				await(r.t, func() bool { // it may go on: then it may miss payments
+					u.memory = max(u.memory, process.memory())
+					return process.hasEnded()
+				})
 			case due && !process.hasEnded():
 				process.kill()
 				kills = kills[1:]
 			}
 			process.kill()
 			u.took += time.Since(begun)
-			u.add(process.cmd.ProcessState)
+			u.cpu += process.cmd.ProcessState.UserTime() + process.cmd.ProcessState.SystemTime()
 			killed := process.cmd.ProcessState.Sys().(syscall.WaitStatus).Signaled()
 			if killed {
 				u.killed++
@@ -228,13 +242,6 @@ func (r *retentionRun) scanAll() (u usage) {
 	})
 	read()
 	return u
-}
-
-func (u *usage) add(p *os.ProcessState) {
-	u.cpu += p.UserTime() + p.SystemTime()
-	if used, ok := p.SysUsage().(*syscall.Rusage); ok {
-		u.memory = max(u.memory, used.Maxrss*1024)
-	}
 }
 
 // tombstones returns the number of payments that are archived.
