@@ -53,13 +53,13 @@ type State struct {
 const (
 	assumedPaymentSize = 2048 // bytes
 	minPayments        = 1000
-	tombstoneSize      = 64 // bytes
+	tombstoneSize      = 128 // bytes
 )
 
 // PaymentsLeft estimates how many more payments fit into Redis, if the ledger now has the
 // given numbers of records and tombstones. It divides the free memory of the fullest primary by
 // the memory that a payment takes there: its used memory, with queues and events, divided by all
-// payments of the ledger, of which a tombstone counts as 1/32. So it is right for a primary that
+// payments of the ledger, of which a tombstone counts as 1/16. So it is right for a primary that
 // has only some of the ledger's partitions, and it changes when payments are compressed or
 // events deleted.
 func (s State) PaymentsLeft(payments, tombstones int64) (left int64, known bool) {
