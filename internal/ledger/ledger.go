@@ -29,6 +29,12 @@
 // A script whose reply is lost is run again. It finds its own request id in the record and
 // returns its first result without a second change.
 //
+// # Tombstones
+//
+// Long after a payment is over, its record may be replaced by a tombstone, which is a tenth of
+// its size and stays: see tombstone.go. Before that, the record is written to the archive, see
+// archived.go and package retention.
+//
 // "Step [claim]" and the like in comments name the steps of the model in docs/model.
 package ledger
 

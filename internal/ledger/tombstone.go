@@ -224,7 +224,11 @@ func (l *Ledger) ended(ctx context.Context, keys []string, age time.Duration) (r
 		}
 		unreadable += len(damaged)
 		for _, r := range all {
-			if err := r.unpack(); err != nil {
+			err := r.unpack()
+			if err == nil {
+				_, err = encodeTombstone(r, time.Time{})
+			}
+			if err != nil { // it stays, and holds up no other
 				unreadable++
 				continue
 			}

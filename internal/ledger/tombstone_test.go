@@ -318,6 +318,29 @@ func TestScanStops(t *testing.T) {
 	}
 }
 
+// TestUnreadableRecordStays: a record that cannot become a tombstone is left out, and is no
+// obstacle for the others.
+func TestUnreadableRecordStays(t *testing.T) {
+	t.Parallel()
+	client := redistest.Mini(t)
+	e := newRetentionEnv(t, client, 1)
+	e.add(t, idOf(payment.Paid), payment.Paid, ledger.Due{})
+	e.add(t, inv1, payment.Paid, ledger.Due{})
+	words := strings.Split(client.Get(t.Context(), inv1Key).Val(), " ")
+	words[11] = "short" // the digest
+	client.Set(t.Context(), inv1Key, strings.Join(words, " "), 0)
+	var found []string
+	unreadable, err := e.ScanEnded(t.Context(), anyAge, func(records []*ledger.Record) error {
+		for _, r := range records {
+			found = append(found, r.TransactionID)
+		}
+		return nil
+	})
+	if err != nil || unreadable != 1 || !slices.Equal(found, []string{idOf(payment.Paid).TransactionID}) {
+		t.Errorf("%d unreadable, found %q, %v", unreadable, found, err)
+	}
+}
+
 // TestUnreadableTombstone: what cannot be read is neither a duplicate nor a new payment.
 func TestUnreadableTombstone(t *testing.T) {
 	t.Parallel()
