@@ -1,4 +1,5 @@
-// Command enqueue submits payments to the workers, and shows their status and events.
+// Command enqueue submits payments to the workers, and shows their status and events, from the
+// command line or as an HTTP API.
 package main
 
 import (
@@ -88,6 +89,9 @@ type cli struct {
 	Status statusCmd `cmd:"" help:"Show the status of a payment, with every attempt."`
 	Stream eventsCmd `cmd:"" name:"events" help:"Print the result events, one CloudEvent per line."`
 
+	Serve  serveCmd  `cmd:"" help:"Serve the HTTP API for order systems."`
+	Keys   keysCmd   `cmd:"" help:"Make API keys for enqueue serve."`
+
 	Completions completionsCmd `cmd:"" name:"install-completions" help:"Print the line for the shell's start-up file (~/.bashrc, ~/.zshrc) that completes commands and flags."`
 }
 
@@ -103,6 +107,9 @@ func run(ctx context.Context, args []string, in io.Reader, out, notes io.Writer)
 	if command.Selected().Name == "create" && c.Create.DryRun {
 		return c.Create.check(ctx, in, out, notes)
 	}
+	if command.Command() == "keys new <name>" {
+		return c.Keys.New.run(out, notes)
+	}
 	client, err := c.Redis.Open()
 	if err != nil {
 		return err
@@ -114,6 +121,8 @@ func run(ctx context.Context, args []string, in io.Reader, out, notes io.Writer)
 	switch command.Selected().Name {
 	case "create":
 		return c.Create.run(ctx, &c, client, in, out, notes)
+	case "serve":
+		return c.Serve.run(ctx, &c, client, notes)
 	case "status":
 		return c.Status.run(ctx, &c, client, out, notes)
 	default:

@@ -10,7 +10,6 @@ import (
 	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/redis/go-redis/v9"
 
-	"terbayar/internal/archive"
 	"terbayar/internal/config"
 	"terbayar/internal/ledger"
 	"terbayar/internal/payment"
@@ -40,41 +39,15 @@ func (c *statusCmd) run(ctx context.Context, all *cli, client redis.UniversalCli
 	if err != nil {
 		return asUnreachable(err)
 	}
-	shown := status{Payment: r.Payment}
-	if r.Tombstone {
-		shown.archived(r.ArchivedOn, c.Archive.Dir, func(text string) { note(notes, text) })
+	shown, missing := retention.StatusOf(r, c.Archive.Dir)
+	if missing != "" {
+		note(notes, missing)
 	}
 	if c.JSON {
 		return writeJSON(out, shown)
 	}
 	_, err = io.WriteString(out, statusTable(&shown))
 	return err
-}
-
-// status is the answer of enqueue status.
-type status struct {
-	payment.Payment
-	ArchivedOn archive.Day `json:"archived_on,omitempty"` // the day of the archive that has the payment, once its record is deleted
-}
-
-// archived completes what a tombstone has with what the archive has. If it cannot, it says what
-// is missing, and where it is.
-func (s *status) archived(on time.Time, dir string, note func(string)) {
-	if on.IsZero() {
-		note("this is all that is left: the payment was over for longer than RETENTION, and ARCHIVE_DIR was not set")
-		return
-	}
-	s.ArchivedOn = archive.DayOf(on)
-	if dir == "" {
-		note("attempts and details are in the archive of " + string(s.ArchivedOn) + ": set ARCHIVE_DIR to show them")
-		return
-	}
-	r, err := retention.Find(dir, s.ArchivedOn, s.Key())
-	if err != nil {
-		note("attempts and details could not be read from ARCHIVE_DIR: " + err.Error())
-		return
-	}
-	s.Payment = r.Payment
 }
 
 // lineWidth is the width of the table: every terminal has 80 columns.
@@ -86,7 +59,7 @@ type row struct {
 	copied       bool
 }
 
-func statusTable(p *status) string {
+func statusTable(p *retention.Status) string {
 	var table strings.Builder
 	for _, r := range []row{
 		{"gateway", string(p.Gateway), false},

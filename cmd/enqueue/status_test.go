@@ -9,6 +9,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/text"
 
 	"terbayar/internal/payment"
+	"terbayar/internal/retention"
 )
 
 // TestStatusTable: the table is at most 80 columns wide except for values that are to be
@@ -61,7 +62,7 @@ QR
                  付支付支付支付支付支付支付支付支付支付支付支付支付支付支付支付
                  支付支付支付支付支付支付支付支付支付支付支付
 `
-	got := statusTable(&status{Payment: *p})
+	got := statusTable(&retention.Status{Payment: *p})
 	if diff := cmp.Diff(strings.NewReplacer("LINK", strings.Repeat("x", 100), "\nQR\n", "\n"+qr+"\n").Replace(want), got); diff != "" {
 		t.Error(diff)
 	}

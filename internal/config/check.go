@@ -89,15 +89,23 @@ func allOrNone(credentials ...credential) error {
 	return wrong(strings.Join(missing, ", "), "missing, although %s is set", strings.Join(set, ", "))
 }
 
+// oneSource rejects a variable that is set together with the one with the suffix _FILE.
+func oneSource(variable string, set bool, file string) error {
+	if set && file != "" {
+		return wrong(variable, "and %s_FILE are both set: set only one of them", variable)
+	}
+	return nil
+}
+
 // valueOrFile returns a secret that is the value of a variable, or the content of the file
 // that the variable with the suffix _FILE names. It also returns which of the two variables
 // was used.
 func valueOrFile(variable string, value secret.Text, file string) (secret.Text, string, error) {
-	switch {
-	case file == "":
+	if err := oneSource(variable, !value.Empty(), file); err != nil {
+		return secret.Text{}, "", err
+	}
+	if file == "" {
 		return value, variable, nil
-	case !value.Empty():
-		return secret.Text{}, "", wrong(variable, "and %s_FILE are both set: set only one of them", variable)
 	}
 	variable += "_FILE"
 	content, err := os.ReadFile(file) //nolint:gosec // the operator's own setting

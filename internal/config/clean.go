@@ -21,6 +21,10 @@ var exceptions = map[string]func(value string) string{
 	"PAYDIA_PRIVATE_KEY": func(value string) string {
 		return strings.NewReplacer("\r\n", "", "\n", "").Replace(value)
 	},
+	// One key a line.
+	"API_KEYS": func(value string) string {
+		return strings.NewReplacer("\r\n", "", "\n", "").Replace(value)
+	},
 	// It is written before the customer token: "Bearer " ends in a space.
 	"PAYDIA_CUSTOMER_TOKEN_PREFIX": func(value string) string { return strings.TrimSuffix(value, " ") },
 }

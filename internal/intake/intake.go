@@ -48,7 +48,9 @@ type Answer struct {
 	// Errors lists all field errors of an Invalid.
 	Errors []order.FieldError `json:"errors,omitempty"`
 
-	// Cause is the error of a Failed. The exit code depends on it.
+	// Current is the status of the payment now, of an Enqueued or a Duplicate.
+	Current payment.Status `json:"-"`
+	// Cause is the error of a Failed, on which the exit code depends, or ErrNotAllowed.
 	Cause error `json:"-"`
 	// EnqueueErr is why the task of a recorded payment could not be enqueued. The workers'
 	// poll enqueues it later.
@@ -57,6 +59,9 @@ type Answer struct {
 
 // ErrUnreachable says that Redis could not be reached.
 var ErrUnreachable = errors.New("redis cannot be reached")
+
+// ErrNotAllowed says that the sender may not submit the payment, see Line.Allowed.
+var ErrNotAllowed = errors.New("its id or gateway is outside the scope of this API key")
 
 // Intake accepts payments. Set its fields before the first use and do not change them later.
 type Intake struct {
@@ -73,8 +78,8 @@ type Intake struct {
 // Batch is the recommended number of lines per Create.
 const Batch = 256
 
-// retryAdvice is the error text of a Failed.
-const retryAdvice = "not known to be recorded: it may be, and will then be sent. Submit the identical content again " +
+// RetryAdvice is the error text of a Failed.
+const RetryAdvice = "not known to be recorded: it may be, and will then be sent. Submit the identical content again " +
 	"under the same id, never under a new one"
 
 // checkedBatch are lines that were checked.
@@ -203,6 +208,7 @@ func (in *Intake) record(ctx context.Context, b checkedBatch) recordedBatch {
 		default:
 			e.answer.Result = Enqueued
 		}
+		e.answer.Current = created.Status
 		if created.Status == payment.Queued {
 			// This includes a duplicate that is still queued: an earlier run may have crashed
 			// after recording it, before enqueuing its task.
@@ -252,7 +258,7 @@ func (in *Intake) submittedLate(ctx context.Context, entry ledger.NewPayment, an
 			answer.fail(created.Err)
 			return created.Err
 		}
-		answer.Result, answer.Error, answer.Errors = Duplicate, "", nil
+		answer.Result, answer.Error, answer.Errors, answer.Current = Duplicate, "", nil, record.Status
 	default:
 		answer.conflict(record.Status)
 	}
@@ -275,6 +281,11 @@ func (in *Intake) entry(line Line, answer *Answer) *entry {
 		answer.Gateway, answer.TransactionID = o.Gateway, o.Key().TransactionID
 	}
 	late := errors.Is(parseErr, order.ErrLate)
+	if (parseErr == nil || late) && line.Allowed != nil && !line.Allowed(o.Key()) {
+		answer.invalid(ErrNotAllowed)
+		answer.Cause = ErrNotAllowed
+		return nil
+	}
 	if parseErr != nil {
 		answer.invalid(parseErr)
 		if !late {
@@ -325,5 +336,5 @@ func (a *Answer) fail(err error) {
 	if !answered && !errors.Is(err, context.Canceled) {
 		a.Cause = fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
-	a.Error = retryAdvice + ": " + err.Error()
+	a.Error = RetryAdvice + ": " + err.Error()
 }

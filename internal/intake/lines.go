@@ -12,6 +12,8 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/klauspost/compress/gzip"
+
+	"terbayar/internal/payment"
 )
 
 // Line is one payment of the input: a JSON object, which is usually on one line.
@@ -21,6 +23,9 @@ type Line struct {
 	Text   []byte
 	Err    error // why it could not be read; Text is then nil
 
+	// Allowed reports whether the sender may submit the payment with this key. nil: any.
+	Allowed func(payment.Key) bool
+
 	// Raw is the input as it was, byte order marks and line breaks included. Only ReadRaw sets it.
 	Raw []byte
 	// Skipped says that this is no payment, but a part of the input that is not processed: it
@@ -28,13 +33,13 @@ type Line struct {
 	Skipped bool
 }
 
-// maxLine bounds one payment. The largest valid one is far smaller.
-const maxLine = 1 << 20
+// MaxLine bounds one payment, in bytes. The largest valid one is far smaller.
+const MaxLine = 1 << 20
 
 // The errors of a Line. After errArray and errBrokenList the rest of the input is not read: its
 // lines may be parts of a larger document.
 var (
-	ErrTooLong = fmt.Errorf("longer than %d bytes, which no payment is", maxLine)
+	ErrTooLong = fmt.Errorf("longer than %d bytes, which no payment is", MaxLine)
 
 	errArray = errors.New("a JSON array: write one payment per line (NDJSON), for example with jq -c '.[]'. " +
 		"Nothing from here on was processed")
@@ -256,7 +261,7 @@ func (s *splitter) readLine() (inputLine, error) {
 	s.lineStart = len(s.raw)
 	for {
 		part, err := s.in.ReadSlice('\n')
-		space := maxLine - len(l.bytes)
+		space := MaxLine - len(l.bytes)
 		l.tooLong = l.tooLong || len(part) > space
 		l.bytes = append(l.bytes, part[:min(len(part), space)]...)
 		if s.keepRaw {
@@ -411,7 +416,7 @@ func (v *multiLine) appendLine() error {
 	case isPayment(next.bytes) && !v.inObjectList():
 		v.unread = &next
 		return errNextPayment
-	case next.tooLong || len(v.all)+len(next.bytes) > maxLine:
+	case next.tooLong || len(v.all)+len(next.bytes) > MaxLine:
 		v.line = next
 		return ErrTooLong
 	}

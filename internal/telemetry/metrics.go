@@ -100,16 +100,11 @@ func NewMetrics(inspector *asynq.Inspector, ledger LedgerStats, redis RedisHealt
 			Name: "terbayar_scrape_errors_total", Help: "How often a scrape could not read a gateway's payments, or the queues, and left them out.",
 		}),
 	}
-	build := prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "terbayar_build_info", Help: "Version, commit and Go version of this build; always 1.",
-		ConstLabels: prometheus.Labels{"version": version.Release, "commit": version.Commit(), "goversion": version.Go()},
-	})
-	build.Set(1)
 	primaryChanges := prometheus.NewCounterFunc(prometheus.CounterOpts{
 		Name: "terbayar_redis_primary_changes_total", Help: "How often the primary of Redis has changed or was restarted since this worker's start.",
 	}, func() float64 { return float64(m.primaryChanges.Load()) })
 	m.registry.MustRegister(
-		build, m.attempts, m.polls, m.latency, m.breakers, m.unreadable, m.paused, m.loginFailed, m.clockSkew, m.durability, m.claimsPaused, m.eventsKept, m.groupLags, m.dropped, m.lateResults, m.archiveFails, primaryChanges, m.scrapeErrors,
+		buildInfo(), m.attempts, m.polls, m.latency, m.breakers, m.unreadable, m.paused, m.loginFailed, m.clockSkew, m.durability, m.claimsPaused, m.eventsKept, m.groupLags, m.dropped, m.lateResults, m.archiveFails, primaryChanges, m.scrapeErrors,
 		&redisCollector{redis}, newLedgerCollector(ledger, redis, m.scrapeErrors), newQueueCollector(inspector, redis, m.scrapeErrors),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
@@ -123,6 +118,15 @@ func NewMetrics(inspector *asynq.Inspector, ledger LedgerStats, redis RedisHealt
 		m.lateResults.WithLabelValues(string(g))
 	}
 	return m
+}
+
+func buildInfo() prometheus.Gauge {
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "terbayar_build_info", Help: "Version, commit and Go version of this build; always 1.",
+		ConstLabels: prometheus.Labels{"version": version.Release, "commit": version.Commit(), "goversion": version.Go()},
+	})
+	build.Set(1)
+	return build
 }
 
 // Handler returns the handler of /metrics.

@@ -4,9 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
-	"net"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
@@ -15,6 +13,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"terbayar/internal/ledger"
+	"terbayar/internal/loopback"
 	"terbayar/internal/payment"
 	"terbayar/internal/tasks"
 )
@@ -90,7 +89,7 @@ type Users map[string][]byte
 func (u Users) protect(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
-		case len(u) == 0 && !local(r):
+		case len(u) == 0 && !loopback.Is(r):
 			http.Error(w, "the web UI answers loopback callers only; set MONITORING_USERS to open it to others", http.StatusForbidden)
 		case len(u) > 0 && !u.authenticated(r):
 			w.Header().Set("WWW-Authenticate", `Basic realm="terbayar", charset="UTF-8"`)
@@ -121,28 +120,4 @@ func (u Users) authenticated(r *http.Request) bool {
 		hash = unknownUser()
 	}
 	return bcrypt.CompareHashAndPassword(hash, []byte(password)) == nil && ok
-}
-
-// local reports whether a request comes from this machine and was meant for it: it was not
-// forwarded by a proxy, and not sent by a page of another site whose name resolves to loopback
-// (DNS rebinding).
-func local(r *http.Request) bool {
-	for _, h := range []string{"Forwarded", "X-Forwarded-For", "X-Real-Ip"} {
-		if r.Header.Get(h) != "" {
-			return false
-		}
-	}
-	return loopback(r.RemoteAddr) && loopback(r.Host)
-}
-
-func loopback(hostport string) bool {
-	host, _, err := net.SplitHostPort(hostport)
-	if err != nil {
-		host = hostport
-	}
-	if strings.EqualFold(host, "localhost") {
-		return true
-	}
-	ip := net.ParseIP(strings.Trim(host, "[]"))
-	return ip != nil && ip.IsLoopback()
 }
