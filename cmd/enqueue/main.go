@@ -89,8 +89,8 @@ type cli struct {
 	Status statusCmd `cmd:"" help:"Show the status of a payment, with every attempt."`
 	Stream eventsCmd `cmd:"" name:"events" help:"Print the result events, one CloudEvent per line."`
 
-	Serve  serveCmd  `cmd:"" help:"Serve the HTTP API for order systems."`
-	Keys   keysCmd   `cmd:"" help:"Make API keys for enqueue serve."`
+	Serve serveCmd `cmd:"" help:"Serve the HTTP API for order systems."`
+	Keys  keysCmd  `cmd:"" help:"Make API keys for enqueue serve."`
 
 	Completions completionsCmd `cmd:"" name:"install-completions" help:"Print the line for the shell's start-up file (~/.bashrc, ~/.zshrc) that completes commands and flags."`
 }

@@ -7,6 +7,8 @@ import (
 
 	"github.com/alecthomas/kong"
 	"github.com/google/go-cmp/cmp"
+
+	"terbayar/internal/config"
 )
 
 // TestSettingsDocument compares the table of docs/settings.md of settings and defaults with the flags.
@@ -19,7 +21,10 @@ func TestSettingsDocument(t *testing.T) {
 	for _, m := range regexp.MustCompile("(?m)^\\| `([A-Z_]+)` \\| (?:`([^`]*)` )?\\|").FindAllStringSubmatch(string(doc), -1) {
 		documented[m[1]] = m[2]
 	}
-	parser, err := kong.New(&cli{})
+	parser, err := kong.New(&struct {
+		cli
+		Serve config.Serve `embed:""` // of enqueue
+	}{})
 	if err != nil {
 		t.Fatal(err)
 	}

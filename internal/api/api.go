@@ -1,6 +1,6 @@
-// Package api is the HTTP API for order systems, docs/interface.md, "The HTTP API: enqueue
-// serve". It accepts payments through package intake, with the same rules as enqueue create, and
-// answers what ledger and events have.
+// Package api is the HTTP API for order systems, see docs/interface.md, "The HTTP API". It accepts
+// payments through package intake, with the same rules as enqueue create, and answers what ledger
+// and events have.
 package api
 
 import (
@@ -153,7 +153,7 @@ func (s *Server) ServeHTTP(writer http.ResponseWriter, r *http.Request) {
 
 // panicked handles a panic of a handler.
 func (s *Server) panicked(w *response, r *http.Request, cause any) {
-	s.o.Log.Error("a request panicked", "route", w.route, "method", r.Method, "panic", fmt.Sprint(cause), "stack", string(debug.Stack()))
+	s.o.Log.Error("request panicked", "route", w.route, "method", r.Method, "panic", fmt.Sprint(cause), "stack", string(debug.Stack()))
 	if w.abort = w.status != 0; !w.abort {
 		newProblem(http.StatusInternalServerError, "the server has a defect: see its log").write(w)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"terbayar/internal/config"
 	"terbayar/internal/worker"
 )
 
@@ -15,7 +16,10 @@ import (
 // cmd/worker compares them with docs/settings.md.
 func settings(t *testing.T) map[string]string {
 	t.Helper()
-	parser, err := kong.New(&struct{ worker.Config }{})
+	parser, err := kong.New(&struct {
+		worker.Config
+		Serve config.Serve `embed:""` // of enqueue
+	}{})
 	if err != nil {
 		t.Fatal(err)
 	}
