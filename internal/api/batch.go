@@ -93,7 +93,7 @@ func (s *Server) answerBatch(w *response, r *http.Request, key Key) error {
 	write := func(answers []intake.Answer) error {
 		if err := s.writeAnswers(w, answers); err != nil {
 			cancel()
-			<-read
+			_ = <-read // it is interrupted
 			return err
 		}
 		return nil

@@ -27,13 +27,14 @@ func TestBatch(t *testing.T) {
 		var got []string
 		for line := range strings.Lines(a.body) {
 			var one struct {
-				Line                           int
-				Transaction_ID, Result, Status string //nolint:revive // the JSON name
+				Line           int
+				ID             string `json:"transaction_id"`
+				Result, Status string
 			}
 			if err := json.Unmarshal([]byte(line), &one); err != nil {
 				t.Fatal(err, line)
 			}
-			got = append(got, strings.TrimSpace(fmt.Sprint(one.Line, " ", one.Transaction_ID, " ", one.Result, " ", one.Status)))
+			got = append(got, strings.TrimSpace(fmt.Sprint(one.Line, " ", one.ID, " ", one.Result, " ", one.Status)))
 		}
 		want := []string{"1 ORD-1 enqueued", "3 INV-1 enqueued", "4 ORD-1 duplicate", "5 ORD-1 conflict queued", "6  invalid", "7  invalid", "8 ORD-2 enqueued"}
 		if diff := cmp.Diff(want, got); diff != "" || a.StatusCode != 200 || a.Header.Get("Content-Type") != "application/x-ndjson" {
@@ -118,7 +119,7 @@ func TestBatchLarge(t *testing.T) {
 	} else {
 		t.Logf("the heap has grown by %d KB", grown>>10)
 	}
-	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil) //nolint:bodyclose // the connection is closed
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +147,7 @@ func TestBatchCutOff(t *testing.T) {
 	defer conn.Close()
 	text := paydia("ORD-1") + "\n"
 	fmt.Fprintf(conn, "POST /v1/payments/batch HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n", e.key, len(text), text)
-	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil) //nolint:bodyclose // the connection is closed
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -179,7 +180,7 @@ func TestBatchHalfClose(t *testing.T) {
 	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
 		t.Fatal(err)
 	}
-	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil) //nolint:bodyclose // the connection is closed
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -111,7 +111,7 @@ func (e *env) stream(lastID string) (next func() (id, subject string), stop func
 	if lastID != "" {
 		r.Header.Set("Last-Event-ID", lastID)
 	}
-	res, err := e.client.Do(r)
+	res, err := e.client.Do(r) //nolint:bodyclose // the context of the test closes it
 	if err != nil || res.StatusCode != 200 || res.Header.Get("Content-Type") != "text/event-stream" {
 		e.t.Fatal(res, err)
 	}
