@@ -17,7 +17,6 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"terbayar/internal/config"
-	"terbayar/internal/durable"
 	"terbayar/internal/intake"
 	"terbayar/internal/ledger"
 	"terbayar/internal/order"
@@ -85,21 +84,11 @@ func (c *createCmd) run(ctx context.Context, all *cli, client redis.UniversalCli
 	if err != nil {
 		return err
 	}
-	writes, closeWrites, err := all.Redis.OpenDurable(ledger.DurabilityKeys(client, all.Ledger.Partitions), log)
+	records, _, closeRecords, err := openLedger(ctx, all, client, log)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = closeWrites() }()
-	// If Redis cannot be reached, the payments are tried all the same: a failover may end.
-	if err := writes.Start(ctx); errors.Is(err, durable.ErrUnfit) {
-		return config.Unfit(err)
-	}
-	records := ledger.New(ledger.Options{
-		Redis: client, Writes: writes, Stream: all.Events.Stream, Partitions: all.Ledger.Partitions, Now: time.Now, Log: log,
-	})
-	for _, w := range writes.Warnings() {
-		log.Warn("redis: " + w)
-	}
+	defer closeRecords()
 	submitter := &intake.Intake{
 		Ledger: records,
 		Cipher: cipher, Defaults: order.Defaults{MerchantID: c.MerchantID},

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
@@ -17,6 +18,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"terbayar/internal/config"
+	"terbayar/internal/durable"
 	"terbayar/internal/events"
 	"terbayar/internal/intake"
 	"terbayar/internal/ledger"
@@ -139,6 +141,27 @@ func checkLogin(ctx context.Context, client redis.UniversalClient) error {
 		return config.RefusedLogin(err)
 	}
 	return nil
+}
+
+// openLedger returns a ledger to write to, its writers, and a function that closes their connections. If Redis
+// cannot be reached that is no error: it may be back when the first payment comes.
+func openLedger(ctx context.Context, all *cli, client redis.UniversalClient, log *slog.Logger) (records *ledger.Ledger, writes durable.Writers, closeAll func(), err error) {
+	writes, closeWrites, err := all.Redis.OpenDurable(ledger.DurabilityKeys(client, all.Ledger.Partitions), log)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	closeAll = func() { _ = closeWrites() }
+	if err := writes.Start(ctx); errors.Is(err, durable.ErrUnfit) {
+		closeAll()
+		return nil, nil, nil, config.Unfit(err)
+	}
+	for _, w := range writes.Warnings() {
+		log.Warn("redis: " + w)
+	}
+	records = ledger.New(ledger.Options{
+		Redis: client, Writes: writes, Stream: all.Events.Stream, Partitions: all.Ledger.Partitions, Now: time.Now, Log: log,
+	})
+	return records, writes, closeAll, nil
 }
 
 // checkPartitions returns the error of a ledger with another number of partitions, as an error

@@ -16,7 +16,6 @@ import (
 
 	"terbayar/internal/api"
 	"terbayar/internal/config"
-	"terbayar/internal/durable"
 	"terbayar/internal/events"
 	"terbayar/internal/intake"
 	"terbayar/internal/ledger"
@@ -59,21 +58,11 @@ func (c *serveCmd) run(ctx context.Context, all *cli, client redis.UniversalClie
 	if err != nil {
 		return err
 	}
-	writes, closeWrites, err := all.Redis.OpenDurable(ledger.DurabilityKeys(client, all.Ledger.Partitions), log)
+	records, writes, closeRecords, err := openLedger(ctx, all, client, log)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = closeWrites() }()
-	// While Redis is down the program runs and answers 503.
-	if err := writes.Start(ctx); errors.Is(err, durable.ErrUnfit) {
-		return config.Unfit(err)
-	}
-	for _, w := range writes.Warnings() {
-		log.Warn("redis: " + w)
-	}
-	records := ledger.New(ledger.Options{
-		Redis: client, Writes: writes, Stream: all.Events.Stream, Partitions: all.Ledger.Partitions, Now: time.Now, Log: log,
-	})
+	defer closeRecords()
 	var other *ledger.PartitionsError
 	if err := records.CheckPartitions(ctx); errors.As(err, &other) {
 		return config.OtherPartitions(other)
