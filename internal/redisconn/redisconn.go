@@ -34,7 +34,8 @@ const (
 )
 
 // Open returns a client for a URL in one of the forms below. It does not connect yet. The
-// client has workarounds for asynq, see ackHook and dequeueHook.
+// client has workarounds for asynq and go-redis, see ackHook, dequeueHook and
+// clusterPipelines.
 //
 //	redis://[user:password@]host[:6379][/db]
 //	rediss://...                                (the same over TLS)
@@ -84,7 +85,9 @@ func connect(o *redis.UniversalOptions) redis.UniversalClient {
 	}
 	cluster := o.Cluster()
 	cluster.ClusterStateReloadInterval = clusterReload
-	return redis.NewClusterClient(cluster)
+	client := redis.NewClusterClient(cluster)
+	client.AddHook(clusterPipelines{client})
+	return client
 }
 
 // Passwords are passwords that are not in the URL, from REDIS_PASSWORD and
