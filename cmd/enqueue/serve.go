@@ -78,15 +78,6 @@ func (c *serveCmd) run(ctx context.Context, all *cli, client redis.UniversalClie
 	if err != nil {
 		return err
 	}
-	server := api.New(api.Options{
-		Intake: &intake.Intake{
-			Ledger: records, Cipher: cipher, Defaults: order.Defaults{MerchantID: c.MerchantID},
-			Enqueue: tasks.NewEnqueuer(client, time.Now).Submit,
-		},
-		Ledger: records, Streams: events.NewStreams(client, ledger.StreamNames(all.Events.Stream, all.Ledger.Partitions)),
-		Redis: health, Keys: keys, ArchiveDir: c.Archive.Dir, Metrics: metrics, Now: time.Now, Log: log,
-		ShutdownDelay: c.ShutdownDelay, ShutdownTimeout: c.ShutdownTimeout,
-	})
 	certificate, err := c.certificate(background, &group, metrics, log)
 	if err != nil {
 		return err
@@ -95,6 +86,24 @@ func (c *serveCmd) run(ctx context.Context, all *cli, client redis.UniversalClie
 	if err != nil {
 		return config.Wrong("SERVE_HTTP_ADDR", err)
 	}
+	defer listener.Close()
+	var metricsListener net.Listener
+	if c.MetricsAddr != "" {
+		if metricsListener, err = net.Listen("tcp", c.MetricsAddr); err != nil {
+			return config.Wrong("SERVE_METRICS_ADDR", err)
+		}
+		defer metricsListener.Close()
+		log.Info("serving /metrics, /healthz and /readyz", "addr", metricsListener.Addr().String())
+	}
+	server := api.New(api.Options{
+		Intake: &intake.Intake{
+			Ledger: records, Cipher: cipher, Defaults: order.Defaults{MerchantID: c.MerchantID},
+			Enqueue: tasks.NewEnqueuer(client, time.Now).Submit,
+		},
+		Ledger: records, Streams: events.NewStreams(client, ledger.StreamNames(all.Events.Stream, all.Ledger.Partitions)),
+		Redis: health, Keys: keys, ArchiveDir: c.Archive.Dir, Metrics: metrics, Now: time.Now, Log: log,
+		MetricsListener: metricsListener, ShutdownDelay: c.ShutdownDelay, ShutdownTimeout: c.ShutdownTimeout,
+	})
 	group.Go(func() { writes.Watch(background) })
 	group.Go(func() { health.Run(background) })
 	log.Info("serving the HTTP API", "addr", listener.Addr().String(), "tls", certificate != nil, "version", version.String())

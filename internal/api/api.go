@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"runtime/debug"
 	"slices"
@@ -38,6 +39,8 @@ type Options struct {
 	Now        func() time.Time
 	Log        *slog.Logger
 
+	MetricsListener net.Listener // for /metrics, /healthz and /readyz, without TLS; nil: they are where all others are
+
 	ShutdownDelay   time.Duration // how long connections are accepted after /readyz reports the shutdown
 	ShutdownTimeout time.Duration // how long requests may take after that
 }
@@ -64,6 +67,7 @@ const (
 type Server struct {
 	o            Options
 	mux          *http.ServeMux
+	metricsMux   *http.ServeMux // mux, or that of MetricsListener
 	hub          *hub
 	bodies       *semaphore.Weighted // bytes
 	waits        chan struct{}
@@ -89,15 +93,25 @@ func New(o Options) *Server {
 	}
 	s.cut, s.cutOff = context.WithCancel(context.Background())
 	s.stop = sync.OnceFunc(func() { close(s.stopping) })
+	s.metricsMux = s.mux
+	if o.MetricsListener != nil {
+		s.metricsMux = http.NewServeMux()
+	}
 	s.routes()
 	return s
 }
 
 func (s *Server) routes() {
 	methods := map[string][]string{} // by path
+	muxOf := func(path string) *http.ServeMux {
+		if path == "/healthz" || path == "/readyz" || path == "/metrics" {
+			return s.metricsMux
+		}
+		return s.mux
+	}
 	handle := func(method, path string, handler func(*response, *http.Request)) {
 		methods[path] = append(methods[path], method)
-		s.mux.HandleFunc(method+" "+path, func(w http.ResponseWriter, r *http.Request) {
+		muxOf(path).HandleFunc(method+" "+path, func(w http.ResponseWriter, r *http.Request) {
 			answer, _ := w.(*response) // ServeHTTP makes it
 			answer.route = path
 			handler(answer, r)
@@ -121,15 +135,22 @@ func (s *Server) routes() {
 		slices.Sort(allowed)
 		p := newProblem(http.StatusMethodNotAllowed, "this path does not have this method; it has "+strings.Join(allowed, ", "))
 		p.header = map[string]string{"Allow": strings.Join(allowed, ", ")}
-		s.mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) { p.write(w) })
+		muxOf(path).HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) { p.write(w) })
 	}
-	s.mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+	nothing := func(w http.ResponseWriter, _ *http.Request) {
 		newProblem(http.StatusNotFound, "there is nothing at this path; see /docs").write(w)
-	})
+	}
+	s.mux.HandleFunc("/", nothing)
+	if s.metricsMux != s.mux {
+		s.metricsMux.HandleFunc("/", nothing)
+	}
 }
 
-// ServeHTTP implements http.Handler.
-func (s *Server) ServeHTTP(writer http.ResponseWriter, r *http.Request) {
+// ServeHTTP implements http.Handler. It has no /metrics, /healthz and /readyz if they have a
+// listener of their own.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.serve(s.mux, w, r) }
+
+func (s *Server) serve(mux *http.ServeMux, writer http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	w := &response{ResponseWriter: writer, control: http.NewResponseController(writer), route: "other"}
 	h := w.Header()
@@ -147,7 +168,7 @@ func (s *Server) ServeHTTP(writer http.ResponseWriter, r *http.Request) {
 			panic(http.ErrAbortHandler)
 		}
 	}()
-	s.mux.ServeHTTP(w, r)
+	mux.ServeHTTP(w, r)
 	aborted = false
 }
 

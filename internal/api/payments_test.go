@@ -369,10 +369,10 @@ func TestMetrics(t *testing.T) {
 	}
 	text := e.do("GET", "/metrics", "").body
 	for _, want := range []string{
-		`terbayar_api_requests_total{method="POST",route="/v1/payments",status_class="2xx"} 1`,
-		`terbayar_api_requests_total{method="GET",route="/v1/payments/{gateway}/{id}",status_class="4xx"} 3`,
-		`terbayar_api_requests_total{method="GET",route="other",status_class="4xx"} 3`,
-		`terbayar_api_requests_total{method="other",route="other",status_class="4xx"} 3`,
+		`terbayar_api_requests_total{method="POST",route="/v1/payments",status="202"} 1`,
+		`terbayar_api_requests_total{method="GET",route="/v1/payments/{gateway}/{id}",status="404"} 3`,
+		`terbayar_api_requests_total{method="GET",route="other",status="404"} 3`,
+		`terbayar_api_requests_total{method="other",route="other",status="405"} 3`,
 		`terbayar_api_key_last_used_timestamp_seconds{name="all"} 2.0949516e+09`, // e.Now
 		`terbayar_redis_up 1`, `terbayar_build_info{`,
 	} {

@@ -23,6 +23,8 @@ const cutOffTimeout = 8 * time.Second
 //  2. No connection is accepted. Requests that wait are answered, event streams end, all others
 //     have ShutdownTimeout to finish.
 //  3. Batches that are not finished then are cut off after what was read of them is answered.
+//
+// MetricsListener is served until the end.
 func (s *Server) Serve(ctx context.Context, l net.Listener, config *tls.Config) error {
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
@@ -31,13 +33,10 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, config *tls.Config) 
 	defer cancel()
 	group.Go(func() { s.hub.run(background) })
 
-	srv := &http.Server{
-		Handler: s, TLSConfig: config,
-		ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
-		ErrorLog: slog.NewLogLogger(s.o.Log.Handler(), slog.LevelDebug), // failed handshakes and the like
-	}
+	srv := newHTTPServer(s.o.Log, s)
+	srv.TLSConfig = config
 	l = newLimitListener(l, maxConnections)
-	served := make(chan error, 1)
+	served := make(chan error, 2)
 	go func() {
 		if config != nil {
 			served <- srv.ServeTLS(l, "", "")
@@ -45,6 +44,15 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, config *tls.Config) 
 			served <- srv.Serve(l)
 		}
 	}()
+	if s.o.MetricsListener != nil {
+		metrics := newHTTPServer(s.o.Log, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.serve(s.metricsMux, w, r) }))
+		defer metrics.Close()
+		go func() {
+			if err := metrics.Serve(s.o.MetricsListener); !errors.Is(err, http.ErrServerClosed) {
+				served <- err
+			}
+		}()
+	}
 	s.ready.Store(true)
 	select {
 	case err := <-served:
@@ -70,6 +78,14 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, config *tls.Config) 
 		return fmt.Errorf("api: shut down: %w", err)
 	}
 	return nil
+}
+
+func newHTTPServer(log *slog.Logger, handler http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug), // failed handshakes and the like
+	}
 }
 
 func shutdown(srv *http.Server, timeout time.Duration) error {

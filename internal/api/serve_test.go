@@ -94,6 +94,65 @@ func TestShutdownCutsBatch(t *testing.T) {
 	}
 }
 
+// TestMetricsListener: with a listener of their own, /metrics, /healthz and /readyz are there alone, without
+// TLS, and until the shutdown ends: /readyz reports it.
+func TestMetricsListener(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := newEnv(t, redistest.Mini(t), func(e *env) { e.options.MetricsListener = l })
+	get := func(path string) int {
+		t.Helper()
+		res, err := http.Get("http://" + l.Addr().String() + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		return res.StatusCode
+	}
+	for _, path := range []string{"/metrics", "/healthz", "/readyz"} {
+		if a := e.do("GET", path, ""); a.StatusCode != 404 {
+			t.Errorf("%s is on the public listener: %d", path, a.StatusCode)
+		}
+		if a := e.do("POST", path, "{}"); a.StatusCode != 404 {
+			t.Errorf("POST %s is on the public listener: %d", path, a.StatusCode)
+		}
+		if status := get(path); status != 200 {
+			t.Errorf("%s: %d", path, status)
+		}
+	}
+	for _, path := range []string{"/v1/payments?gateway=paydia&id=ORD-1", "/v1/events", "/openapi.json", "/docs"} {
+		if status := get(path); status != 404 {
+			t.Errorf("%s is on the listener of the metrics: %d", path, status)
+		}
+	}
+	lines, answers := e.startBatch()
+	fmt.Fprintln(lines, paydia("BATCH-1"))
+	if answer, err := answers.ReadString('\n'); err != nil {
+		t.Fatal(answer, err)
+	}
+	e.stop()
+	for get("/readyz") != 503 {
+		time.Sleep(time.Millisecond)
+	}
+	if status := get("/healthz"); status != 200 {
+		t.Errorf("/healthz during the shutdown: %d", status)
+	}
+	lines.Close()
+	if rest, err := io.ReadAll(answers); err != nil {
+		t.Error(string(rest), err)
+	}
+	if err := <-e.done; err != nil {
+		t.Error(err)
+	}
+	e.done <- nil // for the cleanup
+	if conn, err := net.Dial("tcp", l.Addr().String()); err == nil {
+		conn.Close()
+		t.Error("the listener of the metrics is left")
+	}
+}
+
 // certificate writes a new certificate for 127.0.0.1 and its key.
 func certificate(t *testing.T, name string, certFile, keyFile string) {
 	t.Helper()

@@ -10,6 +10,7 @@ import (
 // Serve holds the settings of enqueue serve.
 type Serve struct {
 	HTTPAddr        string        `name:"serve-http-addr" env:"SERVE_HTTP_ADDR" default:":8081" group:"HTTP API:" help:"The address to listen on."`
+	MetricsAddr     string        `name:"serve-metrics-addr" env:"SERVE_METRICS_ADDR" group:"HTTP API:" help:"Another address for /metrics, /healthz and /readyz, always without TLS. They are then not at SERVE_HTTP_ADDR, which order systems reach."`
 	TLSCertFile     string        `name:"serve-tls-cert-file" env:"SERVE_TLS_CERT_FILE" group:"HTTP API:" predictor:"file" help:"The TLS certificate, PEM, with its chain; read again when it changes. Without it there is no TLS."`
 	TLSKeyFile      string        `name:"serve-tls-key-file" env:"SERVE_TLS_KEY_FILE" group:"HTTP API:" predictor:"file" help:"The key of the TLS certificate, PEM."`
 	Keys            secret.Text   `name:"api-keys" env:"API_KEYS" group:"HTTP API:" help:"The keys of the order systems, one a line, as enqueue keys new prints them. Without any, only loopback callers are answered."`
@@ -20,8 +21,12 @@ type Serve struct {
 
 // Validate is called by kong.
 func (s *Serve) Validate() error {
+	var metrics error
+	if s.MetricsAddr != "" {
+		metrics = address("SERVE_METRICS_ADDR", s.MetricsAddr)
+	}
 	return cmp.Or(
-		address("SERVE_HTTP_ADDR", s.HTTPAddr),
+		address("SERVE_HTTP_ADDR", s.HTTPAddr), metrics,
 		allOrNone(
 			credential{"SERVE_TLS_CERT_FILE", s.TLSCertFile != ""},
 			credential{"SERVE_TLS_KEY_FILE", s.TLSKeyFile != ""},

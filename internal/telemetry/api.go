@@ -13,7 +13,7 @@ import (
 )
 
 // API are the metrics of enqueue serve, in their own registry. Labels are routes, methods,
-// classes of status and names of keys.
+// statuses and names of keys.
 type API struct {
 	registry     *prometheus.Registry
 	requests     *prometheus.CounterVec
@@ -32,8 +32,8 @@ func NewAPI(redis RedisHealth) *API {
 	a := &API{
 		registry: prometheus.NewRegistry(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "terbayar_api_requests_total", Help: "Requests to the HTTP API, by route, method and class of status.",
-		}, []string{"route", "method", "status_class"}),
+			Name: "terbayar_api_requests_total", Help: "Requests to the HTTP API, by route, method and HTTP status.",
+		}, []string{"route", "method", "status"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "terbayar_api_request_duration_seconds",
 			Help:    "Time to answer a request to the HTTP API, without batches, event streams and requests that waited.",
@@ -69,7 +69,7 @@ func (a *API) Request(route, method string, status int, took time.Duration, time
 	if !slices.Contains([]string{http.MethodGet, http.MethodHead, http.MethodPost}, method) {
 		method = "other"
 	}
-	a.requests.WithLabelValues(route, method, strconv.Itoa(status/100)+"xx").Inc()
+	a.requests.WithLabelValues(route, method, strconv.Itoa(status)).Inc()
 	if timed {
 		a.duration.WithLabelValues(route, method).Observe(took.Seconds())
 	}
