@@ -22,9 +22,11 @@ const maxLag = 0.8
 
 // trimScript deletes the events of a stream that are older than the retention. It keeps every
 // event that an active consumer group has not been given or has not acknowledged. A group is
-// active if one of its consumers has read within the retention. A group without consumers is
-// not: it has read nothing since the time of its last-delivered-id, and keeping what is younger
-// than that is the same as keeping nothing.
+// active if Redis reports one of its consumers as idle for less than the retention. Before Redis
+// 7.2, only a read that returns events ends the idle time: so a group that reads an empty
+// stream may be inactive, but then it has nothing to lose. A group without consumers is
+// inactive: it has read nothing since the time of its last-delivered-id, and keeping what is
+// younger than that is the same as keeping nothing.
 //
 // It deletes whole nodes of the stream (~), usually 100 events or fewer, so a few events that
 // are older may stay.
@@ -74,8 +76,13 @@ type Trimmer struct {
 	Streams   []string      // ledger.StreamNames
 	Retention time.Duration // EVENTS_RETENTION
 	Log       *slog.Logger
-	// OnLags receives, after each trim, the age of the oldest unread event of every consumer group.
-	OnLags func(map[string]time.Duration)
+	OnGroups  func(map[string]Group) // receives, after each trim, all consumer groups by name
+}
+
+// Group is the state of a consumer group, over all streams.
+type Group struct {
+	Lag  time.Duration // age of its oldest unread event
+	Idle bool          // it has unread events in a stream where no events are kept for it
 }
 
 // Interval returns the time between two trims: an hour, less for a short retention.
@@ -107,12 +114,22 @@ type group struct {
 	active bool
 }
 
+// warn logs a group. One message for a group, even if it lags in several streams.
+func (t *Trimmer) warn(message, name string, g group) {
+	t.Log.Warn(message, "group", name, "stream", g.stream, "oldest_unread", g.lag.String(), "idle", g.idle, "retention", t.Retention.String())
+}
+
 // Trim trims every stream once, and logs the consumer groups that lag. It does not wait until
 // the deletions are durable. If a failover loses some, the events are back, and so is the state
 // of the groups from before the deletions, because a replica applies writes in order; the next
 // trim deletes the events again.
 func (t *Trimmer) Trim(ctx context.Context) error {
-	slowest := map[string]group{} // by name, over all streams
+	slowest, idle := map[string]group{}, map[string]group{} // by name, over all streams
+	slower := func(of map[string]group, name string, g group) {
+		if before, seen := of[name]; !seen || g.lag > before.lag {
+			of[name] = g
+		}
+	}
 	var errs []error
 	for _, stream := range t.Streams {
 		groups, deleted, err := t.trimStream(ctx, stream)
@@ -123,25 +140,24 @@ func (t *Trimmer) Trim(ctx context.Context) error {
 			t.Log.Info("events deleted: older than EVENTS_RETENTION", "stream", stream, "deleted", deleted, "retention", t.Retention.String())
 		}
 		for name, g := range groups {
-			if before, seen := slowest[name]; !seen || g.lag > before.lag {
-				slowest[name] = g
+			slower(slowest, name, g)
+			if !g.active && g.lag > t.Interval() { // its consumers may be about to read younger events
+				slower(idle, name, g)
 			}
 		}
 	}
-	lags := map[string]time.Duration{}
+	groups := map[string]Group{}
 	for name, g := range slowest {
-		lags[name] = g.lag
-		if g.lag.Seconds() <= maxLag*t.Retention.Seconds() {
-			continue
-		}
-		attrs := []any{"group", name, "stream", g.stream, "oldest_unread", g.lag.String(), "idle", g.idle, "retention", t.Retention.String()}
-		if g.active {
-			t.Log.Warn("consumer group lags: events are kept for it, until its consumers are idle for EVENTS_RETENTION", attrs...)
-		} else {
-			t.Log.Warn("consumer group is idle: events that it has not read are deleted", attrs...)
+		i, isIdle := idle[name]
+		groups[name] = Group{Lag: g.lag, Idle: isIdle}
+		switch {
+		case isIdle:
+			t.warn("consumer group is idle: events that it has not read are deleted once they are older than EVENTS_RETENTION", name, i)
+		case g.lag.Seconds() > maxLag*t.Retention.Seconds():
+			t.warn("consumer group lags: events are kept for it, until its consumers are idle for EVENTS_RETENTION", name, g)
 		}
 	}
-	t.OnLags(lags)
+	t.OnGroups(groups)
 	return errors.Join(errs...)
 }
 

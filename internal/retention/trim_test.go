@@ -23,11 +23,11 @@ const (
 	keepFor = 100 * time.Hour
 )
 
-// env is a Trimmer with the lags that it has reported, and its log.
+// env is a Trimmer with the groups that it has reported, and its log.
 type env struct {
 	*Trimmer
-	lags map[string]time.Duration
-	log  bytes.Buffer
+	groups map[string]Group
+	log    bytes.Buffer
 }
 
 func newEnv(t *testing.T, client redis.UniversalClient, retention time.Duration, streams ...string) *env {
@@ -35,7 +35,7 @@ func newEnv(t *testing.T, client redis.UniversalClient, retention time.Duration,
 	e := &env{}
 	e.Trimmer = &Trimmer{
 		Redis: client, Streams: streams, Retention: retention, Log: slog.New(slog.NewTextHandler(&e.log, nil)),
-		OnLags: func(lags map[string]time.Duration) { e.lags = lags },
+		OnGroups: func(groups map[string]Group) { e.groups = groups },
 	}
 	// A node of one event: whole nodes are deleted. miniredis has neither nodes nor this command.
 	_ = client.ConfigSet(t.Context(), "stream-node-max-entries", "1").Err()
@@ -163,6 +163,12 @@ func TestTrim(t *testing.T) {
 		{"without consumers", func(t *testing.T, client redis.UniversalClient) {
 			create(t, client, "g", "0")
 		}, 2, map[string]time.Duration{"g": 300 * time.Hour}, "consumer group is idle"},
+		{"without consumers, and its oldest event is younger than the warning of a lag", func(t *testing.T, client redis.UniversalClient) {
+			create(t, client, "g", ids(t, client, stream)[3])
+		}, 2, map[string]time.Duration{"g": 50 * time.Hour}, "consumer group is idle"},
+		{"without consumers, and its oldest event is younger than the interval", func(t *testing.T, client redis.UniversalClient) {
+			create(t, client, "g", ids(t, client, stream)[4])
+		}, 2, map[string]time.Duration{"g": 0}, ""},
 		{"created now, without consumers", func(t *testing.T, client redis.UniversalClient) {
 			create(t, client, "g", "$")
 		}, 2, map[string]time.Duration{"g": 0}, ""},
@@ -198,11 +204,15 @@ func TestTrim(t *testing.T) {
 				if n := strings.Count(e.log.String(), "level=WARN"); !strings.Contains(e.log.String(), row.warn) || n > 1 || (n == 1) != (row.warn != "") {
 					t.Errorf("want the warning %q, got\n%s", row.warn, e.log.String())
 				}
-				for name, lag := range e.lags {
-					e.lags[name] = lag.Round(time.Hour)
+				lags := map[string]time.Duration{}
+				for name, g := range e.groups {
+					lags[name] = g.Lag.Round(time.Hour)
+					if g.Idle != strings.Contains(e.log.String(), "consumer group is idle") {
+						t.Errorf("%s: %+v\n%s", name, g, e.log.String())
+					}
 				}
-				if !maps.Equal(e.lags, row.lags) {
-					t.Errorf("lags %v, want %v", e.lags, row.lags)
+				if !maps.Equal(lags, row.lags) {
+					t.Errorf("lags %v, want %v", lags, row.lags)
 				}
 				for range 2 { // the second trim changes nothing
 					if diff := cmp.Diff(want, ids(t, client, stream)); diff != "" {
@@ -253,8 +263,8 @@ func TestSeveralStreams(t *testing.T) {
 		if first, second := ids(t, client, streams[0]), ids(t, client, streams[1]); len(first) != 1 || len(second) != 0 {
 			t.Errorf("%v %v", first, second)
 		}
-		if lag := e.lags["g"].Round(time.Hour); lag != 2*keepFor {
-			t.Errorf("lag %s", lag)
+		if g := e.groups["g"]; g.Lag.Round(time.Hour) != 2*keepFor || !g.Idle { // idle in the second stream
+			t.Errorf("%+v", g)
 		}
 		if err := client.Del(t.Context(), streams[0]).Err(); err != nil {
 			t.Fatal(err)
@@ -369,7 +379,7 @@ func TestRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	trims := make(chan struct{})
-	e.OnLags = func(map[string]time.Duration) { trims <- struct{}{} }
+	e.OnGroups = func(map[string]Group) { trims <- struct{}{} }
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() {

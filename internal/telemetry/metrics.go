@@ -33,6 +33,7 @@ type Metrics struct {
 	claimsPaused prometheus.Gauge
 	eventsKept   prometheus.Gauge
 	groupLags    *prometheus.GaugeVec
+	idleGroups   *prometheus.GaugeVec
 	dropped      *prometheus.CounterVec
 	lateResults  *prometheus.CounterVec
 	archiveFails prometheus.Gauge
@@ -87,6 +88,9 @@ func NewMetrics(inspector *asynq.Inspector, ledger LedgerStats, redis RedisHealt
 		groupLags: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "terbayar_events_group_lag_seconds", Help: "Age of the oldest event that a consumer group has not acknowledged, or has not been given; 0 when there is none.",
 		}, []string{"group"}),
+		idleGroups: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "terbayar_events_group_idle", Help: "1 if a consumer group has unread events and none are kept for it, because its consumers have been idle for EVENTS_RETENTION or it has none; else 0.",
+		}, []string{"group"}),
 		dropped: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "terbayar_payments_archived_total", Help: "Payments whose records this worker has archived and replaced by tombstones.",
 		}, []string{"gateway"}),
@@ -104,7 +108,7 @@ func NewMetrics(inspector *asynq.Inspector, ledger LedgerStats, redis RedisHealt
 		Name: "terbayar_redis_primary_changes_total", Help: "How often the primary of Redis has changed or was restarted since this worker's start.",
 	}, func() float64 { return float64(m.primaryChanges.Load()) })
 	m.registry.MustRegister(
-		buildInfo(), m.attempts, m.polls, m.latency, m.breakers, m.unreadable, m.paused, m.loginFailed, m.clockSkew, m.durability, m.claimsPaused, m.eventsKept, m.groupLags, m.dropped, m.lateResults, m.archiveFails, primaryChanges, m.scrapeErrors,
+		buildInfo(), m.attempts, m.polls, m.latency, m.breakers, m.unreadable, m.paused, m.loginFailed, m.clockSkew, m.durability, m.claimsPaused, m.eventsKept, m.groupLags, m.idleGroups, m.dropped, m.lateResults, m.archiveFails, primaryChanges, m.scrapeErrors,
 		&redisCollector{redis}, newLedgerCollector(ledger, redis, m.scrapeErrors), newQueueCollector(inspector, redis, m.scrapeErrors),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
@@ -180,13 +184,18 @@ func (m *Metrics) ClaimsPaused(paused bool) { m.claimsPaused.Set(gauge(paused)) 
 // EventsRetention sets EVENTS_RETENTION; 0: events are not deleted.
 func (m *Metrics) EventsRetention(d time.Duration) { m.eventsKept.Set(d.Seconds()) }
 
-// GroupLags sets the age of the oldest unread event of every consumer group. Names are cleaned,
-// because a label must be UTF-8 and a group's name need not be.
-func (m *Metrics) GroupLags(lags map[string]time.Duration) {
+// ForgetGroups removes all consumer groups: those that no longer exist must disappear.
+func (m *Metrics) ForgetGroups() {
 	m.groupLags.Reset()
-	for group, lag := range lags {
-		m.groupLags.WithLabelValues(strings.ToValidUTF8(group, "?")).Set(lag.Seconds())
-	}
+	m.idleGroups.Reset()
+}
+
+// Group sets the age of the oldest unread event of a consumer group, and whether no events are
+// kept for it. The name is cleaned, because a label must be UTF-8 and a group's name need not be.
+func (m *Metrics) Group(name string, lag time.Duration, idle bool) {
+	name = strings.ToValidUTF8(name, "?")
+	m.groupLags.WithLabelValues(name).Set(lag.Seconds())
+	m.idleGroups.WithLabelValues(name).Set(gauge(idle))
 }
 
 // Archived counts payments whose records were replaced by tombstones.

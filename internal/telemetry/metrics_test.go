@@ -274,18 +274,22 @@ func TestPaymentsLeft(t *testing.T) {
 	}
 }
 
-// TestGroupLags: a group that no longer exists disappears, and a name that is not UTF-8 is
+// TestGroups: a group that no longer exists disappears, and a name that is not UTF-8 is
 // cleaned.
-func TestGroupLags(t *testing.T) {
+func TestGroups(t *testing.T) {
 	m := newMetrics(t, empty)
 	m.EventsRetention(36 * time.Hour)
-	m.GroupLags(map[string]time.Duration{"old": time.Second})
-	m.GroupLags(map[string]time.Duration{"books": 90 * time.Minute, "bad\xff": 0})
+	m.Group("old", time.Second, true)
+	m.ForgetGroups()
+	m.Group("books", 90*time.Minute, true)
+	m.Group("bad\xff", 0, false)
 	page := scrape(t, m)
 	for _, want := range []string{
 		`terbayar_events_retention_seconds 129600`,
 		`terbayar_events_group_lag_seconds{group="books"} 5400`,
 		`terbayar_events_group_lag_seconds{group="bad?"} 0`,
+		`terbayar_events_group_idle{group="books"} 1`,
+		`terbayar_events_group_idle{group="bad?"} 0`,
 	} {
 		if !strings.Contains(page, want+"\n") {
 			t.Errorf("no %s in\n%s", want, ours(page))

@@ -131,7 +131,13 @@ func New(cfg Config, client redis.UniversalClient, writes durable.Writers, log *
 	}
 	if keep := time.Duration(cfg.Retention.Events); keep > 0 {
 		w.trimmer = &retention.Trimmer{
-			Redis: client, Streams: ledger.StreamNames(cfg.Events.Stream, cfg.Ledger.Partitions), Retention: keep, Log: log, OnLags: w.metrics.GroupLags,
+			Redis: client, Streams: ledger.StreamNames(cfg.Events.Stream, cfg.Ledger.Partitions), Retention: keep, Log: log,
+			OnGroups: func(groups map[string]retention.Group) {
+				w.metrics.ForgetGroups()
+				for name, g := range groups {
+					w.metrics.Group(name, g.Lag, g.Idle)
+				}
+			},
 		}
 	}
 	if w.archiver, err = w.newArchiver(); err != nil {
