@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -154,6 +155,7 @@ type system struct {
 	example
 
 	env       *env
+	group     string
 	dir       string
 	settings  []string
 	consumers []*programs.Process
@@ -162,9 +164,15 @@ type system struct {
 // newSystem returns an order system. The settings are environment variables of its consumers.
 func (e *env) newSystem(ex example, settings ...string) *system {
 	e.Helper()
-	dir := e.TempDir()
-	settings = append([]string{"GROUP=" + ex.name, "STATE_DIR=" + dir, "CLAIM_AFTER=1"}, settings...)
-	return &system{example: ex, env: e, dir: dir, settings: settings}
+	s := &system{example: ex, env: e, dir: e.TempDir()}
+	s.settings = append([]string{"STATE_DIR=" + s.dir, "CLAIM_AFTER=1"}, settings...)
+	s.setGroup(ex.name)
+	return s
+}
+
+func (s *system) setGroup(name string) {
+	s.group = name
+	s.settings = append(s.settings, "GROUP="+name)
 }
 
 // start starts a consumer.
@@ -251,7 +259,7 @@ func (s *system) unread() (n int) {
 	ctx := s.env.Context()
 	for _, stream := range s.env.streams {
 		groups, err := s.env.Redis.XInfoGroups(ctx, stream).Result()
-		i := slices.IndexFunc(groups, func(g redis.XInfoGroup) bool { return g.Name == s.name })
+		i := slices.IndexFunc(groups, func(g redis.XInfoGroup) bool { return g.Name == s.group })
 		if err != nil || i < 0 {
 			return -1
 		}
@@ -270,15 +278,17 @@ func TestKill(t *testing.T) {
 	all := examples(t)
 	server := redistest.Server(t)
 	e := newEnv(t, server.URL(), 1)
+	e.limitAccess(e.Redis)
 	e.submit("INV", 20)
+	var systems []*system
 	for _, moment := range []struct {
 		command      string
 		beforeAnswer bool
 		done         int
 	}{{"XREADGROUP", true, 0}, {"XACK", false, 1}} {
 		for _, ex := range all {
-			e.Logf("%s is killed at its first %s", ex.name, moment.command)
-			s := e.newSystem(ex)
+			s := e.newSystem(ex, limited...)
+			s.setGroup(ex.name + "-" + moment.command)
 			started := make(chan *programs.Process, 1)
 			killed := redistest.NewInterceptor(t, server.Addr, moment.beforeAnswer,
 				func(command []string) bool { return strings.EqualFold(command[0], moment.command) },
@@ -286,15 +296,15 @@ func TestKill(t *testing.T) {
 			started <- s.start("REDIS_ADDRS=" + killed.Addr)
 			<-killed.Done
 			if done, unread := len(s.done()), s.unread(); done != moment.done || unread < 20 {
-				t.Errorf("%s: %d events are processed, %d are unread", ex.name, done, unread)
+				t.Errorf("%s: %d events are processed, %d are unread", s.group, done, unread)
 			}
-			second := s.start("REDIS_ADDRS=" + server.Addr)
-			s.awaitAll()
-			second.Stop()
-			if err := e.Redis.XGroupDestroy(t.Context(), ledger.DefaultStream, s.name).Err(); err != nil {
-				t.Error(err)
-			}
+			s.start("REDIS_ADDRS=" + server.Addr)
+			systems = append(systems, s)
 		}
+	}
+	for _, s := range systems {
+		s.awaitAll()
+		s.consumers[1].Stop()
 	}
 }
 
@@ -342,6 +352,31 @@ func TestGroupLost(t *testing.T) {
 	}
 }
 
+// limited are the settings of consumers that log in as the user of docs/consuming.md.
+var limited = []string{"REDIS_USERNAME=orders", "REDIS_PASSWORD=SECRET"}
+
+// limitAccess creates the user of docs/consuming.md, who can read events and nothing else.
+func (e *env) limitAccess(nodes ...redis.UniversalClient) {
+	e.Helper()
+	doc, err := os.ReadFile("../docs/consuming.md")
+	if err != nil {
+		e.Fatal(err)
+	}
+	rule := regexp.MustCompile(`(?m)^ACL SETUSER orders .*$`).FindString(string(doc))
+	if rule == "" {
+		e.Fatal("docs/consuming.md has no ACL SETUSER")
+	}
+	var words []any
+	for word := range strings.FieldsSeq(rule) {
+		words = append(words, word)
+	}
+	for _, node := range nodes {
+		if err := node.Do(e.Context(), words...).Err(); err != nil {
+			e.Fatalf("%s: %v", rule, err)
+		}
+	}
+}
+
 // TestPartitions: two consumers share the events of three streams of a Cluster while they are
 // written, and one is stopped meanwhile.
 func TestPartitions(t *testing.T) {
@@ -349,8 +384,11 @@ func TestPartitions(t *testing.T) {
 	cluster := redistest.NewCluster(t)
 	e := newEnv(t, cluster.URL(), 3)
 	var systems []*system
+	for _, p := range cluster.Primaries {
+		e.limitAccess(p.Client(t))
+	}
 	for _, ex := range all {
-		s := e.newSystem(ex, "REDIS_CLUSTER=yes", "REDIS_ADDRS="+cluster.Primaries[0].Addr+","+cluster.Primaries[1].Addr)
+		s := e.newSystem(ex, append(limited, "REDIS_CLUSTER=yes", "REDIS_ADDRS="+cluster.Primaries[0].Addr+","+cluster.Primaries[1].Addr)...)
 		s.start()
 		s.start()
 		systems = append(systems, s)
@@ -361,7 +399,7 @@ func TestPartitions(t *testing.T) {
 		s.consumers[0].Stop()
 		for _, stream := range e.streams {
 			pending, err := e.Redis.XPendingExt(t.Context(), &redis.XPendingExtArgs{
-				Stream: stream, Group: s.name, Start: "-", End: "+", Count: 1, Consumer: "0",
+				Stream: stream, Group: s.group, Start: "-", End: "+", Count: 1, Consumer: "0",
 			}).Result()
 			if err != nil || len(pending) > 0 {
 				t.Errorf("%s: the stopped consumer has pending events: %v, %v", s.name, pending, err)
@@ -405,6 +443,7 @@ func TestPoison(t *testing.T) {
 	}
 	server.Kill()
 	for _, s := range systems {
+		e.Eventually(s.name+" has tried again", func() bool { return strings.Count(s.consumers[0].Stderr.String(), "terbayar:events: ") > 15 })
 		s.consumers[0].Signal(syscall.SIGTERM)
 		if code := s.consumers[0].Exit(); code != 0 {
 			t.Errorf("%s: exit code %d", s.name, code)
