@@ -34,6 +34,7 @@ async function connect() {
   const options = {
     username: process.env.REDIS_USERNAME,
     password: process.env.REDIS_PASSWORD,
+    disableOfflineQueue: true, // while Redis is down a command fails, and the reader tries again
     socket: {
       socketTimeout: BLOCK + 10_000, // a server that no longer answers
       reconnectStrategy: (retries) => Math.min(100 * 2 ** retries, 2000),
@@ -165,7 +166,13 @@ class Reader {
 }
 
 const stop = new AbortController();
-for (const signal of ['SIGTERM', 'SIGINT']) process.on(signal, () => stop.abort());
+for (const signal of ['SIGTERM', 'SIGINT']) {
+  process.on(signal, () => {
+    stop.abort();
+    // Redis does not answer. What is not acknowledged is delivered again.
+    setTimeout(() => process.exit(1), BLOCK + 20_000).unref();
+  });
+}
 
 const store = await Store.open(env('STATE_DIR', 'state'));
 const shared = await connect();
