@@ -473,3 +473,20 @@ func (s *system) parked() (all []string) {
 	slices.Sort(all)
 	return all
 }
+
+// TestStreamNames: the consumers read the streams that the ledger writes, also with a hash tag
+// in the name.
+func TestStreamNames(t *testing.T) {
+	all := examples(t)
+	server := redistest.Server(t)
+	e := &env{Env: programs.New(t, server.URL(), programs.Options{Partitions: 3})}
+	for _, ex := range all {
+		for _, name := range []string{"other", "pay:{terbayar:events}"} {
+			e.streams = ledger.StreamNames(name, 3)
+			s := e.newSystem(ex, "REDIS_ADDRS="+server.Addr, "EVENTS_STREAM="+name)
+			p := s.start()
+			e.Eventually(fmt.Sprintf("%s has created its group in %q", ex.name, e.streams), func() bool { return s.unread() == 0 })
+			p.Stop()
+		}
+	}
+}
