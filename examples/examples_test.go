@@ -315,11 +315,14 @@ func TestGroupLost(t *testing.T) {
 	g := redistest.NewReplicated(t, 1)
 	e := newEnv(t, g.URL(), 1)
 	e.submit("BEFORE", 10)
+	for _, n := range g.Nodes { // access rules are not replicated
+		e.limitAccess(n.Client(t))
+	}
 	primary := g.Nodes[0]
 	primary.Proxy.Hold(g.Nodes[1].Proxy)
 	var systems []*system
 	for _, ex := range all {
-		s := e.newSystem(ex, "REDIS_ADDRS="+g.Sentinel.Addr, "REDIS_MASTER="+redistest.SentinelMaster)
+		s := e.newSystem(ex, append(limited, "REDIS_ADDRS="+g.Sentinel.Addr, "REDIS_MASTER="+redistest.SentinelMaster)...)
 		s.start()
 		systems = append(systems, s)
 	}

@@ -86,6 +86,7 @@ func TestEventsRetention(t *testing.T) {
 		left := client.XLen(t.Context(), streams[0]).Val() + client.XLen(t.Context(), streams[1]).Val()
 		_, metrics := page("/metrics")
 		if left == 0 && strings.Contains(metrics, `terbayar_events_group_lag_seconds{group="books"} 0`) &&
+			strings.Contains(metrics, `terbayar_events_group_idle{group="books"} 0`) &&
 			strings.Contains(metrics, "terbayar_events_retention_seconds 3.456e+07") {
 			break
 		}
