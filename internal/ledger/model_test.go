@@ -22,6 +22,8 @@ type model struct {
 	leaseEnd time.Time
 	attempts int
 	events   []payment.Status
+	unknown  bool // the outcome of a submit was unknown
+	byUs     bool // it was cancelled by Cancel
 }
 
 // readRecord is a record that a worker or the poller has read, at a revision of the model.
@@ -30,8 +32,9 @@ type readRecord struct {
 	revision int
 }
 
-// TestModel lets two workers and a poller change one payment in random order: they claim,
-// save in time or too late, let claims expire, and save records that are out of date. After
+// TestModel lets two workers, a poller and an order system change one payment in random order:
+// they claim, save in time or too late, let claims expire, save records that are out of date, and
+// cancel. After
 // every step the record must agree with the model, and at the end the events.
 func TestModel(t *testing.T) {
 	t.Parallel()
@@ -125,10 +128,27 @@ func checkModel(t *rapid.T, client redis.UniversalClient) {
 			default:
 				m.revision++
 				m.attempts++
+				m.unknown = m.unknown || read.record.Status == payment.Verifying
 				if m.status != read.record.Status && read.record.Status.HasEvent() {
 					m.events = append(m.events, read.record.Status)
 				}
 				m.status = read.record.Status
+			}
+		},
+		"cancel": func(t *rapid.T) {
+			_, err := l.Cancel(ctx, key)
+			switch allowed := m.status == payment.Queued && !m.unknown; {
+			case allowed || m.byUs:
+				if err != nil {
+					t.Fatalf("cancel in %s: %v", m.status, err)
+				}
+				if allowed {
+					m.status, m.byUs = payment.Cancelled, true
+					m.revision++
+					m.events = append(m.events, payment.Cancelled)
+				}
+			case !errors.As(err, new(*ledger.NotCancelledError)):
+				t.Fatalf("cancel in %s: %v", m.status, err)
 			}
 		},
 		"": func(t *rapid.T) { // runs after every step
