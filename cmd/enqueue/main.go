@@ -89,6 +89,7 @@ type cli struct {
 
 	Create createCmd `cmd:"" help:"Submit payments: one JSON object, or one per line (NDJSON)."`
 	Status statusCmd `cmd:"" help:"Show the status of a payment, with every attempt."`
+	Cancel cancelCmd `cmd:"" help:"Cancel a payment that is queued and was certainly not sent."`
 	Stream eventsCmd `cmd:"" name:"events" help:"Print the result events, one CloudEvent per line."`
 
 	Serve serveCmd `cmd:"" help:"Serve the HTTP API for order systems."`
@@ -127,6 +128,8 @@ func run(ctx context.Context, args []string, in io.Reader, out, notes io.Writer)
 		return c.Serve.run(ctx, &c, client, notes)
 	case "status":
 		return c.Status.run(ctx, &c, client, out, notes)
+	case "cancel":
+		return c.Cancel.run(ctx, &c, client, out, notes)
 	default:
 		return c.Stream.run(ctx, &c, client, out)
 	}

@@ -121,6 +121,8 @@ func (s *Server) routes() {
 	handle(http.MethodPost, "/v1/payments/batch", s.withKey(s.postBatch))
 	handle(http.MethodGet, "/v1/payments", s.withKey(s.getPaymentByQuery))
 	handle(http.MethodGet, "/v1/payments/{gateway}/{id}", s.withKey(s.getPaymentByPath))
+	handle(http.MethodDelete, "/v1/payments", s.withKey(s.deletePaymentByQuery))
+	handle(http.MethodDelete, "/v1/payments/{gateway}/{id}", s.withKey(s.deletePaymentByPath))
 	handle(http.MethodGet, "/v1/events", s.withKey(s.getEvents))
 	handle(http.MethodGet, "/openapi.json", getOpenAPI)
 	handle(http.MethodGet, "/docs", docsPage)

@@ -58,6 +58,12 @@ func TestKeys(t *testing.T) {
 		{"gateway", "GET", "/v1/payments/paydia/A-1", "", 404},
 		{"prefix", "GET", "/v1/payments/paydia/A-1", "", 200},
 		{"prefix", "GET", "/v1/payments/paydia/B-1", "", 404},
+		{"read-only", "DELETE", "/v1/payments/amdigipay/A-1", "", 403},
+		{"read-only", "DELETE", "/v1/payments/amdigipay/X-1", "", 403},
+		{"gateway", "DELETE", "/v1/payments/paydia/A-1", "", 404}, // as one that does not exist
+		{"prefix", "DELETE", "/v1/payments/paydia/B-1", "", 404},
+		{"prefix", "DELETE", "/v1/payments?gateway=paydia&id=B-1", "", 404},
+		{"prefix", "DELETE", "/v1/payments/paydia/A-2", "", 404},
 		{"prefix", "GET", "/v1/payments?gateway=paydia&id=B-1", "", 404},
 	} {
 		e.key = tokens[c.key]

@@ -304,7 +304,7 @@ func (s *Server) getPayment(w *response, r *http.Request, key Key, gatewayName, 
 		w.abort = true
 		return
 	case errors.Is(err, ledger.ErrDamaged), errors.Is(err, ledger.ErrOtherVersion):
-		w.fail(newProblem(http.StatusInternalServerError, "the payment exists, and this version cannot read it"), err)
+		w.fail(errUnreadable, err)
 		return
 	default:
 		w.fail(unavailable("the store of the payments does not answer", retryRedis), err)
@@ -321,7 +321,10 @@ func (s *Server) getPayment(w *response, r *http.Request, key Key, gatewayName, 
 	_, _ = w.Write(shown.json) // an error means that the client has gone
 }
 
-var errNotFound = newProblem(http.StatusNotFound, "no such payment")
+var (
+	errNotFound   = newProblem(http.StatusNotFound, "no such payment")
+	errUnreadable = newProblem(http.StatusInternalServerError, "the payment exists, and this version cannot read it")
+)
 
 // shownPayment is a payment as it is answered.
 type shownPayment struct {
@@ -336,17 +339,9 @@ func (s *Server) read(ctx context.Context, key payment.Key) (shownPayment, error
 	if err != nil {
 		return shownPayment{}, err
 	}
-	if record.Tombstone && !record.ArchivedOn.IsZero() && s.o.ArchiveDir != "" {
-		select {
-		case s.archiveReads <- struct{}{}:
-			defer func() { <-s.archiveReads }()
-		case <-ctx.Done():
-			return shownPayment{}, ctx.Err()
-		}
-	}
-	status, missing := retention.StatusOf(record, s.o.ArchiveDir)
-	if missing != "" {
-		s.o.Log.Debug("the answer has only what is left of a payment", "payment", key.String(), "missing", missing)
+	status, err := s.statusOf(ctx, record)
+	if err != nil {
+		return shownPayment{}, err
 	}
 	var shown bytes.Buffer
 	enc := json.NewEncoder(&shown)
@@ -360,6 +355,23 @@ func (s *Server) read(ctx context.Context, key payment.Key) (shownPayment, error
 		return shownPayment{}, err
 	}
 	return shownPayment{shown.Bytes(), `W/"` + hex.EncodeToString(hash.Sum(nil)[:12]) + `"`}, nil
+}
+
+// statusOf returns a payment as it is answered. For a tombstone it reads the archive.
+func (s *Server) statusOf(ctx context.Context, record *ledger.Record) (retention.Status, error) {
+	if record.Tombstone && !record.ArchivedOn.IsZero() && s.o.ArchiveDir != "" {
+		select {
+		case s.archiveReads <- struct{}{}:
+			defer func() { <-s.archiveReads }()
+		case <-ctx.Done():
+			return retention.Status{}, ctx.Err()
+		}
+	}
+	status, missing := retention.StatusOf(record, s.o.ArchiveDir)
+	if missing != "" {
+		s.o.Log.Debug("the answer has only what is left of a payment", "payment", record.Key().String(), "missing", missing)
+	}
+	return status, nil
 }
 
 // matches reports whether a header If-None-Match has an entity tag, or *.

@@ -188,9 +188,9 @@ func TestGet(t *testing.T) {
 			}
 		}
 		for _, c := range []struct{ method, path, allow string }{
-			{"DELETE", path, "GET, HEAD"},
+			{"PATCH", path, "DELETE, GET, HEAD"},
 			{"GET", "/v1/payments/batch", "POST"},
-			{"PUT", "/v1/payments", "GET, HEAD, POST"},
+			{"PUT", "/v1/payments", "DELETE, GET, HEAD, POST"},
 			{"POST", "/v1/events", "GET, HEAD"},
 		} {
 			if a := e.do(c.method, c.path, ""); a.StatusCode != 405 || a.Header.Get("Allow") != c.allow || a.Header.Get("Content-Type") != "application/problem+json" {

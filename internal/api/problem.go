@@ -8,6 +8,7 @@ import (
 	"terbayar/internal/intake"
 	"terbayar/internal/order"
 	"terbayar/internal/payment"
+	"terbayar/internal/retention"
 )
 
 // problem is an error answer, RFC 9457. It never contains values that the client has sent.
@@ -19,6 +20,7 @@ type problem struct {
 
 	Result        intake.Result      `json:"result,omitempty"`         // of a payment that was not accepted
 	PaymentStatus payment.Status     `json:"payment_status,omitempty"` // of a conflict: the status of the recorded payment
+	Payment       *retention.Status  `json:"payment,omitempty"`        // of a payment that cannot be cancelled
 	Errors        []order.FieldError `json:"errors,omitempty"`         // of an invalid payment
 
 	header     map[string]string
