@@ -16,6 +16,7 @@
  *   THEN_RETRY    the policy `then: retry`; without it `then: review`
  *   CREATE        starts without a record, and with a client that enqueues the payment;
  *                 without it, the payment is queued on every node at the start
+ *   CANCEL        with an order system that cancels the payment, once or repeatedly
  *   NO_SUBMIT     no workers, no poller, no gateway
  *   LIVENESS      the faults end at some time: see `faults_over`
  *   ONE_WORKER    no second worker
@@ -49,7 +50,7 @@
 /* ---------------------------------------------------------------------- state -- */
 
 /* A payment's status, as in docs/interface.md; accepted stands for on_processing and paid. */
-mtype = { missing, queued, submitting, verifying, accepted, rejected, needs_review }
+mtype = { missing, queued, submitting, verifying, accepted, rejected, needs_review, cancelled }
 
 /* The payment's record on one Redis node. A script changes it in one step.
  *
@@ -63,6 +64,9 @@ mtype = { missing, queued, submitting, verifying, accepted, rejected, needs_revi
 typedef Record {
 	mtype status;
 	byte holder;
+#ifdef CANCEL
+	bool unknown;        /* the outcome of a request was unknown at some time */
+#endif
 	byte lease;          /* time left of the claim */
 	bool settle_here;    /* settle and the count of "not found" began on this primary */
 	byte settle;         /* time left until "not found" can be conclusive */
@@ -98,6 +102,9 @@ mtype answer[2] = none;
 
 bool enqueued;       /* the client received `enqueued` or `duplicate` */
 bool reported;       /* an order system may have received `rejected` */
+#ifdef CANCEL
+bool withdrawn;      /* an order system received `cancelled` */
+#endif
 bool resend_allowed; /* lookups have found, conclusively, that the request is absent; see RESEND_AFTER_ABSENT */
 
 /* The lookup in progress: the node whose record was read. A save on another node, or
@@ -142,6 +149,9 @@ inline reset_times(n) { rec[n].lease = 0; rec[n].settle_here = false; rec[n].set
 
 inline write(n, to, by) {
 	rec[n].status = to; rec[n].holder = by; reset_times(n);
+#ifdef CANCEL
+	rec[n].unknown = (to == verifying -> true : rec[n].unknown);
+#endif
 	record_changed(n)
 }
 
@@ -203,6 +213,9 @@ inline mark_replicated(w, n) { if :: conn[w] == follows[n] -> has[w] = has[w] | 
  * of the replication stream, and none after it. */
 inline replicate(n) {
 	rec[n].status = rec[follows[n]].status; rec[n].holder = rec[follows[n]].holder;
+#ifdef CANCEL
+	rec[n].unknown = rec[follows[n]].unknown;
+#endif
 	mark_replicated(0, n); mark_replicated(1, n); mark_replicated(2, n)
 }
 
@@ -227,6 +240,9 @@ inline keep_client(w, n) { /* a client stays connected to the old primary, whose
 proctype Node(byte n) {
 	mtype status;
 	byte holder;
+#ifdef CANCEL
+	bool unknown;
+#endif
 end:	do
 	/* [replicate] The node catches up with the primary that it follows. */
 	:: d_step { follows[n] != NO_NODE && !PRIMARY(n) && PRIMARY(follows[n]) && BEHIND(n) ->
@@ -258,6 +274,9 @@ end:	do
 		status = rec[n].status; holder = rec[n].holder;
 		rec[n].status = rec[0].status; rec[n].holder = rec[0].holder;
 		rec[0].status = status; rec[0].holder = holder;
+#ifdef CANCEL
+		unknown = rec[n].unknown; rec[n].unknown = rec[0].unknown; rec[0].unknown = unknown; unknown = false;
+#endif
 #ifdef OLD_PRIMARY_STOPS /* the old primary is down, not only partitioned */
 		drop_clients(0); record_changed(0);
 		reset_times(n); follows[n] = NO_NODE;
@@ -329,6 +348,57 @@ end:	if
 	:: d_step { UNACKNOWLEDGED(CLIENT) -> close_connection(CLIENT); duplicate = false } -> goto create
 	fi
 }
+
+#ifdef CANCEL
+#ifdef CANCEL_AFTER_UNKNOWN /* also after a request whose outcome was unknown and that was not found */
+#define CERTAINLY_UNSENT(p) (rec[p].status == queued)
+#else
+#define CERTAINLY_UNSENT(p) (rec[p].status == queued && !rec[p].unknown)
+#endif
+
+/* `enqueue cancel`, or DELETE of the HTTP API. It uses the client's connection. */
+proctype OrderSystem() {
+	byte p;
+#ifdef CANCEL_NOT_FENCED
+	bool read;
+#endif
+again:
+	/* [cancel] Ledger.Cancel: the save compares the request id that was read, so reading and
+	 * writing are one step: if the record has changed, it is read again. */
+#ifdef CANCEL_NOT_FENCED /* what was read may have changed when it is written */
+	atomic { any_primary(p); read = CERTAINLY_UNSENT(p) || rec[p].status == cancelled; p = 0 }
+#define MAY_CANCEL(p) read
+#else
+#define MAY_CANCEL(p) (CERTAINLY_UNSENT(p) || rec[p].status == cancelled)
+#endif
+	atomic {
+		any_primary(p);
+		printf("order system: [cancel] on node %d, found %e\n", p, rec[p].status);
+		if
+		:: MAY_CANCEL(p) ->
+			if :: rec[p].status != cancelled -> write(p, cancelled, NO_ONE) :: else fi;
+			connect(CLIENT, p); p = 0
+		:: else -> p = 0; goto end /* refused */
+		fi
+	}
+	if
+#ifdef CANCEL_BEFORE_ACK /* it is answered without waiting for replicas */
+	:: d_step { true ->
+#else
+	:: d_step { ACKNOWLEDGED(CLIENT) ->
+#endif
+		printf("order system: cancelled\n");
+		close_connection(CLIENT);
+		withdrawn = true;
+		assert(!(withdrawn && request != none)) /* no request may be processed, or was */
+	}
+	/* Not known to be durable: it cancels again, or gives up. */
+	:: d_step { UNACKNOWLEDGED(CLIENT) -> close_connection(CLIENT) } ->
+		if :: goto again :: skip fi
+	fi;
+end:	skip
+}
+#endif
 
 /* -------------------------------------------------------------------- workers -- */
 
@@ -452,6 +522,9 @@ may_send:
 		printf("worker %d: [send]\n", w);
 		assert(request == none || resend_allowed); /* never two that may be processed */
 		assert(!reported);                         /* none after `rejected` was reported */
+#ifdef CANCEL
+		assert(!withdrawn);                        /* none after `cancelled` was answered */
+#endif
 		request = in_flight; time_left = LATE; sender = w; answer[w] = waiting;
 		resend_allowed = false;
 #ifdef REACHABLE
@@ -696,7 +769,7 @@ proctype EndFaults() {
 	od
 }
 
-#define FINAL(s) (s == accepted || s == rejected || s == needs_review)
+#define FINAL(s) (s == accepted || s == rejected || s == needs_review || s == cancelled)
 #ifdef CREATE
 ltl ends { <> [] (enqueued && rec[0].status != missing) }
 #else
@@ -721,6 +794,12 @@ proctype Reachable() {
 	:: atomic { rec[0].status == verifying && budget[0] > 0 && sends == 0 -> hit = true; hit = false } /* a claim expired early: the clock is ahead */
 	:: atomic { rec[0].status == queued && sends == 1 && crashed && request == none -> hit = true; hit = false } /* absent: queued again */
 	:: atomic { rec[0].status == accepted && sends == 2 && crashed -> hit = true; hit = false } /* sent again, processed, recorded */
+#ifdef CANCEL
+	:: atomic { withdrawn && sends == 0 && !failed_over -> hit = true; hit = false } /* cancelled before it was sent */
+	:: atomic { withdrawn && sends == 1 && request == none -> hit = true; hit = false } /* cancelled after a refusal that means "not processed" */
+	:: atomic { rec[0].status == queued && rec[1].status == cancelled && PRIMARY(1) && !withdrawn -> hit = true; hit = false } /* a failover lost a cancellation that was not answered */
+	:: atomic { rec[0].status == cancelled && budget[0] > 0 && sends == 0 -> hit = true; hit = false } /* cancelled while a worker waits with a claim that a failover lost */
+#endif
 	od
 }
 #endif
@@ -743,6 +822,9 @@ init {
 #endif
 #ifdef CREATE
 		run Client();
+#endif
+#ifdef CANCEL
+		run OrderSystem();
 #endif
 #ifndef NO_SUBMIT
 		run Worker(0);

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"terbayar/internal/gatewaysim"
+	"terbayar/internal/ledger"
 	"terbayar/internal/payment"
 )
 
@@ -210,6 +211,11 @@ func (p Payment) fault(record *payment.Payment, rows []gatewaysim.Row) (Kind, st
 	case status != p.Ends:
 		return WrongStatus, fmt.Sprintf("it is %s (%q), it should be %s", status, record.Reason, p.Ends)
 	case status == payment.Rejected && len(rows) == 0:
+		return "", ""
+	case status == payment.Cancelled && record.Reason == ledger.ReasonCancelled:
+		if len(rows) > 0 {
+			return DuplicateCharge, fmt.Sprintf("it was cancelled before it was sent, and the gateway has it %d times", len(rows))
+		}
 		return "", ""
 	case len(rows) != 1:
 		return WrongStatus, fmt.Sprintf("it is %s, the gateway has it %d times", status, len(rows))

@@ -8,6 +8,7 @@ import (
 
 	"terbayar/internal/events"
 	"terbayar/internal/gatewaysim"
+	"terbayar/internal/ledger"
 	"terbayar/internal/payment"
 )
 
@@ -96,6 +97,11 @@ func TestCleanRuns(t *testing.T) {
 			r.Stream[2] = event(t, r, paydia, 1, payment.Rejected)
 			r.Received[2] = r.Stream[2]
 		},
+		"cancelled before it was sent": func(t *testing.T, r *Run) {
+			r.Payments[1].Ends, r.Records[paydia].Status, r.Records[paydia].Reason, r.Rows = payment.Cancelled, payment.Cancelled, ledger.ReasonCancelled, r.Rows[:1]
+			r.Stream[2] = event(t, r, paydia, 1, payment.Cancelled)
+			r.Received[2] = r.Stream[2]
+		},
 		"expired while it is open at the gateway": func(t *testing.T, r *Run) {
 			r.Payments[0].Ends, r.Rows[0].State = payment.Expired, gatewaysim.Open
 			setStatus(t, r, payment.Expired)
@@ -167,6 +173,10 @@ func TestFindings(t *testing.T) {
 		{"rejected, and at the gateway", WrongStatus, am, "at the gateway it is", func(t *testing.T, r *Run) {
 			r.Payments[0].Ends = payment.Rejected
 			setStatus(t, r, payment.Rejected)
+		}},
+		{"cancelled before it was sent, and at the gateway", DuplicateCharge, am, "has it 1 times", func(t *testing.T, r *Run) {
+			r.Payments[0].Ends, r.Records[am].Reason = payment.Cancelled, ledger.ReasonCancelled
+			setStatus(t, r, payment.Cancelled)
 		}},
 		{"manual review of what the gateway has", WrongStatus, am, "has it 1 times", func(t *testing.T, r *Run) {
 			r.Records[am].Reason = "guessed"
