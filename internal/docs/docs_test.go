@@ -35,7 +35,7 @@ func files(t *testing.T, endings ...string) []string {
 			return err
 		}
 		name, err := filepath.Rel(root, path)
-		if d.IsDir() && (name == ".git" || name == "bin") {
+		if d.IsDir() && (name == ".git" || name == "bin" || d.Name() == "node_modules") {
 			return fs.SkipDir
 		}
 		if d.Type().IsRegular() && slices.Contains(endings, filepath.Ext(name)) {
