@@ -91,8 +91,13 @@ func allOrNone(credentials ...credential) error {
 
 // oneSource rejects a variable that is set together with the one with the suffix _FILE.
 func oneSource(variable string, set bool, file string) error {
-	if set && file != "" {
-		return wrong(variable, "and %s_FILE are both set: set only one of them", variable)
+	return onlyOne(variable, set, variable+"_FILE", file != "")
+}
+
+// onlyOne rejects two variables that are both set.
+func onlyOne(variable string, set bool, other string, otherSet bool) error {
+	if set && otherSet {
+		return wrong(variable, "and %s are both set: set only one of them", other)
 	}
 	return nil
 }

@@ -14,6 +14,9 @@ import (
 // Field is the field of a stream entry that holds the event.
 const Field = "event"
 
+// TypePrefix is what the type of an event has before the status.
+const TypePrefix = "terbayar.payment."
+
 // Event is a CloudEvents 1.0 event in its JSON format.
 type Event struct {
 	SpecVersion     string    `json:"specversion"`
@@ -54,7 +57,7 @@ func Marshal(p *payment.Payment, n int64) ([]byte, error) {
 		SpecVersion:     "1.0",
 		ID:              ID(p.Key(), n, p.Status),
 		Source:          "terbayar/" + string(p.Gateway),
-		Type:            "terbayar.payment." + string(p.Status),
+		Type:            TypePrefix + string(p.Status),
 		Subject:         p.TransactionID,
 		Time:            p.UpdatedAt,
 		DataContentType: "application/json",

@@ -28,10 +28,13 @@ const maxLag = 0.8
 // inactive: it has read nothing since the time of its last-delivered-id, and keeping what is
 // younger than that is the same as keeping nothing.
 //
+// It also keeps every event that an enabled webhook endpoint needs.
+//
 // It deletes whole nodes of the stream (~), usually 100 events or fewer, so a few events that
 // are older may stay.
 //
 //	KEYS[1] stream
+//	KEYS[2...] for each enabled webhook endpoint: cursor, heads, ... (webhooks.Deliverer.Hold)
 //	ARGV[1] retention (ms)
 //	ARGV[2] highest number of events to delete
 //	result[1] number of events that were deleted
@@ -66,6 +69,13 @@ for _, reply in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
     table.insert(answer, word)
   end
 end
+for i = 2, #KEYS, 2 do
+  local head = redis.call('ZRANGE', KEYS[i + 1], 0, 0, 'WITHSCORES')[2]
+  local unread = redis.call('XRANGE', KEYS[1], '(' .. (redis.call('GET', KEYS[i]) or '0-0'), '+', 'COUNT', 1)[1]
+  for _, ms in ipairs({head or now, unread and string.match(unread[1], '^%d+') or now}) do
+    keep = math.min(keep, tonumber(ms))
+  end
+end
 answer[1] = text(redis.call('XTRIM', KEYS[1], 'MINID', '~', text(math.max(keep, 0)), 'LIMIT', ARGV[2]))
 return answer
 `)
@@ -77,6 +87,9 @@ type Trimmer struct {
 	Retention time.Duration // EVENTS_RETENTION
 	Log       *slog.Logger
 	OnGroups  func(map[string]Group) // receives, after each trim, all consumer groups by name
+	// Hold returns the keys of the webhook endpoints that need events of a stream; nil: there
+	// are none.
+	Hold func(stream string) []string
 }
 
 // Group is the state of a consumer group, over all streams.
@@ -164,8 +177,12 @@ func (t *Trimmer) Trim(ctx context.Context) error {
 // trimStream trims a stream until nothing is left to delete. It returns the groups as they were
 // before.
 func (t *Trimmer) trimStream(ctx context.Context, stream string) (groups map[string]group, deleted int, err error) {
+	keys := []string{stream}
+	if t.Hold != nil {
+		keys = append(keys, t.Hold(stream)...)
+	}
 	for {
-		answer, err := trimScript.Run(ctx, t.Redis, []string{stream}, t.Retention.Milliseconds(), maxDeleted).StringSlice()
+		answer, err := trimScript.Run(ctx, t.Redis, keys, t.Retention.Milliseconds(), maxDeleted).StringSlice()
 		var n int
 		var now map[string]group
 		if err == nil {

@@ -37,6 +37,7 @@ type Metrics struct {
 	dropped      *prometheus.CounterVec
 	lateResults  *prometheus.CounterVec
 	archiveFails prometheus.Gauge
+	webhooks     webhookMetrics
 
 	primaryChanges atomic.Int64
 	scrapeErrors   prometheus.Counter
@@ -49,6 +50,7 @@ type Metrics struct {
 func NewMetrics(inspector *asynq.Inspector, ledger LedgerStats, redis RedisHealth) *Metrics {
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),
+		webhooks: newWebhookMetrics(),
 		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "terbayar_attempts_total", Help: "Recorded requests to a gateway, by the class of their code and the retry policy's action.",
 		}, []string{"gateway", "kind", "code_class", "action"}),
@@ -109,6 +111,7 @@ func NewMetrics(inspector *asynq.Inspector, ledger LedgerStats, redis RedisHealt
 	}, func() float64 { return float64(m.primaryChanges.Load()) })
 	m.registry.MustRegister(
 		buildInfo(), m.attempts, m.polls, m.latency, m.breakers, m.unreadable, m.paused, m.loginFailed, m.clockSkew, m.durability, m.claimsPaused, m.eventsKept, m.groupLags, m.idleGroups, m.dropped, m.lateResults, m.archiveFails, primaryChanges, m.scrapeErrors,
+		m.webhooks.tries, m.webhooks.duration, m.webhooks.pending, m.webhooks.oldest, m.webhooks.givenUp, m.webhooks.disabled,
 		&redisCollector{redis}, newLedgerCollector(ledger, redis, m.scrapeErrors), newQueueCollector(inspector, redis, m.scrapeErrors),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)

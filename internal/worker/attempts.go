@@ -71,6 +71,9 @@ func lineOf(a payment.Attempt, status payment.Status) (logLine, bool) {
 // changes nothing is not recorded, and so not logged.
 func (w *Worker) onAttempt(r *ledger.Record, a payment.Attempt, detail error) {
 	w.metrics.Attempt(r.Gateway, a)
+	if w.webhooks != nil {
+		w.webhooks.Wake()
+	}
 	line, ok := lineOf(a, r.Status)
 	if !ok { // the attributes show which combination is missing in the tables
 		line = logLine{"attempt with an unexpected result", slog.LevelError}

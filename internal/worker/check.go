@@ -35,6 +35,7 @@ func Check(ctx context.Context, cfg Config, client redis.UniversalClient, out io
 	r.policy(cfg)
 	r.payloadKeys(cfg)
 	r.archive(cfg)
+	r.webhooks(cfg)
 	if r.redis(ctx, client) {
 		r.memory(ctx, cfg, client)
 		r.durability(ctx, cfg, client)
@@ -103,6 +104,19 @@ func (r *report) policy(cfg Config) {
 		for _, c := range policy.VendorConfirmed() {
 			r.line("note", what, c.String())
 		}
+	}
+}
+
+func (r *report) webhooks(cfg Config) {
+	const what = "webhooks"
+	o, enabled, err := webhookOptions(cfg)
+	switch {
+	case err != nil:
+		r.wrong(what, err)
+	case !enabled:
+		r.ok(what, "off")
+	default:
+		r.ok(what, fmt.Sprintf("%d endpoint(s); a delivery is tried %d times in %s", len(o.Endpoints), o.Schedule.Tries(), o.Schedule.Total()))
 	}
 }
 

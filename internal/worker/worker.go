@@ -36,6 +36,7 @@ import (
 	"terbayar/internal/telemetry"
 	"terbayar/internal/version"
 	"terbayar/internal/web"
+	"terbayar/internal/webhooks"
 )
 
 // Config holds all settings of the worker.
@@ -49,6 +50,7 @@ type Config struct {
 	Retention   config.Retention   `embed:""`
 	Archive     config.Archive     `embed:""`
 	Ledger      config.Ledger      `embed:""`
+	Webhooks    config.Webhooks    `embed:""`
 	Payload     config.Payload     `embed:""`
 	Log         config.Log         `embed:""`
 }
@@ -80,6 +82,7 @@ type Worker struct {
 	ticker    *statuspoll.Ticker
 	trimmer   *retention.Trimmer  // nil: events are not deleted
 	archiver  *retention.Archiver // nil: records are not deleted
+	webhooks  *webhooks.Deliverer // nil: there are no endpoints
 	web       *web.Handler
 	listener  net.Listener
 }
@@ -129,6 +132,9 @@ func New(cfg Config, client redis.UniversalClient, writes durable.Writers, log *
 		Ledger: w.ledger, Gateways: w.gateways, Enqueue: enqueuer.Poll,
 		Every: min(time.Second, cfg.Worker.StatusPollInterval), Now: time.Now, Log: log,
 	}
+	if w.webhooks, err = w.newDeliverer(); err != nil {
+		return nil, err
+	}
 	if keep := time.Duration(cfg.Retention.Events); keep > 0 {
 		w.trimmer = &retention.Trimmer{
 			Redis: client, Streams: ledger.StreamNames(cfg.Events.Stream, cfg.Ledger.Partitions), Retention: keep, Log: log,
@@ -138,6 +144,9 @@ func New(cfg Config, client redis.UniversalClient, writes durable.Writers, log *
 					w.metrics.Group(name, g.Lag, g.Idle)
 				}
 			},
+		}
+		if w.webhooks != nil {
+			w.trimmer.Hold = w.webhooks.Hold
 		}
 	}
 	if w.archiver, err = w.newArchiver(); err != nil {
@@ -342,6 +351,13 @@ func (w *Worker) run(ctx context.Context) error {
 			w.archiver.Run(tickCtx)
 		}
 	}()
+	webhooksStopped := make(chan struct{})
+	go func() {
+		defer close(webhooksStopped)
+		if w.webhooks != nil {
+			w.webhooks.Run(tickCtx)
+		}
+	}()
 	w.web.SetReady(true)
 	w.log.Info("worker is ready")
 
@@ -361,6 +377,7 @@ func (w *Worker) run(ctx context.Context) error {
 	<-archiverStopped
 	w.tasks.Stop()
 	w.tasks.Shutdown()
+	<-webhooksStopped
 	flushCtx, cancel := context.WithTimeout(context.Background(), w.cfg.Worker.ShutdownTimeout)
 	defer cancel()
 	w.ledger.Flush(flushCtx)
@@ -383,6 +400,9 @@ func (w *Worker) awaitRedis(ctx context.Context) error {
 		}
 		if err == nil {
 			err = w.ledger.CheckPartitions(ctx)
+		}
+		if err == nil && w.webhooks != nil {
+			err = w.webhooks.Start(ctx)
 		}
 		switch {
 		case errors.As(err, new(*ledger.PartitionsError)):
