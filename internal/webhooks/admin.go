@@ -57,10 +57,10 @@ type Delivery struct {
 // ErrNoEndpoint says that no worker has delivered to an endpoint of that name.
 var ErrNoEndpoint = errors.New("no worker has used an endpoint of that name")
 
-func (a *Admin) queues(endpoint string) []queue {
-	queues := make([]queue, len(a.Streams))
+func (a *Admin) queues(endpoint string) []*queue {
+	queues := make([]*queue, len(a.Streams))
 	for i, stream := range a.Streams {
-		queues[i] = queue{redis: a.Redis, stream: stream, endpoint: endpoint}
+		queues[i] = &queue{redis: a.Redis, stream: stream, endpoint: endpoint}
 	}
 	return queues
 }
@@ -128,7 +128,7 @@ func (a *Admin) requireEndpoint(ctx context.Context, endpoint string) error {
 }
 
 // eachPending emits the deliveries of the hash of payments, which may change while it is read.
-func (q queue) eachPending(ctx context.Context, emit func(Delivery) error) error {
+func (q *queue) eachPending(ctx context.Context, emit func(Delivery) error) error {
 	var position uint64
 	for {
 		page, next, err := q.redis.HScan(ctx, q.payments(), position, "", pageSize).Result()
@@ -183,7 +183,7 @@ func (d *Delivery) addTries(words []string, due float64) {
 }
 
 // eachGivenUp emits the deliveries that were given up, oldest first.
-func (q queue) eachGivenUp(ctx context.Context, emit func(Delivery) error) error {
+func (q *queue) eachGivenUp(ctx context.Context, emit func(Delivery) error) error {
 	for start := int64(0); ; start += pageSize {
 		members, err := q.redis.ZRange(ctx, q.givenUp(), start, start+pageSize-1).Result()
 		if err != nil {
@@ -204,7 +204,7 @@ func (q queue) eachGivenUp(ctx context.Context, emit func(Delivery) error) error
 }
 
 // emit adds the events to the deliveries, and emits them.
-func (q queue) emit(ctx context.Context, deliveries []Delivery, entries []string, emit func(Delivery) error) error {
+func (q *queue) emit(ctx context.Context, deliveries []Delivery, entries []string, emit func(Delivery) error) error {
 	cmds := make([]*redis.XMessageSliceCmd, len(entries))
 	if len(entries) > 0 {
 		_, _ = q.redis.Pipelined(ctx, func(pipe redis.Pipeliner) error { // each command has its own error
@@ -268,7 +268,7 @@ func (a *Admin) Replay(ctx context.Context, endpoint string, s Selection) (n int
 	return n, nil
 }
 
-func (q queue) replay(ctx context.Context, s Selection) (n int, err error) {
+func (q *queue) replay(ctx context.Context, s Selection) (n int, err error) {
 	start, end := "-", "+"
 	if !s.Since.IsZero() {
 		start = strconv.FormatInt(s.Since.UnixMilli(), 10)
@@ -300,7 +300,7 @@ func (q queue) replay(ctx context.Context, s Selection) (n int, err error) {
 }
 
 // selected returns the arguments of replayScript for those of the entries that are selected.
-func (q queue) selected(ctx context.Context, entries []redis.XMessage, s Selection) (args []any, err error) {
+func (q *queue) selected(ctx context.Context, entries []redis.XMessage, s Selection) (args []any, err error) {
 	for _, entry := range entries {
 		e, ok := parseEvent(entry.Values)
 		if !ok || !s.selects(e) {

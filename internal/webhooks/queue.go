@@ -30,24 +30,27 @@ type queue struct {
 	redis    redis.UniversalClient
 	stream   string
 	endpoint string
+	seen     string // the cursor that was last seen
 }
 
 // key returns one of the keys that scripts.go lists.
-func (q queue) key(part string) string {
+func (q *queue) key(part string) string {
 	return hashTag(q.stream) + ":webhook:" + q.endpoint + ":" + part
 }
 
-func (q queue) cursor() string   { return q.key("cursor") }
-func (q queue) payments() string { return q.key("payments") }
-func (q queue) due() string      { return q.key("due") }
-func (q queue) heads() string    { return q.key("heads") }
-func (q queue) givenUp() string  { return q.key("given_up") }
+func (q *queue) cursor() string   { return q.key("cursor") }
+func (q *queue) payments() string { return q.key("payments") }
+func (q *queue) due() string      { return q.key("due") }
+func (q *queue) heads() string    { return q.key("heads") }
+func (q *queue) givenUp() string  { return q.key("given_up") }
 
-// start creates the cursor of a new endpoint.
-func (q queue) start(ctx context.Context) error {
-	if err := startScript.Run(ctx, q.redis, []string{q.cursor(), q.stream}).Err(); err != nil {
+// start creates the cursor, if there is none.
+func (q *queue) start(ctx context.Context) error {
+	cursor, err := startScript.Run(ctx, q.redis, []string{q.cursor(), q.stream}, q.seen).Text()
+	if err != nil {
 		return fmt.Errorf("webhooks: start %s: %w", q.endpoint, err)
 	}
+	q.seen = cursor
 	return nil
 }
 
@@ -57,7 +60,7 @@ const pageSize = 200
 
 // create creates the deliveries of the next entries of the stream. It reports whether there
 // may be more entries.
-func (q queue) create(ctx context.Context, wants func(event) bool) (more bool, err error) {
+func (q *queue) create(ctx context.Context, wants func(event) bool) (more bool, err error) {
 	cursor, err := q.redis.Get(ctx, q.cursor()).Result()
 	if errors.Is(err, redis.Nil) { // Redis has lost its data since the start
 		return true, q.start(ctx)
@@ -65,6 +68,7 @@ func (q queue) create(ctx context.Context, wants func(event) bool) (more bool, e
 	if err != nil {
 		return false, fmt.Errorf("webhooks: read the cursor of %s: %w", q.endpoint, err)
 	}
+	q.seen = cursor
 	entries, err := q.redis.XRangeN(ctx, q.stream, "("+cursor, "+", pageSize).Result()
 	if err != nil {
 		return false, fmt.Errorf("webhooks: read %s: %w", q.stream, err)
@@ -87,7 +91,7 @@ func (q queue) create(ctx context.Context, wants func(event) bool) (more bool, e
 
 // delivery is one event that a worker has taken in order to send it.
 type delivery struct {
-	queue   queue
+	queue   *queue
 	payment string // payment.Key
 	entry   string // id of the stream entry
 	lease   string // until when (Unix ms, by Redis' clock) no other worker takes it
@@ -98,7 +102,7 @@ type delivery struct {
 
 // take takes up to limit deliveries that are due, for the time of the lease. dropped is the
 // number of events that are no longer in the stream, because somebody has deleted them.
-func (q queue) take(ctx context.Context, limit int, lease time.Duration) (taken []delivery, dropped int, err error) {
+func (q *queue) take(ctx context.Context, limit int, lease time.Duration) (taken []delivery, dropped int, err error) {
 	keys := []string{q.payments(), q.due(), q.heads(), q.stream}
 	reply, err := takeScript.Run(ctx, q.redis, keys, limit, lease.Milliseconds()).Slice()
 	if err == nil && len(reply)%5 != 1 {
@@ -248,7 +252,7 @@ type queueStats struct {
 	givenUp int           // deliveries that were given up
 }
 
-func (q queue) stats(ctx context.Context) (queueStats, error) {
+func (q *queue) stats(ctx context.Context) (queueStats, error) {
 	keys := []string{q.payments(), q.heads(), q.givenUp(), q.cursor(), q.stream}
 	reply, err := statsScript.Run(ctx, q.redis, keys).Slice()
 	if err == nil && len(reply) != 3 {

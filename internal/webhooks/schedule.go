@@ -11,10 +11,6 @@ import (
 // more try, and then the delivery is given up.
 type Schedule []time.Duration
 
-// DefaultSchedule is the default of WEBHOOK_SCHEDULE: 16 tries in about three days
-// (docs/interface.md, "Webhooks").
-const DefaultSchedule = "5s,30s,2m,5m,10m,20m,40m,1h,2h,3h,5h,8h,12h,14h,24h"
-
 // The limits of a schedule.
 const (
 	maxTries = 50

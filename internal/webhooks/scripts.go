@@ -73,16 +73,18 @@ local function pop(payment, d)
 end
 `
 
-// startScript creates the cursor of a new endpoint at the present end of the stream.
+// startScript creates the cursor of a new endpoint at the present end of the stream. If Redis has
+// lost the cursor, it creates the one that the worker has last seen.
 //
 //	KEYS[1] cursor
 //	KEYS[2] stream
+//	ARGV[1] cursor that the worker has last seen, or ""
 //	result the cursor
 var startScript = redis.NewScript(`
 local cursor = redis.call('GET', KEYS[1])
 if cursor then return cursor end
 local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
-cursor = last and last[1] or '0-0'
+cursor = ARGV[1] ~= '' and ARGV[1] or last and last[1] or '0-0'
 redis.call('SET', KEYS[1], cursor)
 return cursor
 `)

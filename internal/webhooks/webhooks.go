@@ -82,7 +82,7 @@ func New(o Options) *Deliverer {
 		}
 		s := &sender{deliverer: d, endpoint: e, free: make(chan struct{}, slots), work: make(chan struct{}, 1)}
 		for _, stream := range o.Streams {
-			s.queues = append(s.queues, queue{redis: o.Redis, stream: stream, endpoint: e.Name})
+			s.queues = append(s.queues, &queue{redis: o.Redis, stream: stream, endpoint: e.Name})
 		}
 		d.senders = append(d.senders, s)
 	}
@@ -100,8 +100,8 @@ func (d *Deliverer) Start(ctx context.Context) error {
 				return err
 			}
 		}
-		if err := d.Redis.HSetNX(ctx, healthKey(d.Streams), s.endpoint.Name, newHealth).Err(); err != nil {
-			return fmt.Errorf("webhooks: start %s: %w", s.endpoint.Name, err)
+		if err := s.register(ctx); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -112,7 +112,7 @@ func (d *Deliverer) Start(ctx context.Context) error {
 func (d *Deliverer) Hold(stream string) (keys []string) {
 	for _, s := range d.senders {
 		if s.getHealth().disabledAt.IsZero() {
-			q := queue{redis: d.Redis, stream: stream, endpoint: s.endpoint.Name}
+			q := &queue{redis: d.Redis, stream: stream, endpoint: s.endpoint.Name}
 			keys = append(keys, q.cursor(), q.heads())
 		}
 	}
@@ -205,7 +205,13 @@ func (d *Deliverer) check(ctx context.Context) error {
 		}
 	}
 	for i, s := range d.senders {
-		h := parseHealth(states.Val()[s.endpoint.Name])
+		value, known := states.Val()[s.endpoint.Name]
+		if !known { // Redis has lost its data
+			if err := s.register(ctx); err != nil {
+				return err
+			}
+		}
+		h := parseHealth(value)
 		s.setHealth(h)
 		d.Metrics.WebhookDisabled(s.endpoint.Name, !h.disabledAt.IsZero())
 		if work[i] && h.disabledAt.IsZero() {
@@ -251,7 +257,7 @@ func (s *sender) warnOfTrim(oldest time.Duration) {
 type sender struct {
 	deliverer *Deliverer
 	endpoint  *Endpoint
-	queues    []queue       // one for each stream
+	queues    []*queue      // one for each stream
 	first     int           // the queue that is served first the next time
 	free      chan struct{} // an element for each request in flight
 	work      chan struct{} // there may be work
@@ -260,6 +266,15 @@ type sender struct {
 	mu      sync.Mutex
 	health  health
 	failing bool // the first failure of several in a row was logged
+}
+
+// register makes the endpoint known to operators.
+func (s *sender) register(ctx context.Context) error {
+	o := s.deliverer
+	if err := o.Redis.HSetNX(ctx, healthKey(o.Streams), s.endpoint.Name, newHealth).Err(); err != nil {
+		return fmt.Errorf("webhooks: start %s: %w", s.endpoint.Name, err)
+	}
+	return nil
 }
 
 func (s *sender) setHealth(h health) {
@@ -298,8 +313,12 @@ func (s *sender) run(ctx context.Context) {
 }
 
 // deliver creates the deliveries of new events, and sends those that are due, until there are
-// none or all slots are in use. A request that ends signals work again.
+// none or all slots are in use. A request that ends signals work again. A disabled endpoint
+// gets nothing.
 func (s *sender) deliver(ctx context.Context, sending *sync.WaitGroup) error {
+	if !s.getHealth().disabledAt.IsZero() {
+		return nil
+	}
 	s.first++
 	for i := range s.queues {
 		q := s.queues[(s.first+i)%len(s.queues)]
