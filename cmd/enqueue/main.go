@@ -95,6 +95,8 @@ type cli struct {
 	Serve serveCmd `cmd:"" help:"Serve the HTTP API for order systems."`
 	Keys  keysCmd  `cmd:"" help:"Make API keys for enqueue serve."`
 
+	Webhooks webhooksCmd `cmd:"" help:"Show the deliveries of webhooks, and send some again."`
+
 	Completions completionsCmd `cmd:"" name:"install-completions" help:"Print the line for the shell's start-up file (~/.bashrc, ~/.zshrc) that completes commands and flags."`
 }
 
@@ -120,6 +122,9 @@ func run(ctx context.Context, args []string, in io.Reader, out, notes io.Writer)
 	defer client.Close()
 	if err := checkLogin(ctx, client); err != nil {
 		return err
+	}
+	if command.Selected().Parent.Name == "webhooks" {
+		return c.Webhooks.run(ctx, command.Selected().Name, &c, client, out, notes)
 	}
 	switch command.Selected().Name {
 	case "create":

@@ -206,13 +206,24 @@ func (f file) endpoint(node *yaml.Node, path string) (*Endpoint, error) {
 		e.Gateways = append(e.Gateways, g)
 	}
 	for _, name := range types {
-		status := payment.Status(strings.TrimPrefix(name, events.TypePrefix))
-		if !slices.Contains(eventStatuses(), status) {
-			return nil, f.errorf(at("types"), path+".types", "there are no events of type %q (want %v, or %s and one of these)", name, eventStatuses(), events.TypePrefix)
+		status, err := ParseType(name)
+		if err != nil {
+			return nil, f.errorf(at("types"), path+".types", "%v", err)
 		}
 		e.Statuses = append(e.Statuses, status)
 	}
 	return e, nil
+}
+
+// ParseType returns the status that events of a type report. The type may be written without
+// events.TypePrefix.
+func ParseType(name string) (payment.Status, error) {
+	statuses := eventStatuses()
+	status := payment.Status(strings.TrimPrefix(name, events.TypePrefix))
+	if !slices.Contains(statuses, status) {
+		return "", fmt.Errorf("there are no events of type %q (want one of %v, or %s and one of these)", name, statuses, events.TypePrefix)
+	}
+	return status, nil
 }
 
 // eventStatuses returns the statuses that have events.
