@@ -97,6 +97,7 @@ func newTable(columns ...any) table.Writer {
 	style.Options = table.OptionsNoBordersAndSeparators
 	style.Box.PaddingLeft, style.Box.PaddingRight = "", "  "
 	t.SetStyle(style)
+	t.SuppressTrailingSpaces()
 	t.AppendHeader(columns)
 	return t
 }
