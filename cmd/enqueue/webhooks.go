@@ -103,8 +103,8 @@ func newTable(columns ...any) table.Writer {
 }
 
 type webhookListCmd struct {
-	Endpoint string `help:"Only those of this endpoint."`
-	Limit    int    `default:"100" help:"At most so many of each endpoint; 0: all."`
+	Endpoint string `name:"endpoint" help:"Only those of this endpoint."`
+	Limit    int    `name:"limit" default:"100" help:"At most so many of each endpoint; 0: all."`
 	JSON     bool   `name:"json" help:"Print one JSON object per delivery."`
 }
 
@@ -165,14 +165,14 @@ func (c *webhookListCmd) run(ctx context.Context, admin *webhooks.Admin, out, no
 
 type webhookReplayCmd struct {
 	Endpoint string   `arg:"" help:"The name of the endpoint; that of WEBHOOK_URL is default."`
-	GivenUp  bool     `help:"Only those that were given up."`
-	Event    []string `placeholder:"ID" help:"The id of an event; may be repeated."`
-	Gateway  string   `help:"With --id: the gateway of the payment."`
+	GivenUp  bool     `name:"given-up" help:"Only those that were given up."`
+	Event    []string `name:"event" placeholder:"ID" help:"The id of an event; may be repeated."`
+	Gateway  string   `name:"gateway" help:"With --id: the gateway of the payment."`
 	ID       string   `name:"id" help:"With --gateway: the transaction id of the payment."`
-	Type     []string `help:"The type of the events: paid, expired, ..."`
-	Since    string   `placeholder:"TIME" help:"Only events from this time on: RFC 3339, or a duration ago such as 24h."`
-	Until    string   `placeholder:"TIME" help:"Only events until this time."`
-	All      bool     `help:"All events of the stream."`
+	Type     []string `name:"type" help:"The type of the events: paid, expired, ..."`
+	Since    string   `name:"since" placeholder:"TIME" help:"Only events from this time on: RFC 3339, or a duration ago such as 24h."`
+	Until    string   `name:"until" placeholder:"TIME" help:"Only events until this time."`
+	All      bool     `name:"all" help:"All events of the stream."`
 }
 
 // Help is shown below the one-line help.

@@ -59,7 +59,7 @@ func TestMetrics(t *testing.T) {
 
 // workerPackages are the packages that log.
 var workerPackages = []string{
-	"admission", "api", "durable", "intake", "ledger", "redishealth", "refusals", "retention", "statuspoll", "submit", "tasks", "telemetry", "worker",
+	"admission", "api", "durable", "intake", "ledger", "redishealth", "refusals", "retention", "statuspoll", "submit", "tasks", "telemetry", "webhooks", "worker",
 }
 
 // logged lists the messages in calls of a logger, and every text in the worker's packages:

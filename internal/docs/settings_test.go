@@ -1,8 +1,10 @@
 package docs
 
 import (
+	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -89,5 +91,25 @@ func TestSettings(t *testing.T) {
 	}
 	if compared < 17 {
 		t.Errorf("%d defaults compared", compared)
+	}
+}
+
+// TestWebhookSchedule compares the default of WEBHOOK_SCHEDULE with the documents.
+func TestWebhookSchedule(t *testing.T) {
+	field, _ := reflect.TypeFor[config.Webhooks]().FieldByName("Schedule")
+	schedule := field.Tag.Get("default")
+	if page := read(t, "docs/webhooks.md"); !strings.Contains(page, "\n`"+schedule+"`\n") {
+		t.Errorf("docs/webhooks.md does not have %s", schedule)
+	}
+	words := strings.ReplaceAll(strings.ReplaceAll(schedule, ",", ", "), "\n", " ")
+	spaced := regexp.MustCompile(`(\d+)([smh])`).ReplaceAllString(words, "$1 $2")
+	if page := strings.ReplaceAll(read(t, "docs/interface.md"), "\n", " "); !strings.Contains(page, "("+spaced+", each with jitter") {
+		t.Errorf("docs/interface.md does not have %s", spaced)
+	}
+	tries := strconv.Itoa(strings.Count(schedule, ",") + 2)
+	for _, name := range []string{"docs/webhooks.md", "docs/interface.md"} {
+		if !strings.Contains(read(t, name), tries+" tries") {
+			t.Errorf("%s does not say %s tries", name, tries)
+		}
 	}
 }

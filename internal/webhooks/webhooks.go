@@ -452,6 +452,6 @@ func (s *sender) log(d delivery, a answer, outcome string, wait, took time.Durat
 	case recovered:
 		log.Info("webhook delivered again", attrs...)
 	default:
-		log.Debug("webhook "+outcome, attrs...)
+		log.Debug("webhook sent", append(attrs, "outcome", outcome)...)
 	}
 }
