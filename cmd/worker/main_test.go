@@ -17,9 +17,9 @@ func TestCheckErrors(t *testing.T) {
 		lines int
 		is    func(error) bool
 	}{
-		{[]string{"check", "--redis-url=redis://127.0.0.1:1"}, 6, func(err error) bool { return errors.Is(err, worker.ErrCheck) }},
-		{[]string{"check", "--redis-url=redis://127.0.0.1:1", "--retry-policy-file=not-there"}, 6, isSetting},
-		{[]string{"check", "--redis-url=redis://127.0.0.1:1", "--amdigipay-username=u", "--amdigipay-password=p", "--amdigipay-status-map=paid=3"}, 6, isSetting},
+		{[]string{"check", "--redis-url=redis://127.0.0.1:1"}, 7, func(err error) bool { return errors.Is(err, worker.ErrCheck) }},
+		{[]string{"check", "--redis-url=redis://127.0.0.1:1", "--retry-policy-file=not-there"}, 7, isSetting},
+		{[]string{"check", "--redis-url=redis://127.0.0.1:1", "--amdigipay-username=u", "--amdigipay-password=p", "--amdigipay-status-map=paid=3"}, 7, isSetting},
 		{[]string{"check", "--log-level=loud"}, 0, isSetting},
 		{[]string{"check", "--redis-url=elsewhere"}, 0, isSetting},
 		{[]string{"--version"}, 1, func(err error) bool { return errors.Is(err, config.ErrHelp) }},

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -407,4 +408,42 @@ func TestInterval(t *testing.T) {
 			t.Errorf("%s: %s, want %s", retention, got, want)
 		}
 	}
+}
+
+// TestHold: events that a webhook endpoint needs stay, however old they are.
+func TestHold(t *testing.T) {
+	t.Parallel()
+	const cursor, heads = "{terbayar:events}:webhook:shop:cursor", "{terbayar:events}:webhook:shop:heads"
+	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
+		e := newEnv(t, client, keepFor, stream)
+		at := now(t, client)
+		var all []string
+		for _, hours := range []int64{300, 250, 200, 50} {
+			all = append(all, fmt.Sprintf("%d-0", at-hours*time.Hour.Milliseconds()))
+		}
+		add(t, client, stream, all...)
+		e.Hold = func(string) []string { return []string{cursor, heads} }
+		for _, row := range []struct {
+			cursor string
+			head   string // of the oldest delivery that is not over; "": there is none
+			left   int
+		}{
+			{"0-0", "", 4},      // nothing was read
+			{all[0], "", 3},     // the second event is not read
+			{all[3], all[2], 2}, // all were read, the third is not delivered
+			{all[3], all[3], 1}, // nothing old is needed
+			{all[3], "", 1},
+		} {
+			client.Set(t.Context(), cursor, row.cursor, 0)
+			client.Del(t.Context(), heads)
+			if row.head != "" {
+				ms, _ := strconv.ParseFloat(strings.TrimSuffix(row.head, "-0"), 64)
+				client.ZAdd(t.Context(), heads, redis.Z{Score: ms, Member: "paydia:A"})
+			}
+			e.trim(t)
+			if left := ids(t, client, stream); len(left) != row.left {
+				t.Errorf("%+v: %v is left", row, left)
+			}
+		}
+	})
 }

@@ -156,13 +156,13 @@ func TestCheck(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			lines, err := s.check(t, row.flags...)
-			want := []string{"ok settings", "ok retry policy", "ok payload keys", "ok redis", "ok memory", "ok durability", "ok clocks", "ok amdigipay", "ok paydia"}
+			want := []string{"ok settings", "ok retry policy", "ok payload keys", "ok webhooks", "ok redis", "ok memory", "ok durability", "ok clocks", "ok amdigipay", "ok paydia"}
 			noCluster := row.name == "events in another slot" // its REDIS_URL is of a Cluster that does not exist
 			if noCluster || strings.HasPrefix(row.line, "FAIL redis") {
-				want = slices.Delete(want, 4, 7)
+				want = slices.Delete(want, 5, 8)
 			}
 			if noCluster {
-				want[3] = "FAIL redis"
+				want[4] = "FAIL redis"
 			}
 			_, what, _ := strings.Cut(row.line, " ")
 			for i, line := range want {
@@ -224,7 +224,7 @@ func TestCheckRedis(t *testing.T) {
 			if !errors.Is(err, worker.ErrCheck) {
 				t.Errorf("error %v", err)
 			}
-			want := slices.Concat([]string{"ok settings", "ok retry policy", "ok payload keys"}, strings.Split(row.results, ","), []string{"ok amdigipay", "ok paydia"})
+			want := slices.Concat([]string{"ok settings", "ok retry policy", "ok payload keys", "ok webhooks"}, strings.Split(row.results, ","), []string{"ok amdigipay", "ok paydia"})
 			if diff := cmp.Diff(want, results(lines)); diff != "" {
 				t.Errorf("want -, got +\n%s", diff)
 			}
