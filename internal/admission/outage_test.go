@@ -193,7 +193,7 @@ func TestBreakerOpensDuringPoll(t *testing.T) {
 // due: another worker may be able to look them up.
 func (q *queue) stillDue(g payment.Gateway) {
 	q.t.Helper()
-	if due, err := q.Ledger.Due(q.t.Context(), []payment.Gateway{g}); err != nil || len(due) == 0 {
+	if due, _, err := q.Ledger.Due(q.t.Context(), []payment.Gateway{g}); err != nil || len(due) == 0 {
 		q.t.Errorf("not due: %v, %v", due, err)
 	}
 }

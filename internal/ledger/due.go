@@ -14,7 +14,7 @@ import (
 	"terbayar/internal/payment"
 )
 
-// DueList is one of a gateway's two lists of payments by the time when they are due.
+// DueList is one of a gateway's lists of payments by the time when they are due.
 type DueList int
 
 // The lists.
@@ -24,41 +24,51 @@ const (
 	Sending DueList = iota
 	// Open lists the payments that are looked up at the gateway.
 	Open
+	// Asked lists the payments for which a callback has asked for one more lookup, see Ask.
+	Asked
 )
 
 func (p *partition) list(list DueList, g payment.Gateway) string {
-	if list == Sending {
+	switch list {
+	case Sending:
 		return p.sending(g)
+	case Asked:
+		return p.asked(g)
+	default:
+		return p.open(g)
 	}
-	return p.open(g)
 }
 
-// Due returns those of the gateways that have a payment due in either list.
-func (l *Ledger) Due(ctx context.Context, gateways []payment.Gateway) ([]payment.Gateway, error) {
+// Due returns those of the gateways that have a payment due in Sending or Open, and those that
+// have one in Asked.
+func (l *Ledger) Due(ctx context.Context, gateways []payment.Gateway) (due, asked []payment.Gateway, err error) {
 	calls := make([]durable.Call, len(l.partitions))
 	for i, p := range l.partitions {
 		calls[i].Script = dueScript
 		for _, g := range gateways {
-			calls[i].Keys = append(calls[i].Keys, p.sending(g), p.open(g))
+			calls[i].Keys = append(calls[i].Keys, p.sending(g), p.open(g), p.asked(g))
 		}
 	}
-	isDue := make([]bool, len(gateways))
+	isDue, isAsked := make([]bool, len(gateways)), make([]bool, len(gateways))
 	for _, reply := range l.runScripts(ctx, calls) {
-		answer, err := readWords(reply, 2*len(gateways))
+		answer, err := readWords(reply, 3*len(gateways))
 		if err != nil {
-			return nil, fmt.Errorf("ledger: gateways with due payments: %w", err)
+			return nil, nil, fmt.Errorf("ledger: gateways with due payments: %w", err)
 		}
 		for i := range gateways {
-			isDue[i] = isDue[i] || answer[2*i] != "" || answer[2*i+1] != ""
+			isDue[i] = isDue[i] || answer[3*i] != "" || answer[3*i+1] != ""
+			isAsked[i] = isAsked[i] || answer[3*i+2] != ""
 		}
 	}
-	var due []payment.Gateway
 	for i, g := range gateways {
 		if isDue[i] {
 			due = append(due, g)
 		}
+		if isAsked[i] {
+			asked = append(asked, g)
+		}
 	}
-	return due, nil
+	return due, asked, nil
 }
 
 // readWords returns the words of a script's reply, which are at least n.

@@ -85,6 +85,15 @@ func (p *partition) queued(g payment.Gateway) string { return p.tag + ":queued:"
 // transaction ids, scored by the time (Unix ms) of the next lookup.
 func (p *partition) open(g payment.Gateway) string { return p.tag + ":open:" + string(g) }
 
+// asked returns the key of the payments of a gateway that are looked up because a callback has
+// asked for it: a sorted set of transaction ids, scored by the time (Unix ms) of that lookup.
+func (p *partition) asked(g payment.Gateway) string { return p.tag + ":asked:" + string(g) }
+
+// latestAsked returns the key of the time (Unix ms) of a payment's latest lookup that a callback
+// has asked for, a string. It may be in the future. It expires after twice the interval between
+// two such lookups, or earlier.
+func (p *partition) latestAsked(k payment.Key) string { return p.asked(k.Gateway) + ":" + k.TransactionID }
+
 // unknown returns the key of the verifying payments of a gateway: a sorted set of
 // transaction ids, scored by the time (Unix ms) since which the outcome is unknown.
 func (p *partition) unknown(g payment.Gateway) string { return p.tag + ":unknown:" + string(g) }

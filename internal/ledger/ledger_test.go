@@ -429,7 +429,7 @@ func TestDue(t *testing.T) {
 	ctx := t.Context()
 	due := func() []payment.Gateway {
 		t.Helper()
-		g, err := l.Due(ctx, payment.Gateways())
+		g, _, err := l.Due(ctx, payment.Gateways())
 		if err != nil {
 			t.Fatal(err)
 		}

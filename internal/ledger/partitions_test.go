@@ -104,7 +104,7 @@ func testPartitions(t *testing.T, client redis.UniversalClient, l *ledger.Ledger
 	if accepted, err := l.Accepted(ctx, g); err != nil || accepted != n-unknown {
 		t.Errorf("accepted %d, %v", accepted, err)
 	}
-	if due, err := l.Due(ctx, payment.Gateways()); err != nil || !slices.Equal(due, []payment.Gateway{g}) {
+	if due, _, err := l.Due(ctx, payment.Gateways()); err != nil || !slices.Equal(due, []payment.Gateway{g}) {
 		t.Errorf("due: %v, %v", due, err)
 	}
 

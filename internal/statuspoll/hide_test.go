@@ -74,7 +74,7 @@ func TestBatchStaysHiddenDuringLookup(t *testing.T) {
 		for range 58 { // every second, like the ticker of every replica
 			time.Sleep(time.Second)
 			mini.SetTime(time.Now())
-			due, err := book.Due(t.Context(), []payment.Gateway{payment.Paydia})
+			due, _, err := book.Due(t.Context(), []payment.Gateway{payment.Paydia})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -91,7 +91,7 @@ func TestBatchStaysHiddenDuringLookup(t *testing.T) {
 		}
 		for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Second) {
 			mini.SetTime(time.Now())
-			if due, err := book.Due(t.Context(), []payment.Gateway{payment.Paydia}); err != nil || time.Now().After(deadline) {
+			if due, _, err := book.Due(t.Context(), []payment.Gateway{payment.Paydia}); err != nil || time.Now().After(deadline) {
 				t.Fatalf("never due again: %v", err)
 			} else if len(due) > 0 {
 				break

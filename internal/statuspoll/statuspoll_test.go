@@ -432,7 +432,7 @@ func TestExpiredClaimIsLookedUp(t *testing.T) {
 		t.Fatal(result, err)
 	}
 	r.Advance(testenv.Times.Lease)
-	due, err := r.Ledger.Due(t.Context(), payment.Gateways())
+	due, _, err := r.Ledger.Due(t.Context(), payment.Gateways())
 	if err != nil || !slices.Contains(due, payment.Paydia) {
 		t.Fatalf("due: %v, %v", due, err)
 	}

@@ -3,6 +3,7 @@ package statuspoll
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 
 	"terbayar/internal/ledger"
@@ -12,13 +13,21 @@ import (
 // Ticker enqueues a poll at every tick for each gateway that has something due in the
 // ledger. Every replica of the worker runs one. Their ticks have the same times and their
 // tasks the same ids, so each poll is enqueued once.
+//
+// It also looks up the payments that a callback has asked for. That is no task: it must not wait
+// for a poll that runs, and the ledger gives each payment to one worker.
 type Ticker struct {
 	Ledger   *ledger.Ledger
 	Gateways []payment.Gateway
 	Enqueue  func(ctx context.Context, g payment.Gateway, tick time.Time) error
+	LookUp   func(ctx context.Context, g payment.Gateway) error // see Poller.LookUpAsked
 	Every    time.Duration
 	Now      func() time.Time
 	Log      *slog.Logger
+
+	lookups sync.WaitGroup
+	mu      sync.Mutex
+	busy    map[payment.Gateway]bool // LookUp runs
 }
 
 // Run ticks until the context ends. After an error it tries again at the next tick. It logs
@@ -29,6 +38,7 @@ func (t *Ticker) Run(ctx context.Context) {
 	}
 	clock := time.NewTicker(t.Every)
 	defer clock.Stop()
+	defer t.lookups.Wait()
 	failing := false
 	for {
 		select {
@@ -50,9 +60,12 @@ func (t *Ticker) Run(ctx context.Context) {
 }
 
 func (t *Ticker) tick(ctx context.Context) error {
-	due, err := t.Ledger.Due(ctx, t.Gateways)
+	due, asked, err := t.Ledger.Due(ctx, t.Gateways)
 	if err != nil {
 		return err
+	}
+	for _, g := range asked {
+		t.lookUp(ctx, g)
 	}
 	for _, g := range due {
 		if err := t.Enqueue(ctx, g, t.Now().Truncate(t.Every)); err != nil {
@@ -60,4 +73,26 @@ func (t *Ticker) tick(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// lookUp calls LookUp in the background, once at a time for each gateway. At the end of the context
+// it breaks off: other workers then find the payments that it has not looked up.
+func (t *Ticker) lookUp(ctx context.Context, g payment.Gateway) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.busy[g] {
+		return
+	}
+	if t.busy == nil {
+		t.busy = map[payment.Gateway]bool{}
+	}
+	t.busy[g] = true
+	t.lookups.Go(func() {
+		if err := t.LookUp(ctx, g); err != nil && ctx.Err() == nil {
+			t.Log.Error("lookups after callbacks failed", "gateway", g, "error", err)
+		}
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.busy[g] = false
+	})
 }

@@ -130,6 +130,9 @@ func New(cfg Config, client redis.UniversalClient, writes durable.Writers, log *
 	w.tasks = w.newTaskServer(submitter, poller)
 	w.ticker = &statuspoll.Ticker{
 		Ledger: w.ledger, Gateways: w.gateways, Enqueue: enqueuer.Poll,
+		LookUp: func(ctx context.Context, g payment.Gateway) error {
+			return w.logins.dropReported(poller.LookUpAsked(ctx, g))
+		},
 		Every: min(time.Second, cfg.Worker.StatusPollInterval), Now: time.Now, Log: log,
 	}
 	if w.webhooks, err = w.newDeliverer(); err != nil {
