@@ -15,11 +15,13 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"terbayar/internal/api"
+	"terbayar/internal/callbacks"
 	"terbayar/internal/config"
 	"terbayar/internal/events"
 	"terbayar/internal/intake"
 	"terbayar/internal/ledger"
 	"terbayar/internal/order"
+	"terbayar/internal/payment"
 	"terbayar/internal/redishealth"
 	"terbayar/internal/tasks"
 	"terbayar/internal/telemetry"
@@ -78,6 +80,14 @@ func (c *serveCmd) run(ctx context.Context, all *cli, client redis.UniversalClie
 	if err != nil {
 		return err
 	}
+	callbackHandler, err := c.callbacks(records, health, metrics, log)
+	if err != nil {
+		return err
+	}
+	var limit *api.RateLimit
+	if c.RateLimit.Per > 0 {
+		limit = api.NewRateLimit(client, c.RateLimit.Requests, c.RateLimit.Per)
+	}
 	certificate, err := c.certificate(background, &group, metrics, log)
 	if err != nil {
 		return err
@@ -101,7 +111,7 @@ func (c *serveCmd) run(ctx context.Context, all *cli, client redis.UniversalClie
 			Enqueue: tasks.NewEnqueuer(client, time.Now).Submit,
 		},
 		Ledger: records, Streams: events.NewStreams(client, ledger.StreamNames(all.Events.Stream, all.Ledger.Partitions)),
-		Redis: health, Keys: keys, ArchiveDir: c.Archive.Dir, Metrics: metrics, Now: time.Now, Log: log,
+		Redis: health, Keys: keys, RateLimit: limit, Callbacks: callbackHandler, ArchiveDir: c.Archive.Dir, Metrics: metrics, Now: time.Now, Log: log,
 		MetricsListener: metricsListener, ShutdownDelay: c.ShutdownDelay, ShutdownTimeout: c.ShutdownTimeout,
 	})
 	group.Go(func() { writes.Watch(background) })
@@ -111,6 +121,23 @@ func (c *serveCmd) run(ctx context.Context, all *cli, client redis.UniversalClie
 		return server.Serve(ctx, listener, nil)
 	}
 	return server.Serve(ctx, listener, certificate.TLS())
+}
+
+// callbacks returns the handler of the gateways' callbacks; nil if they are off.
+func (c *serveCmd) callbacks(records *ledger.Ledger, health *redishealth.Monitor, metrics *telemetry.API, log *slog.Logger) (*callbacks.Handler, error) {
+	secrets, err := c.CallbackSecrets()
+	if err != nil || secrets == nil {
+		return nil, err
+	}
+	var outcomes []string
+	for _, o := range callbacks.Outcomes() {
+		outcomes = append(outcomes, string(o))
+	}
+	metrics.Callbacks(outcomes)
+	return callbacks.New(callbacks.Options{
+		Secrets: secrets, Trusted: c.TrustedProxies, Ask: records.Ask, RedisIsUp: func() bool { return health.State().Up },
+		OnOutcome: func(g payment.Gateway, o callbacks.Outcome) { metrics.Callback(g, string(o)) }, Now: time.Now, Log: log,
+	}), nil
 }
 
 // keys returns the API keys, and reads their file again when it changes.

@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
+	"terbayar/internal/callbacks"
 	"terbayar/internal/events"
 	"terbayar/internal/intake"
 	"terbayar/internal/ledger"
@@ -34,6 +35,8 @@ type Options struct {
 	Streams    *events.Streams
 	Redis      interface{ State() redishealth.State } // must not block
 	Keys       *Keys
+	RateLimit  *RateLimit         // nil: none
+	Callbacks  *callbacks.Handler // nil: off
 	ArchiveDir string
 	Metrics    *telemetry.API
 	Now        func() time.Time
@@ -139,13 +142,30 @@ func (s *Server) routes() {
 		p.header = map[string]string{"Allow": strings.Join(allowed, ", ")}
 		muxOf(path).HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) { p.write(w) })
 	}
-	nothing := func(w http.ResponseWriter, _ *http.Request) {
-		newProblem(http.StatusNotFound, "there is nothing at this path; see /docs").write(w)
-	}
-	s.mux.HandleFunc("/", nothing)
+	s.mux.HandleFunc("/", nothingHere)
 	if s.metricsMux != s.mux {
-		s.metricsMux.HandleFunc("/", nothing)
+		s.metricsMux.HandleFunc("/", nothingHere)
 	}
+	if s.o.Callbacks != nil {
+		s.mux.HandleFunc(callbacks.Path, s.callback)
+	}
+}
+
+func nothingHere(w http.ResponseWriter, _ *http.Request) {
+	newProblem(http.StatusNotFound, "there is nothing at this path; see /docs").write(w)
+}
+
+// callback answers a gateway's callback. With a wrong secret its path is like any that does not exist.
+func (s *Server) callback(w http.ResponseWriter, r *http.Request) {
+	g, ok := s.o.Callbacks.Gateway(r)
+	if !ok {
+		nothingHere(w, r)
+		return
+	}
+	if answer, ok := w.(*response); ok {
+		answer.route = callbacks.Route(g)
+	}
+	s.o.Callbacks.Serve(w, r, g)
 }
 
 // ServeHTTP implements http.Handler. It has no /metrics, /healthz and /readyz if they have a
@@ -280,6 +300,13 @@ func (s *Server) withKey(next func(w *response, r *http.Request, key Key)) func(
 		default:
 			w.caller = key.Name
 			s.o.Metrics.KeyUsed(key.Name, now)
+			if wait, ok := s.allow(r.Context(), key.Name); !ok {
+				s.o.Metrics.RateLimited(key.Name)
+				p := newProblem(http.StatusTooManyRequests, "this API key makes more requests than the server allows. Nothing was done")
+				p.retryAfter = wait
+				p.write(w)
+				return
+			}
 			next(w, r, key)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"terbayar/internal/callbacks"
 	"terbayar/internal/events"
 	"terbayar/internal/intake"
 	"terbayar/internal/order"
@@ -90,6 +91,9 @@ func TestOpenAPIRoutes(t *testing.T) {
 		if m[2] != "/docs/" {
 			routes = append(routes, strings.ToUpper(m[1])+" "+m[2])
 		}
+	}
+	for _, g := range payment.Gateways() {
+		routes = append(routes, "POST "+callbacks.Route(g))
 	}
 	slices.Sort(documented)
 	slices.Sort(routes)

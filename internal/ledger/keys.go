@@ -92,7 +92,9 @@ func (p *partition) asked(g payment.Gateway) string { return p.tag + ":asked:" +
 // latestAsked returns the key of the time (Unix ms) of a payment's latest lookup that a callback
 // has asked for, a string. It may be in the future. It expires after twice the interval between
 // two such lookups, or earlier.
-func (p *partition) latestAsked(k payment.Key) string { return p.asked(k.Gateway) + ":" + k.TransactionID }
+func (p *partition) latestAsked(k payment.Key) string {
+	return p.asked(k.Gateway) + ":" + k.TransactionID
+}
 
 // unknown returns the key of the verifying payments of a gateway: a sorted set of
 // transaction ids, scored by the time (Unix ms) since which the outcome is unknown.

@@ -10,6 +10,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"terbayar/internal/payment"
 )
 
 // API are the metrics of enqueue serve, in their own registry. Labels are routes, methods,
@@ -22,6 +24,8 @@ type API struct {
 	waiting      prometheus.Gauge
 	reloadFailed *prometheus.GaugeVec
 	certificate  prometheus.Gauge
+	limited      *prometheus.CounterVec
+	callbacks    *prometheus.CounterVec
 
 	mu    sync.Mutex
 	names []string // of the keys
@@ -51,9 +55,15 @@ func NewAPI(redis RedisHealth) *API {
 		certificate: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "terbayar_api_certificate_expiry_timestamp_seconds", Help: "When the TLS certificate in force expires; 0: no TLS.",
 		}),
+		limited: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "terbayar_api_rate_limited_total", Help: "Requests that SERVE_RATE_LIMIT refused, by the name of their key.",
+		}, []string{"name"}),
+		callbacks: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "terbayar_callbacks_total", Help: "Callbacks of a gateway with the right secret, by what was done.",
+		}, []string{"gateway", "outcome"}),
 	}
 	a.registry.MustRegister(
-		buildInfo(), a.requests, a.duration, a.keyUsed, a.waiting, a.reloadFailed, a.certificate, &redisCollector{redis},
+		buildInfo(), a.requests, a.duration, a.keyUsed, a.waiting, a.reloadFailed, a.certificate, a.limited, a.callbacks, &redisCollector{redis},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return a
@@ -82,10 +92,12 @@ func (a *API) Keys(names []string) {
 	for _, name := range a.names {
 		if !slices.Contains(names, name) {
 			a.keyUsed.DeleteLabelValues(name)
+			a.limited.DeleteLabelValues(name)
 		}
 	}
 	for _, name := range names {
 		a.keyUsed.WithLabelValues(name)
+		a.limited.WithLabelValues(name)
 	}
 	a.names = names
 }
@@ -97,6 +109,29 @@ func (a *API) KeyUsed(name string, at time.Time) {
 	if slices.Contains(a.names, name) { // else it has just been removed
 		a.keyUsed.WithLabelValues(name).Set(float64(at.Unix()))
 	}
+}
+
+// RateLimited counts a request that the rate limit of its key refused.
+func (a *API) RateLimited(name string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if slices.Contains(a.names, name) { // else it has just been removed
+		a.limited.WithLabelValues(name).Inc()
+	}
+}
+
+// Callbacks sets the outcomes of callbacks, which are then shown as 0.
+func (a *API) Callbacks(outcomes []string) {
+	for _, g := range payment.Gateways() {
+		for _, outcome := range outcomes {
+			a.callbacks.WithLabelValues(string(g), outcome)
+		}
+	}
+}
+
+// Callback counts a callback.
+func (a *API) Callback(g payment.Gateway, outcome string) {
+	a.callbacks.WithLabelValues(string(g), outcome).Inc()
 }
 
 // Waiting adds to the number of requests that wait.
