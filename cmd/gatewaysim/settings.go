@@ -28,6 +28,8 @@ type settings struct {
 	Customers jsonText `help:"What the customers do, as a JSON list of rules; see above." env:"GATEWAYSIM_CUSTOMERS" default:"${customers}"`
 	Refusals  jsonText `help:"Refusals for business reasons, as a JSON list; see above." env:"GATEWAYSIM_REFUSALS" default:"[]"`
 
+	CallbackFaults []string `help:"What is wrong with all callbacks: duplicate, reorder, forged, test; several separated by commas." env:"GATEWAYSIM_CALLBACK_FAULTS"`
+
 	History      int `help:"Number of other paid transactions that AM has from the start." env:"GATEWAYSIM_HISTORY" default:"0"`
 	ListNewRows  int `help:"Number of other transactions that are created after every request for a page of AM's list." env:"GATEWAYSIM_LIST_NEW_ROWS" default:"0"`
 	ListPaidRows int `help:"Number of other open transactions that become paid after every request for a page of AM's list." env:"GATEWAYSIM_LIST_PAID_ROWS" default:"0"`
@@ -54,6 +56,8 @@ type amSettings struct {
 	Envelope401     bool          `help:"Answer invalid tokens with the documented 401 envelope instead of Laravel's." env:"ENVELOPE_401"`
 	Redirect        bool          `help:"Answer errors with a redirect to an HTML page if the request does not accept JSON." negatable:"" env:"REDIRECT" default:"true"`
 	FreeQRIS        bool          `help:"Refuse QRIS payments with an admin_fee." env:"FREE_QRIS"`
+	CallbackURL     string        `help:"URL of the callbacks, with its secret path; empty: none are sent." env:"CALLBACK_URL"`
+	CallbackForm    bool          `help:"Encode callbacks as a form instead of JSON." env:"CALLBACK_FORM"`
 	QRISSurcharge   int64         `help:"Rupiah by which the amount in the QR code exceeds transaction_total." env:"QRIS_SURCHARGE" default:"0"`
 }
 
@@ -73,6 +77,7 @@ type paydiaSettings struct {
 	RequireReferenceNo bool          `help:"Require originalReferenceNo in Payment Query." env:"REQUIRE_REFERENCE_NO"`
 	NotFoundAs07       bool          `help:"Answer queries for unknown payments with 2006400 and status 07 instead of 4046401." env:"NOT_FOUND_AS_07"`
 	LowerCasePartner   bool          `help:"Write originalpartnerReferenceNo with a small p, as in ASPI's sample." env:"LOWER_CASE_PARTNER"`
+	CallbackURL        string        `help:"URL of the notifications, with its secret path; empty: none are sent." env:"CALLBACK_URL"`
 	CorrectPaidTime    bool          `help:"Write paidTime with +07:00 instead of the sample's -07:00." env:"CORRECT_PAID_TIME"`
 }
 
@@ -118,13 +123,18 @@ A refusal refuses payments for a business reason, by amount or by id:
   {"gateway":"paydia","min_amount":5000000,"code":"4036302"}
   {"gateway":"amdigipay","prefix":"REFUSE-","code":"Transaction refused"}
 
+Callbacks are sent to --am-callback-url and --paydia-callback-url when the state of a payment changes.
+--callback-faults: duplicate (each twice), reorder (after each, the former state again), forged (a wrong one
+says of each new payment that it is paid), test (before each, the test of AM's dashboard).
+
 While it runs:
-  GET    /admin/summary, /admin/journal, /admin/violations, /admin/rows, /admin/faults
+  GET    /admin/summary, /admin/journal, /admin/violations, /admin/rows, /admin/faults, /admin/callbacks
   POST   /admin/faults              a fault rule
   DELETE /admin/faults              removes all fault rules
   POST   /admin/customers           {"gateway":"amdigipay","reference":"INV-1","behaviour":"pays"}
   POST   /admin/other-transactions  {"count":1000,"span":"24h","behaviour":"pays"}
   POST   /admin/list-motion         {"new_rows":1,"paid_rows":1,"requests":10}
+  POST   /admin/callbacks           {"gateway":"amdigipay","reference":"INV-1","status":"3","amount":1}: sends this callback
   POST   /admin/spelling            {"gateway":"amdigipay","reference":"INV-1","fields":{"transaction_total":13000.0}}`
 }
 
@@ -146,11 +156,15 @@ func (s settings) config() (gatewaysim.Config, error) {
 		return c, fmt.Errorf("--fault-rate: %v is not between 0 and 1", s.FaultRate)
 	}
 	c.Faults = append(c.Faults, gatewaysim.EvenFaults(s.FaultRate)...)
+	a, p := s.AM, s.Paydia
+	c.Callbacks.AM, c.Callbacks.Paydia, c.Callbacks.Form = a.CallbackURL, p.CallbackURL, a.CallbackForm
+	for _, fault := range s.CallbackFaults {
+		c.Callbacks.Faults = append(c.Callbacks.Faults, gatewaysim.CallbackFault(fault))
+	}
 	if err := c.Check(); err != nil {
 		return c, err
 	}
 
-	a, p := s.AM, s.Paydia
 	c.AM.Username, c.AM.Password, c.AM.TokenLifetime = a.Username, a.Password, a.TokenLifetime
 	c.AM.SignatureScheme, c.AM.SignatureKey, c.AM.SignatureFields = a.SignatureScheme, a.SignatureKey, a.SignatureFields
 	c.AM.IgnoreSignature = a.IgnoreSignature

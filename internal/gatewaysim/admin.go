@@ -46,6 +46,7 @@ func (s *Sim) routeAdmin() {
 	get("violations", func() any { return s.Violations() })
 	get("rows", func() any { return s.Rows() })
 	get("faults", func() any { return s.ActiveFaults() })
+	get("callbacks", func() any { return s.Callbacks() })
 
 	s.mux.HandleFunc("POST /admin/faults", post(func(rule FaultRule) error {
 		if err := rule.Check(); err != nil {
@@ -86,6 +87,13 @@ func (s *Sim) routeAdmin() {
 			return err
 		}
 		s.AddOtherTransactions(c.Count, c.Span, c.Customer)
+		return nil
+	}))
+	s.mux.HandleFunc("POST /admin/callbacks", post(func(c Callback) error {
+		if s.config.Callbacks.url(c.Gateway) == "" {
+			return fmt.Errorf("gateway %q sends no callbacks", c.Gateway)
+		}
+		s.SendCallback(c)
 		return nil
 	}))
 	s.mux.HandleFunc("POST /admin/spelling", post(func(sp Spelling) error {

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -22,8 +23,9 @@ type Server struct {
 
 	options ServerOptions
 	server  *http.Server
-	cancel  context.CancelFunc // ends the answers that a fault holds back
+	cancel  context.CancelFunc // ends the callbacks, and the answers that a fault holds back
 	failed  chan error
+	sending sync.WaitGroup // callbacks
 }
 
 // ServerOptions are the optional parts of a Server.
@@ -73,6 +75,7 @@ func NewServer(config Config, o ServerOptions) (*Server, error) {
 		Handler: handler, ReadHeaderTimeout: 10 * time.Second,
 		BaseContext: func(net.Listener) context.Context { return base },
 	}
+	s.sending.Go(func() { s.sendCallbacks(base) })
 	go func() {
 		if err := s.server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			s.failed <- fmt.Errorf("gatewaysim: serve: %w", err)
@@ -108,6 +111,7 @@ func (s *Server) Failed() <-chan error { return s.failed }
 // server. After one second it closes the remaining connections.
 func (s *Server) Close() error {
 	s.cancel()
+	s.sending.Wait()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	if err := s.server.Shutdown(ctx); err != nil {

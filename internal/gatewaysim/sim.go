@@ -71,8 +71,10 @@ type Config struct {
 	Customers []CustomerRule
 	// Refusals are refusals for business reasons, by amount or by id.
 	Refusals []Refusal
-	AM       AMConfig
-	Paydia   PaydiaConfig
+	// Callbacks are sent by a Server only.
+	Callbacks CallbackConfig
+	AM        AMConfig
+	Paydia    PaydiaConfig
 }
 
 // DefaultConfig returns both gateways as the vendors' pages describe them, without
@@ -104,7 +106,7 @@ func (c Config) Check() error {
 			return fmt.Errorf("gatewaysim: refusal %d: %w", i+1, err)
 		}
 	}
-	return nil
+	return c.Callbacks.Check()
 }
 
 // jakarta is the time zone of both gateways (UTC+7, no daylight saving time).
@@ -126,6 +128,7 @@ type Sim struct {
 	paydia         paydiaStore
 	listMotion     ListMotion
 	spellings      map[Gateway]map[string]map[string]jsontext.Value // by payment and field
+	callbacks      callbackStore
 	journal        []Entry
 	violations     []Violation
 }
@@ -144,6 +147,7 @@ func New(config Config, now func() time.Time) *Sim {
 		tokens:         map[Gateway]map[string]*token{AM: {}, Paydia: {}},
 		externalIDs:    map[string]Operation{},
 		spellings:      map[Gateway]map[string]map[string]jsontext.Value{AM: {}, Paydia: {}},
+		callbacks:      callbackStore{known: map[any]State{}},
 		am:             newAMStore(),
 		paydia:         newPaydiaStore(),
 	}
