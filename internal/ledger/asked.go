@@ -22,7 +22,7 @@ type AskResult string
 // The values of AskResult.
 const (
 	AskedNow     AskResult = "now"      // it is looked up now
-	AskedLater   AskResult = "later"    // it is looked up when the interval since the latest lookup that was asked for ends
+	AskedLater   AskResult = "later"    // it is looked up at the end of the interval since the latest such lookup, or since now if it is submitting
 	AskedAlready AskResult = "already"  // a lookup that has not begun was asked for already: nothing was done
 	NotLookedUp  AskResult = "not open" // payments of its status are not looked up: nothing was done
 	NoRecord     AskResult = "missing"  // there is no such payment, or only its tombstone: nothing was done
@@ -43,7 +43,7 @@ func (l *Ledger) Ask(ctx context.Context, key payment.Key, interval time.Duratio
 	p, g := l.partitionOf(key), key.Gateway
 	result, err := l.runScripts(ctx, []durable.Call{{
 		Script: askScript,
-		Keys:   []string{p.payment(key), p.open(g), p.asked(g), p.latestAsked(key)},
+		Keys:   []string{p.payment(key), p.open(g), p.sending(g), p.queued(g), p.asked(g), p.latestAsked(key)},
 		Args:   []any{key.TransactionID, ms(interval)},
 	}})[0].Text()
 	if err != nil {
@@ -53,25 +53,30 @@ func (l *Ledger) Ask(ctx context.Context, key payment.Key, interval time.Duratio
 }
 
 // askScript asks for one lookup of a payment. Its latest lookup may be in the future: it was asked
-// for during the interval after the one before.
+// for during the interval after the one before. A payment that is submitting is looked up an interval
+// later, if it is open then: the gateway may report a change before it answers the submit.
 //
 //	KEYS[1] payment
 //	KEYS[2] open
-//	KEYS[3] asked
-//	KEYS[4] latest lookup that was asked for (ms); expires an interval after it
+//	KEYS[3] sending
+//	KEYS[4] queued
+//	KEYS[5] asked
+//	KEYS[6] latest lookup that was asked for (ms); expires an interval after it
 //	ARGV[1] transaction id
 //	ARGV[2] interval (ms)
 //	result  an AskResult
 var askScript = redis.NewScript(clock + `
-if not redis.call('ZSCORE', KEYS[2], ARGV[1]) then
+local function contains(key) return redis.call('ZSCORE', key, ARGV[1]) end
+local submitting = contains(KEYS[3]) and not contains(KEYS[4])
+if not submitting and not contains(KEYS[2]) then
   return redis.call('EXISTS', KEYS[1]) == 1 and 'not open' or 'missing'
 end
-local latest = tonumber(redis.call('GET', KEYS[4]) or 0)
-local waiting = redis.call('ZSCORE', KEYS[3], ARGV[1]) -- in the future: it is hidden, because its lookup has begun
+local latest = tonumber(redis.call('GET', KEYS[6]) or 0)
+local waiting = contains(KEYS[5]) -- in the future: it is hidden, because its lookup has begun
 if latest > now or waiting and tonumber(waiting) <= now then return 'already' end
-local at = math.max(now, latest + ARGV[2])
-redis.call('SET', KEYS[4], text(at), 'PX', text(at - now + ARGV[2]))
-redis.call('ZADD', KEYS[3], text(at), ARGV[1])
+local at = math.max(submitting and now + ARGV[2] or now, latest + ARGV[2])
+redis.call('SET', KEYS[6], text(at), 'PX', text(at - now + ARGV[2]))
+redis.call('ZADD', KEYS[5], text(at), ARGV[1])
 return at == now and 'now' or 'later'
 `)
 

@@ -85,7 +85,6 @@ func TestAsk(t *testing.T) {
 			t.Errorf("of another gateway: %q, %v", got, err)
 		}
 		r := claim(t, l, ledger.Claimed)
-		a.ask(ledger.NotLookedUp) // submitting
 		save(t, l, r, payment.OnProcessing, ledger.In(time.Hour))
 		before := read(t, l)
 
@@ -123,6 +122,22 @@ func TestAsk(t *testing.T) {
 		rec := read(t, l)
 		save(t, l, rec, payment.Paid, ledger.Due{})
 		a.ask(ledger.NotLookedUp)
+	})
+}
+
+// TestAskWhileSubmitting: the lookup comes an interval later, when the submit has its answer.
+func TestAskWhileSubmitting(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
+		t.Parallel()
+		l, clock := newLedgerWithPayment(t, client)
+		a := asker{t, l, clock}
+		r := claim(t, l, ledger.Claimed)
+		a.ask(ledger.AskedLater)
+		a.ask(ledger.AskedAlready)
+		save(t, l, r, payment.OnProcessing, ledger.In(time.Hour))
+		a.ask(ledger.AskedAlready)
+		a.awaitAsked()
+		a.finish(a.take())
 	})
 }
 

@@ -199,11 +199,11 @@ func (p *Process) Stop() {
 	}
 }
 
-// listensAt finds the address of the HTTP server in the worker's log.
-var listensAt = regexp.MustCompile(`"http":"([^"]+)"`)
+// listensAt finds the address of the HTTP server in the log of worker or enqueue serve.
+var listensAt = regexp.MustCompile(`(?:"http"|"serving the HTTP API","addr"):"([^"]+)"`)
 
-// URL returns the URL of a worker's HTTP server, without a path; empty if it has not
-// logged it yet.
+// URL returns the URL of the HTTP server of a worker or of enqueue serve, without a path; empty
+// if it has not logged it yet.
 func (p *Process) URL() string {
 	if m := listensAt.FindStringSubmatch(p.Stderr.String()); m != nil {
 		return "http://" + m[1]
