@@ -3,6 +3,7 @@ package statuspoll_test
 import (
 	"context"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -223,18 +224,20 @@ func TestTickerLooksUp(t *testing.T) {
 	r.Create(testenv.AMOrder("INV/1"))
 	r.Submit(inv)
 	askFor(t, r, inv, ledger.AskedNow)
-	calls := make(chan payment.Gateway)
-	ended := 0
+	calls := make(chan payment.Gateway, 1)
+	var running atomic.Int32
 	ticker := &statuspoll.Ticker{
 		Ledger: r.Ledger, Gateways: payment.Gateways(), Every: time.Millisecond, Now: r.Now,
 		LookUp: func(ctx context.Context, g payment.Gateway) error {
+			if running.Add(1) > 1 {
+				t.Error("a second call at the same time")
+			}
+			defer running.Add(-1)
 			select {
 			case calls <- g:
 			default:
-				t.Error("a second call at the same time")
 			}
 			<-ctx.Done()
-			ended++
 			return ctx.Err()
 		},
 	}
@@ -249,7 +252,7 @@ func TestTickerLooksUp(t *testing.T) {
 	}
 	cancel()
 	<-done
-	if ended != 1 {
-		t.Errorf("%d calls ended before Run", ended)
+	if running.Load() != 0 {
+		t.Error("Run has not waited for LookUp")
 	}
 }
