@@ -59,11 +59,7 @@ func TestMetrics(t *testing.T) {
 
 // workerPackages are the packages that log.
 var workerPackages = []string{
-<<<<<<< HEAD
-	"admission", "api", "durable", "intake", "ledger", "redishealth", "refusals", "retention", "statuspoll", "submit", "tasks", "telemetry", "webhooks", "worker",
-=======
-	"admission", "api", "callbacks", "durable", "intake", "ledger", "redishealth", "refusals", "retention", "statuspoll", "submit", "tasks", "telemetry", "worker",
->>>>>>> 5494290 (docs: callbacks, SERVE_RATE_LIMIT)
+	"admission", "api", "callbacks", "durable", "intake", "ledger", "redishealth", "refusals", "retention", "statuspoll", "submit", "tasks", "telemetry", "webhooks", "worker",
 }
 
 // logged lists the messages in calls of a logger, and every text in the worker's packages:
