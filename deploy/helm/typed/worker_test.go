@@ -157,7 +157,7 @@ var apiSamples = []sample{
 	{"api.log.format", "LOG_FORMAT", list(`"json"`, `"text"`), list(`"xml"`), list(`"auto"`)},
 	// The same in both programs.
 	{"redis.durability", "REDIS_DURABILITY", list(`"auto"`, `"replicas"`, `"trusted"`, `"none"`), list(`"most"`), nil},
-	{"paydia.merchantId", "PAYDIA_MERCHANT_ID", list(`"240327001000000"`), list(`" 1"`, `"`+strings.Repeat("1", 65)+`"`), nil},
+	{"paydia.merchantId", "PAYDIA_MERCHANT_ID", list(`"240327001000000"`), list(`" 1"`), nil},
 	{"eventsStream", "EVENTS_STREAM", list(`"terbayar:events"`), list(`""`, `" a"`), nil},
 	{"ledgerPartitions", "LEDGER_PARTITIONS", list(`1`, `64`), list(`0`, `65`), nil},
 }
