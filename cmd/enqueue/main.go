@@ -97,6 +97,8 @@ type cli struct {
 
 	Webhooks webhooksCmd `cmd:"" help:"Show the deliveries of webhooks, and send some again."`
 
+	CheckAPI checkAPICmd `cmd:"" name:"check-api" help:"Check that enqueue serve answers at a URL. It submits nothing."`
+
 	Completions completionsCmd `cmd:"" name:"install-completions" help:"Print the line for the shell's start-up file (~/.bashrc, ~/.zshrc) that completes commands and flags."`
 }
 
@@ -114,6 +116,9 @@ func run(ctx context.Context, args []string, in io.Reader, out, notes io.Writer)
 	}
 	if command.Command() == "keys new <name>" {
 		return c.Keys.New.run(out, notes)
+	}
+	if command.Command() == "check-api <url>" {
+		return c.CheckAPI.run(ctx, out)
 	}
 	client, err := c.Redis.Open()
 	if err != nil {

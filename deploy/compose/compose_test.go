@@ -248,7 +248,8 @@ type prometheusConfig struct {
 }
 
 // TestAlerts checks that alerts.yaml has the alerts of the chart, with a selector for the series
-// that prometheus.yaml scrapes. To update the file:
+// that prometheus.yaml scrapes, but those of the HTTP API, which compose.yaml does not run. To update
+// the file:
 //
 //	GOLDEN=write go test -run TestAlerts .
 func TestAlerts(t *testing.T) {
@@ -260,6 +261,10 @@ func TestAlerts(t *testing.T) {
 	_, rules, found := strings.Cut("\n"+read(t, repo+"/deploy/helm/terbayar/files/alerts.yaml"), "\ngroups:\n")
 	if !found {
 		t.Fatal("the chart's alerts.yaml has no groups")
+	}
+	rules, _, found = strings.Cut(rules, "  # Of enqueue serve.")
+	if !found {
+		t.Fatal("the chart's alerts.yaml has no group of the HTTP API")
 	}
 	want += "groups:\n" + strings.ReplaceAll(rules, "SELECTOR", selector)
 	if os.Getenv("GOLDEN") == "write" {

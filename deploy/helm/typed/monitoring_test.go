@@ -30,7 +30,7 @@ func TestAlerts(t *testing.T) {
 		var text strings.Builder
 		for _, g := range groups {
 			for _, r := range g.Rules {
-				expr := strings.NewReplacer(", SELECTOR", "", "{SELECTOR}", "").Replace(r.Expr.String())
+				expr := strings.NewReplacer(", SELECTOR", "", "{SELECTOR}", "", ", API_SELECTOR", "", "{API_SELECTOR}", "").Replace(r.Expr.String())
 				wait := "0s"
 				if r.For != nil {
 					wait = string(*r.For)
@@ -43,9 +43,14 @@ func TestAlerts(t *testing.T) {
 	if want, got := rules(documented.Groups), rules(shipped.Groups); got != want {
 		t.Errorf("files/alerts.yaml:\n%s\ndocs/runbook.md:\n%s", got, want)
 	}
-	for _, r := range shipped.Groups[0].Rules {
-		if r.Labels["severity"] != "warning" && r.Labels["severity"] != "critical" || r.Annotations["summary"] == "" || r.Annotations["description"] == "" {
-			t.Errorf("%s: %v %v", r.Alert, r.Labels, r.Annotations)
+	for _, g := range shipped.Groups {
+		for _, r := range g.Rules {
+			if r.Labels["severity"] != "warning" && r.Labels["severity"] != "critical" || r.Annotations["summary"] == "" || r.Annotations["description"] == "" {
+				t.Errorf("%s: %v %v", r.Alert, r.Labels, r.Annotations)
+			}
+			if ofAPI := strings.Contains(r.Expr.String(), "API_SELECTOR"); ofAPI != (g.Name == "terbayar-api") {
+				t.Errorf("%s is in the group %s", r.Alert, g.Name)
+			}
 		}
 	}
 }
@@ -111,9 +116,12 @@ func TestExpressions(t *testing.T) {
 			}
 		}
 		for _, o := range all[monitoring.PrometheusRule](r) {
-			for _, g := range o.Spec.Groups {
+			if len(o.Spec.Groups) != len(components(t, r)) {
+				t.Errorf("%d groups of alerts", len(o.Spec.Groups))
+			}
+			for _, g := range o.Spec.Groups { // named as the PodMonitor, which sets job
 				for _, rule := range g.Rules {
-					check(t, rule.Alert, rule.Expr.String(), `namespace="`+namespace+`"`, `job="`+o.Name+`"`)
+					check(t, rule.Alert, rule.Expr.String(), `namespace="`+namespace+`"`, `job="`+g.Name+`"`)
 					if strings.Contains(rule.Expr.String(), "SELECTOR") {
 						t.Errorf("%s: %s", rule.Alert, rule.Expr.String())
 					}

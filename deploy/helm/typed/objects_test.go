@@ -22,6 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/validation"
+	gateway "sigs.k8s.io/gateway-api/apis/v1"
 	"sigs.k8s.io/yaml"
 )
 
@@ -90,54 +91,53 @@ func findEmpty(node any, where string, report func(string)) {
 	}
 }
 
-// TestSelectors checks that every selector of workers selects all workers and nothing else.
+// TestSelectors checks that every selector of a component selects all its pods and nothing else: not
+// those of the other component, and not those that run a check.
 func TestSelectors(t *testing.T) {
 	everyRelease(t, func(t *testing.T, r *release) {
-		deployment := only[apps.Deployment](t, r)
-		worker := labels.Set(deployment.Spec.Template.Labels)
-		selects := func(what string, s *meta.LabelSelector, checks ...string) {
-			t.Helper()
-			selector, err := meta.LabelSelectorAsSelector(s)
-			if err != nil || selector.Empty() {
-				t.Errorf("%s: selector %v, %v", what, s, err)
-				return
-			}
-			if !selector.Matches(worker) {
-				t.Errorf("%s (%s) does not select the workers (%s)", what, selector, worker)
-			}
-			for _, check := range all[core.Pod](r) {
-				component := check.Labels["app.kubernetes.io/component"]
-				if selector.Matches(labels.Set(check.Labels)) != slices.Contains(checks, component) {
-					t.Errorf("%s (%s): wrong for the pod %s", what, selector, component)
+		for _, component := range components(t, r) {
+			deployment := only[apps.Deployment](t, r, component)
+			pod := labels.Set(deployment.Spec.Template.Labels)
+			selects := func(what string, s *meta.LabelSelector, checks ...string) {
+				t.Helper()
+				selector, err := meta.LabelSelectorAsSelector(s)
+				if err != nil || selector.Empty() {
+					t.Errorf("%s of %s: selector %v, %v", what, component, s, err)
+					return
+				}
+				for name, other := range pods(t, r) {
+					if selector.Matches(labels.Set(other.Labels)) != (name == component || slices.Contains(checks, name)) {
+						t.Errorf("%s of %s (%s): wrong for the pod %s (%s)", what, component, selector, name, other.Labels)
+					}
+				}
+				for name := range pod {
+					other := labels.Merge(pod, labels.Set{name: "another"})
+					if strings.HasPrefix(name, "app.kubernetes.io/") && selector.Matches(other) {
+						t.Errorf("%s of %s (%s) ignores the label %s", what, component, selector, name)
+					}
 				}
 			}
-			for name := range worker {
-				other := labels.Merge(worker, labels.Set{name: "another"})
-				if strings.HasPrefix(name, "app.kubernetes.io/") && selector.Matches(other) {
-					t.Errorf("%s (%s) ignores the label %s", what, selector, name)
+			selects("Deployment", deployment.Spec.Selector)
+			selects("Service", meta.SetAsLabelSelector(only[core.Service](t, r, component).Spec.Selector))
+			for _, o := range of[policy.PodDisruptionBudget](r, component) {
+				selects("PodDisruptionBudget", o.Spec.Selector)
+			}
+			for _, o := range of[monitoring.PodMonitor](r, component) {
+				selects("PodMonitor", &o.Spec.Selector)
+			}
+			for _, o := range of[networking.NetworkPolicy](r, component) {
+				if component == "worker" {
+					selects("NetworkPolicy", &o.Spec.PodSelector, "worker-check")
+				} else {
+					selects("NetworkPolicy", &o.Spec.PodSelector)
 				}
 			}
-		}
-		selects("Deployment", deployment.Spec.Selector)
-		for _, o := range all[core.Service](r) {
-			selects("Service", meta.SetAsLabelSelector(o.Spec.Selector))
-		}
-		for _, o := range all[policy.PodDisruptionBudget](r) {
-			selects("PodDisruptionBudget", o.Spec.Selector)
-		}
-		for _, o := range all[monitoring.PodMonitor](r) {
-			selects("PodMonitor", &o.Spec.Selector)
-		}
-		for _, o := range all[networking.NetworkPolicy](r) {
-			if _, isHook := o.Annotations["helm.sh/hook"]; !isHook {
-				selects("NetworkPolicy", &o.Spec.PodSelector, "worker-check")
+			if len(deployment.Spec.Template.Spec.TopologySpreadConstraints) == 0 {
+				t.Error("no topology spread")
 			}
-		}
-		if len(deployment.Spec.Template.Spec.TopologySpreadConstraints) == 0 {
-			t.Error("no topology spread")
-		}
-		for _, c := range deployment.Spec.Template.Spec.TopologySpreadConstraints {
-			selects("topology spread over "+c.TopologyKey, c.LabelSelector)
+			for _, c := range deployment.Spec.Template.Spec.TopologySpreadConstraints {
+				selects("topology spread over "+c.TopologyKey, c.LabelSelector)
+			}
 		}
 	})
 }
@@ -175,18 +175,24 @@ func TestSelectorsUnchanged(t *testing.T) {
 	}
 }
 
-// pods returns the pods of the workers and those that run "worker check", by component.
+// pods returns the pods of the Deployments and those that run a check, by component.
 func pods(t *testing.T, r *release) map[string]core.PodTemplateSpec {
 	t.Helper()
-	found := map[string]core.PodTemplateSpec{"worker": only[apps.Deployment](t, r).Spec.Template}
-	for _, p := range all[core.Pod](r) {
-		found[p.Labels["app.kubernetes.io/component"]] = core.PodTemplateSpec{ObjectMeta: p.ObjectMeta, Spec: p.Spec}
+	found := map[string]core.PodTemplateSpec{}
+	for _, component := range components(t, r) {
+		found[component] = only[apps.Deployment](t, r, component).Spec.Template
 	}
-	if len(found) < 2 || len(found) != 1+len(all[core.Pod](r)) {
+	for _, p := range all[core.Pod](r) {
+		found[componentOf(p)] = core.PodTemplateSpec{ObjectMeta: p.ObjectMeta, Spec: p.Spec}
+	}
+	if len(found) < 2 || len(found) != len(components(t, r))+len(all[core.Pod](r)) {
 		t.Fatalf("%d kinds of pods", len(found))
 	}
 	return found
 }
+
+// ofAPI reports whether a pod runs enqueue instead of worker.
+func ofAPI(component string) bool { return strings.HasPrefix(component, "api") }
 
 // TestHardened checks the security settings that no value can change.
 func TestHardened(t *testing.T) {
@@ -210,8 +216,8 @@ func TestHardened(t *testing.T) {
 					s.Capabilities == nil || !slices.Equal(s.Capabilities.Drop, []core.Capability{"ALL"}) || s.Capabilities.Add != nil {
 					t.Errorf("%s: container security context %+v", name, s)
 				}
-				if c.Command != nil {
-					t.Errorf("%s: command %q overrides the entrypoint of the image", name, c.Command)
+				if ofAPI(name) && !slices.Equal(c.Command, []string{"enqueue"}) || !ofAPI(name) && c.Command != nil {
+					t.Errorf("%s: command %q; the entrypoint of the image is worker", name, c.Command)
 				}
 				if tag := regexp.MustCompile(`[^/](:[\w.-]+|@sha256:[0-9a-f]{64})$`).FindStringSubmatch(c.Image); tag == nil || tag[1] == ":latest" {
 					t.Errorf("%s: image %q has no fixed tag or digest", name, c.Image)
@@ -236,27 +242,34 @@ func TestHardened(t *testing.T) {
 // and that the grace period is longer than the timeouts.
 func TestRollout(t *testing.T) {
 	everyRelease(t, func(t *testing.T, r *release) {
-		d := only[apps.Deployment](t, r)
-		rolling := d.Spec.Strategy.RollingUpdate
-		if rolling == nil || *rolling.MaxUnavailable != intstr.FromInt32(0) || *rolling.MaxSurge != intstr.FromInt32(1) {
-			t.Errorf("strategy %+v", d.Spec.Strategy)
+		for _, d := range all[apps.Deployment](r) {
+			rolling := d.Spec.Strategy.RollingUpdate
+			if rolling == nil || *rolling.MaxUnavailable != intstr.FromInt32(0) || *rolling.MaxSurge != intstr.FromInt32(1) || d.Spec.MinReadySeconds < 1 {
+				t.Errorf("%s: strategy %+v", d.Name, d.Spec.Strategy)
+			}
 		}
 		for _, o := range all[policy.PodDisruptionBudget](r) {
 			if o.Spec.MinAvailable != nil || *o.Spec.MaxUnavailable != intstr.FromInt32(1) {
 				t.Errorf("disruption budget %+v", o.Spec)
 			}
 		}
-		settings := settings(t, r)
-		duration := func(name string) time.Duration {
-			d, err := time.ParseDuration(settings[name])
-			if err != nil {
-				t.Fatalf("%s: %v", name, err)
+		for _, component := range components(t, r) {
+			settings := settings(t, r, component)
+			duration := func(name string) time.Duration {
+				d, err := time.ParseDuration(settings[name])
+				if err != nil {
+					t.Fatalf("%s: %v", name, err)
+				}
+				return d
 			}
-			return d
-		}
-		grace := time.Duration(*d.Spec.Template.Spec.TerminationGracePeriodSeconds) * time.Second
-		if gateway, shutdown := duration("GATEWAY_TIMEOUT"), duration("WORKER_SHUTDOWN_TIMEOUT"); gateway >= shutdown || shutdown >= grace {
-			t.Errorf("gateway %s, shutdown %s, grace %s", gateway, shutdown, grace)
+			grace := time.Duration(*only[apps.Deployment](t, r, component).Spec.Template.Spec.TerminationGracePeriodSeconds) * time.Second
+			if component == "api" {
+				if delay, shutdown := duration("SERVE_SHUTDOWN_DELAY"), duration("SERVE_SHUTDOWN_TIMEOUT"); delay < time.Second || delay+shutdown+8*time.Second >= grace {
+					t.Errorf("delay %s, shutdown %s, grace %s", delay, shutdown, grace)
+				}
+			} else if gateway, shutdown := duration("GATEWAY_TIMEOUT"), duration("WORKER_SHUTDOWN_TIMEOUT"); gateway >= shutdown || shutdown >= grace {
+				t.Errorf("gateway %s, shutdown %s, grace %s", gateway, shutdown, grace)
+			}
 		}
 	})
 }
@@ -279,75 +292,130 @@ func TestSettingsInTemplate(t *testing.T) {
 			}
 		}
 	})
-	template := func(args ...string) string {
+	template := func(component string, args ...string) string {
 		r := render(t, "terbayar", append([]string{"--values", chart + "/ci/full-values.yaml"}, args...)...)
-		out, err := yaml.Marshal(only[apps.Deployment](t, r).Spec.Template)
+		out, err := yaml.Marshal(only[apps.Deployment](t, r, component).Spec.Template)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return string(out)
 	}
-	before := template()
-	for change, restarts := range map[string]bool{
-		"worker.gatewayTimeout=21s":                    true,
-		"paydia.channelId=00124":                       true,
-		"retryPolicy.gateways.paydia.verify.settle=6m": true,
-		"service.annotations.a=b":                      false,
-		"ingress.host=other.example.com":               false,
-		"metrics.podMonitor.interval=1m":               false,
+	before := map[string]string{"worker": template("worker"), "api": template("api")}
+	for change, restarts := range map[string][]string{
+		"worker.gatewayTimeout=21s":                    {"worker"},
+		"paydia.channelId=00124":                       {"worker"},
+		"retryPolicy.gateways.paydia.verify.settle=6m": {"worker"},
+		"paydia.merchantId=1":                          {"worker", "api"},
+		"redis.durability=none":                        {"worker", "api"},
+		"api.shutdownTimeout=31s":                      {"api"},
+		"api.rateLimit=1/s":                            {"api"},
+		"service.annotations.a=b":                      {},
+		"ingress.host=other.example.com":               {},
+		"api.ingress.host=other.example.net":           {},
+		"metrics.podMonitor.interval=1m":               {},
 	} {
-		if after := template("--set-string", change); (after != before) != restarts {
-			t.Errorf("%s: the pod template changes: %t", change, after != before)
+		for component := range before {
+			if changed := template(component, "--set-string", change) != before[component]; changed != slices.Contains(restarts, component) {
+				t.Errorf("%s: the pod template of %s changes: %t", change, component, changed)
+			}
 		}
 	}
 }
 
-// TestPorts checks that every port name refers to a port of the worker.
+// TestPorts checks that every port name refers to a port of its component, and that the API's metrics
+// and health have a port that neither its Service nor Ingress or HTTPRoute leads to.
 func TestPorts(t *testing.T) {
 	everyRelease(t, func(t *testing.T, r *release) {
-		worker := only[apps.Deployment](t, r).Spec.Template.Spec.Containers[0]
-		ports := map[string]int32{}
-		for _, p := range worker.Ports {
-			ports[p.Name] = p.ContainerPort
-		}
-		want := func(what, port string) {
-			t.Helper()
-			if ports[port] == 0 {
-				t.Errorf("%s names port %q, the worker has %v", what, port, ports)
+		for _, component := range components(t, r) {
+			container := only[apps.Deployment](t, r, component).Spec.Template.Spec.Containers[0]
+			ports := map[string]int32{}
+			for _, p := range container.Ports {
+				ports[p.Name] = p.ContainerPort
+			}
+			want := func(what, port, name string) {
+				t.Helper()
+				if port != name || ports[name] == 0 {
+					t.Errorf("%s of %s names port %q, not %s; the container has %v", what, component, port, name, ports)
+				}
+			}
+			public, private := "http", "http"
+			addresses := map[string]string{"WORKER_HTTP_ADDR": "http"}
+			if component == "api" {
+				public, private = "api", "metrics"
+				addresses = map[string]string{"SERVE_HTTP_ADDR": "api", "SERVE_METRICS_ADDR": "metrics"}
+			}
+			for setting, port := range addresses {
+				if addr := settings(t, r, component)[setting]; ports[port] == 0 || addr != fmt.Sprintf(":%d", ports[port]) {
+					t.Errorf("%s is %s, the container has %v", setting, addr, ports)
+				}
+			}
+			for path, probe := range map[string]*core.Probe{
+				"/healthz": container.LivenessProbe, "/readyz": container.ReadinessProbe, "/healthz ": container.StartupProbe,
+			} {
+				if probe == nil || probe.HTTPGet == nil || probe.HTTPGet.Path != strings.TrimSpace(path) || probe.HTTPGet.Scheme != "" {
+					t.Errorf("probe of %s: %+v", path, probe)
+					continue
+				}
+				want("probe of "+path, probe.HTTPGet.Port.StrVal, private)
+			}
+			service := only[core.Service](t, r, component)
+			if len(service.Spec.Ports) != 1 {
+				t.Errorf("Service %+v", service.Spec.Ports)
+			}
+			want("Service", service.Spec.Ports[0].TargetPort.StrVal, public)
+			for _, o := range of[monitoring.PodMonitor](r, component) {
+				for _, e := range o.Spec.PodMetricsEndpoints {
+					want("PodMonitor", *e.Port, private)
+				}
+			}
+			for _, o := range of[networking.NetworkPolicy](r, component) {
+				want("NetworkPolicy", o.Spec.Ingress[0].Ports[0].Port.StrVal, public)
+				want("NetworkPolicy", o.Spec.Ingress[len(o.Spec.Ingress)-1].Ports[0].Port.StrVal, private)
+				for _, in := range o.Spec.Ingress {
+					if len(in.Ports) != 1 || component == "api" && in.Ports[0].Port.StrVal == public && len(in.From) < 2 {
+						t.Errorf("NetworkPolicy %s: %+v", o.Name, in)
+					}
+				}
 			}
 		}
-		if addr := settings(t, r)["WORKER_HTTP_ADDR"]; addr != fmt.Sprintf(":%d", ports["http"]) {
-			t.Errorf("the worker listens on %s, its port is %d", addr, ports["http"])
-		}
-		for path, probe := range map[string]*core.Probe{
-			"/healthz": worker.LivenessProbe, "/readyz": worker.ReadinessProbe, "/healthz ": worker.StartupProbe,
-		} {
-			if probe == nil || probe.HTTPGet == nil || probe.HTTPGet.Path != strings.TrimSpace(path) {
-				t.Errorf("probe of %s: %+v", path, probe)
-				continue
-			}
-			want("probe of "+path, probe.HTTPGet.Port.StrVal)
-		}
-		service := only[core.Service](t, r)
-		want("Service", service.Spec.Ports[0].TargetPort.StrVal)
-		for _, o := range all[monitoring.PodMonitor](r) {
-			for _, e := range o.Spec.PodMetricsEndpoints {
-				want("PodMonitor", *e.Port)
-			}
-		}
-		for _, o := range all[networking.NetworkPolicy](r) {
-			for _, in := range o.Spec.Ingress {
-				want("NetworkPolicy", in.Ports[0].Port.StrVal)
-			}
-		}
+		hosts := map[string]string{} // by component
 		for _, o := range all[networking.Ingress](r) {
+			hosts[componentOf(o)] += o.Spec.Rules[0].Host + " "
+			service := only[core.Service](t, r, componentOf(o))
 			for _, p := range o.Spec.Rules[0].HTTP.Paths {
-				if b := p.Backend.Service; b.Name != service.Name || b.Port.Name != service.Spec.Ports[0].Name || p.Path != "/monitoring" {
+				if b := p.Backend.Service; b.Name != service.Name || b.Port.Name != service.Spec.Ports[0].Name || !exposed(componentOf(o), p.Path) {
 					t.Errorf("Ingress %+v leads to %+v", p, b)
 				}
 			}
 		}
+		for _, o := range all[gateway.HTTPRoute](r) {
+			hosts[componentOf(o)] += string(o.Spec.Hostnames[0]) + " "
+			service := only[core.Service](t, r, componentOf(o))
+			for _, rule := range o.Spec.Rules {
+				for _, m := range rule.Matches {
+					if !exposed(componentOf(o), *m.Path.Value) {
+						t.Errorf("HTTPRoute %+v", *m.Path.Value)
+					}
+				}
+				if b := rule.BackendRefs[0]; len(rule.Matches) == 0 || string(b.Name) != service.Name || *b.Port != service.Spec.Ports[0].Port {
+					t.Errorf("HTTPRoute leads to %+v", b)
+				}
+			}
+		}
+		for host := range strings.FieldsSeq(hosts["worker"]) {
+			if strings.Contains(hosts["api"], host) {
+				t.Errorf("the web UI is on the host of the API, %s", host)
+			}
+		}
 	})
+}
+
+// exposed reports whether a path may be reached from outside the cluster.
+func exposed(component, path string) bool {
+	if component == "worker" {
+		return path == "/monitoring"
+	}
+	return slices.Contains([]string{"/v1", "/openapi.json", "/docs", "/callbacks"}, path)
 }
 
 // TestReferences checks that every ConfigMap, Secret and ServiceAccount that a pod needs is in the
@@ -373,16 +441,21 @@ func TestReferences(t *testing.T) {
 			}
 			for name, template := range pods(t, r) {
 				pod := template.Spec
-				if accounts := all[core.ServiceAccount](r); len(accounts) == 1 && pod.ServiceAccountName != accounts[0].Name {
+				account := "worker"
+				if ofAPI(name) {
+					account = "api"
+				}
+				if accounts := of[core.ServiceAccount](r, account); len(accounts) == 1 && pod.ServiceAccountName != accounts[0].Name {
 					t.Errorf("%s runs as %s", name, pod.ServiceAccountName)
 				}
+				isCheck := name != "worker" && name != "api"
 				files := map[string]map[string]bool{} // by volume
 				for _, v := range pod.Volumes {
 					files[v.Name] = map[string]bool{}
 					switch {
 					case v.Secret != nil:
 						exists("Secret", v.Secret.SecretName)
-						if optional := v.Secret.Optional != nil; optional != (name != "worker") {
+						if optional := v.Secret.Optional != nil; optional != isCheck {
 							t.Errorf("%s: volume %s is optional: %t", name, v.Name, optional)
 						}
 						if *v.Secret.DefaultMode != 0o440 {
@@ -426,12 +499,12 @@ func TestReferences(t *testing.T) {
 				for _, e := range c.Env {
 					if e.ValueFrom != nil {
 						exists("Secret", e.ValueFrom.SecretKeyRef.Name)
-						if optional := e.ValueFrom.SecretKeyRef.Optional != nil; optional != (name != "worker") {
+						if optional := e.ValueFrom.SecretKeyRef.Optional != nil; optional != isCheck {
 							t.Errorf("%s: %s is optional: %t", name, e.Name, optional)
 						}
 					}
 				}
-				for setting, value := range settings(t, r) {
+				for setting, value := range plain(c.Env) {
 					if strings.HasSuffix(setting, "_FILE") || strings.HasSuffix(setting, "_DIR") {
 						if !mounted[value] {
 							t.Errorf("%s: %s is %s; mounted are %v", name, setting, value, mounted)
@@ -455,22 +528,24 @@ func TestReferences(t *testing.T) {
 // the number of replicas only without them, and that the number is never zero.
 func TestOneAutoscaler(t *testing.T) {
 	everyRelease(t, func(t *testing.T, r *release) {
-		d := only[apps.Deployment](t, r)
-		hpas, scaled := all[autoscaling.HorizontalPodAutoscaler](r), all[keda.ScaledObject](r)
-		if len(hpas)+len(scaled) > 1 {
-			t.Error("two autoscalers")
-		}
-		if (d.Spec.Replicas == nil) != (len(hpas)+len(scaled) == 1) || d.Spec.Replicas != nil && *d.Spec.Replicas < 1 {
-			t.Errorf("replicas %v with %d autoscalers", d.Spec.Replicas, len(hpas)+len(scaled))
-		}
-		for _, h := range hpas {
-			if h.Spec.ScaleTargetRef.Name != d.Name || *h.Spec.MinReplicas < 1 {
-				t.Errorf("%+v", h.Spec)
+		for _, component := range components(t, r) {
+			d := only[apps.Deployment](t, r, component)
+			hpas, scaled := of[autoscaling.HorizontalPodAutoscaler](r, component), of[keda.ScaledObject](r, component)
+			if len(hpas)+len(scaled) > 1 {
+				t.Error("two autoscalers")
 			}
-		}
-		for _, s := range scaled {
-			if s.Spec.ScaleTargetRef.Name != d.Name || s.Spec.MinReplicaCount == nil || *s.Spec.MinReplicaCount < 1 || s.Spec.IdleReplicaCount != nil {
-				t.Errorf("%+v", s.Spec)
+			if (d.Spec.Replicas == nil) != (len(hpas)+len(scaled) == 1) || d.Spec.Replicas != nil && *d.Spec.Replicas < 1 {
+				t.Errorf("replicas %v with %d autoscalers", d.Spec.Replicas, len(hpas)+len(scaled))
+			}
+			for _, h := range hpas {
+				if h.Spec.ScaleTargetRef.Name != d.Name || *h.Spec.MinReplicas < 1 {
+					t.Errorf("%+v", h.Spec)
+				}
+			}
+			for _, s := range scaled {
+				if s.Spec.ScaleTargetRef.Name != d.Name || s.Spec.MinReplicaCount == nil || *s.Spec.MinReplicaCount < 1 || s.Spec.IdleReplicaCount != nil {
+					t.Errorf("%+v", s.Spec)
+				}
 			}
 		}
 	})

@@ -18,6 +18,7 @@ import (
 	networking "k8s.io/api/networking/v1"
 	policy "k8s.io/api/policy/v1"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gateway "sigs.k8s.io/gateway-api/apis/v1"
 	"sigs.k8s.io/yaml"
 )
 
@@ -32,6 +33,7 @@ const (
 var kinds = map[string]reflect.Type{
 	"apps/v1 Deployment":                      reflect.TypeFor[apps.Deployment](),
 	"autoscaling/v2 HorizontalPodAutoscaler":  reflect.TypeFor[autoscaling.HorizontalPodAutoscaler](),
+	"gateway.networking.k8s.io/v1 HTTPRoute":  reflect.TypeFor[gateway.HTTPRoute](),
 	"keda.sh/v1alpha1 ScaledObject":           reflect.TypeFor[keda.ScaledObject](),
 	"keda.sh/v1alpha1 TriggerAuthentication":  reflect.TypeFor[keda.TriggerAuthentication](),
 	"monitoring.coreos.com/v1 PodMonitor":     reflect.TypeFor[monitoring.PodMonitor](),
@@ -89,6 +91,7 @@ func render(t *testing.T, name string, args ...string) *release {
 		"--api-versions", "keda.sh/v1alpha1/ScaledObject",
 		"--api-versions", "monitoring.coreos.com/v1/PodMonitor",
 		"--api-versions", "monitoring.coreos.com/v1/PrometheusRule",
+		"--api-versions", "gateway.networking.k8s.io/v1/HTTPRoute",
 	}, args...)
 	var out, errs bytes.Buffer
 	cmd := exec.CommandContext(t.Context(), cmp.Or(os.Getenv("HELM"), "helm"), args...)
@@ -130,12 +133,38 @@ func all[T any](r *release) []*T {
 	return found
 }
 
-// only returns the only object of its kind.
-func only[T any](t *testing.T, r *release) *T {
+// of returns the objects of one kind that belong to a component.
+func of[T any](r *release, component string) []*T {
+	var found []*T
+	for _, o := range r.objects {
+		if typed, ok := o.(any).(*T); ok && componentOf(o) == component {
+			found = append(found, typed)
+		}
+	}
+	return found
+}
+
+func componentOf(o meta.Object) string { return o.GetLabels()["app.kubernetes.io/component"] }
+
+// only returns the only object of its kind that belongs to a component.
+func only[T any](t *testing.T, r *release, component string) *T {
 	t.Helper()
-	found := all[T](r)
+	found := of[T](r, component)
 	if len(found) != 1 {
-		t.Fatalf("%d objects of kind %s, want one", len(found), reflect.TypeFor[T]())
+		t.Fatalf("%d objects of kind %s and component %s, want one", len(found), reflect.TypeFor[T](), component)
 	}
 	return found[0]
+}
+
+// components returns the components with a Deployment: the workers, and the API if it is enabled.
+func components(t *testing.T, r *release) []string {
+	t.Helper()
+	found := []string{"worker"}
+	if len(of[apps.Deployment](r, "api")) == 1 {
+		found = append(found, "api")
+	}
+	if n := len(all[apps.Deployment](r)); n != len(found) {
+		t.Fatalf("%d Deployments", n)
+	}
+	return found
 }

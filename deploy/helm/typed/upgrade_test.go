@@ -88,6 +88,70 @@ func TestUpgradeKeepsConfigMaps(t *testing.T) {
 	}
 }
 
+// TestUpgradeEnablesAPI checks that an upgrade from 0.1.0 to this chart with the API changes no selector of the
+// workers, that enabling and disabling the API changes nothing of the workers, and that its objects go with it.
+func TestUpgradeEnablesAPI(t *testing.T) {
+	c := installed(t)
+	var old, without, with, again apps.Deployment
+	c.get(t, deploymentPath, &old)
+	api := []string{"--set", "api.enabled=true,api.keys.existingSecret=s,api.networkPolicy.ingressFrom[0].ipBlock.cidr=10.0.0.0/8"}
+	paths := []string{
+		"/apis/apps/v1/namespaces/payments/deployments/terbayar-api", "/api/v1/namespaces/payments/services/terbayar-api",
+		"/api/v1/namespaces/payments/serviceaccounts/terbayar-api", "/apis/policy/v1/namespaces/payments/poddisruptionbudgets/terbayar-api",
+		"/apis/networking.k8s.io/v1/namespaces/payments/networkpolicies/terbayar-api", "/apis/networking.k8s.io/v1/namespaces/payments/networkpolicies/terbayar-api-check",
+	}
+	for _, step := range []struct {
+		args    []string
+		into    *apps.Deployment
+		enabled bool
+	}{{api, &with, true}, {nil, &without, false}, {api, &again, true}} {
+		if out, err := upgrade(t, c, step.args...); err != nil {
+			t.Fatal(out)
+		}
+		c.get(t, deploymentPath, step.into)
+		for _, path := range paths {
+			if c.get(t, path, nil) != step.enabled {
+				t.Errorf("%s exists: %t", path, !step.enabled)
+			}
+		}
+	}
+	if !reflect.DeepEqual(with.Spec.Selector, old.Spec.Selector) || !reflect.DeepEqual(with.Spec, without.Spec) || !reflect.DeepEqual(with.Spec, again.Spec) {
+		t.Errorf("the workers change:\n%+v\n%+v\n%+v", with.Spec, without.Spec, again.Spec)
+	}
+	if out, err := c.helm(t, "test", "terbayar"); err != nil || strings.Count(out, "the log of the check") != 2 {
+		t.Errorf("helm test: %v\n%s", err, out)
+	}
+	if out, err := c.helm(t, "rollback", "terbayar", "1"); err != nil {
+		t.Fatal(out)
+	}
+	for _, path := range paths {
+		if c.get(t, path, nil) {
+			t.Errorf("%s is left after the rollback", path)
+		}
+	}
+}
+
+// TestAPILeavesWorkers checks that enabling the API changes no object of the workers, whatever the values.
+func TestAPILeavesWorkers(t *testing.T) {
+	for _, file := range valueFiles(t) {
+		objects := func(enabled string) map[string]string {
+			r := render(t, "terbayar", "--values", file, "--set", "api.enabled="+enabled,
+				"--set", "api.keys.existingSecret=s,api.ingress.enabled=false,api.httpRoute.enabled=false,api.autoscaling.enabled=false",
+				"--set", "api.networkPolicy.ingressFrom[0].ipBlock.cidr=10.0.0.0/8,metrics.prometheusRule.enabled=false")
+			found := map[string]string{}
+			for i, o := range r.objects {
+				if !ofAPI(componentOf(o)) {
+					found[o.GetName()+" "+reflect.TypeOf(o).String()] = r.raw[i]
+				}
+			}
+			return found
+		}
+		if off, on := objects("false"), objects("true"); len(off) < 5 || !reflect.DeepEqual(off, on) {
+			t.Errorf("%s: the API changes objects of the workers", filepath.Base(file))
+		}
+	}
+}
+
 // TestUninstall checks that an uninstall deletes everything, the ConfigMaps of 0.1.0 and the pods of
 // checks that passed included.
 func TestUninstall(t *testing.T) {

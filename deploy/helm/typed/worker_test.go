@@ -1,8 +1,11 @@
 package typed
 
 import (
+	"bytes"
 	"cmp"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
@@ -12,12 +15,16 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/big"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	apps "k8s.io/api/apps/v1"
 )
@@ -139,57 +146,96 @@ func verify(gateway, fields string) string {
 	return fmt.Sprintf(`{"gateways":{%q:{"verify":{%s}}}}`, gateway, fields)
 }
 
+// apiSamples has a row for every setting of enqueue serve that the worker does not have.
+var apiSamples = []sample{
+	{"api.rateLimit", "SERVE_RATE_LIMIT", list(`"1/s"`, `"999999/h"`), list(`"0/s"`, `"10/day"`, `"10"`), nil},
+	{"api.trustedProxies", "SERVE_TRUSTED_PROXIES", list(`["10.0.0.0/8"]`, `["192.0.2.255","::1","fd00::/8","::ffff:10.0.0.0/104"]`), list(
+		`["10.0.0.256"]`, `["10.0.0.0/33"]`, `["10.0.0"]`, `["ingress"]`, `["fd00::/129"]`, `["10.0.0.0/"]`, `["fd00::g"]`), list(`[""]`)},
+	{"api.shutdownDelay", "SERVE_SHUTDOWN_DELAY", list(`"1s"`, `"1m0.5s"`), list(`"-1s"`, `"5"`), list(`"0s"`, `"999ms"`)}, // requests would fail
+	{"api.shutdownTimeout", "SERVE_SHUTDOWN_TIMEOUT", list(`"20s"`, `"10m"`), list(`"0s"`, `"0.5ms"`, `"-1s"`), list(`"7500ms"`)},
+	{"api.log.level", "LOG_LEVEL", list(`"debug"`, `"info"`, `"warn"`, `"error"`), list(`"trace"`), nil},
+	{"api.log.format", "LOG_FORMAT", list(`"json"`, `"text"`), list(`"xml"`), list(`"auto"`)},
+	// The same in both programs.
+	{"redis.durability", "REDIS_DURABILITY", list(`"auto"`, `"replicas"`, `"trusted"`, `"none"`), list(`"most"`), nil},
+	{"paydia.merchantId", "PAYDIA_MERCHANT_ID", list(`"240327001000000"`), list(`" 1"`), nil},
+	{"eventsStream", "EVENTS_STREAM", list(`"terbayar:events"`), list(`""`, `" a"`), nil},
+	{"ledgerPartitions", "LEDGER_PARTITIONS", list(`1`, `64`), list(`0`, `65`), nil},
+}
+
+// program is one whose settings are compared with the values of the chart.
+type program struct {
+	component string
+	samples   []sample
+	base      []string          // arguments of helm
+	secrets   map[string]string // settings whose values are in Secrets
+	constant  []string          // settings that no value changes
+	// starts runs it with settings, without the Secrets in missing. ok is false if it refuses a setting.
+	starts func(t *testing.T, env map[string]string, missing ...string) (output string, ok bool)
+}
+
+// withSecrets returns an environment with the Secrets, or with all but some.
+func (p *program) withSecrets(env map[string]string, directory string, missing ...string) (all []string) {
+	env = maps.Clone(env)
+	maps.Copy(env, p.secrets)
+	for _, name := range missing {
+		if delete(env, name); strings.HasSuffix(name, "_FILE") {
+			env[name] = filepath.Join(directory, "missing")
+		}
+	}
+	for name, value := range env {
+		all = append(all, name+"="+value)
+	}
+	return all
+}
+
+func write(t *testing.T, directory, name string, content []byte) string {
+	t.Helper()
+	file := filepath.Join(directory, name)
+	if err := os.WriteFile(file, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func values(of ...string) []string {
+	args := []string{"--values", chart + "/ci/minimal-values.yaml"}
+	for _, value := range of {
+		args = append(args, "--set-json", value)
+	}
+	return args
+}
+
 // TestSamples checks that the worker starts with every value that the chart accepts, and that the
 // chart refuses every value with which no worker starts, and names it.
 func TestSamples(t *testing.T) {
-	files, worker := t.TempDir(), buildWorker(t)
+	files, worker := t.TempDir(), build(t, "worker")
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		t.Fatal(err)
-	}
-	write := func(t *testing.T, name string, content []byte) string {
-		t.Helper()
-		file := filepath.Join(files, name)
-		if err := os.WriteFile(file, content, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return file
 	}
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	secrets := map[string]string{
-		"AMDIGIPAY_PASSWORD": "p", "AMDIGIPAY_SIGNATURE_KEY": "k", "PAYDIA_CLIENT_SECRET": "s",
-		"PAYDIA_PRIVATE_KEY_FILE": write(t, "key.pem", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})),
-		"PAYLOAD_KEYS_FILE":       write(t, "payload-keys", []byte(base64.StdEncoding.EncodeToString(make([]byte, 32)))),
+	p := &program{
+		component: "worker", samples: samples, constant: constant,
+		secrets: map[string]string{
+			"AMDIGIPAY_PASSWORD": "p", "AMDIGIPAY_SIGNATURE_KEY": "k", "PAYDIA_CLIENT_SECRET": "s",
+			"PAYDIA_PRIVATE_KEY_FILE": write(t, files, "key.pem", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})),
+			"PAYLOAD_KEYS_FILE":       write(t, files, "payload-keys", []byte(base64.StdEncoding.EncodeToString(make([]byte, 32)))),
+		},
+		// Nothing listens on port 1: "worker check" then exits with 1, and with 2 for a wrong setting.
+		base: values(
+			`redis.addresses=["127.0.0.1:1"]`,
+			`amdigipay={"enabled":true,"username":"u","existingSecret":"s","baseUrl":"http://127.0.0.1:1","signatureScheme":"hmac-sha256","signatureFields":["username"]}`,
+			`paydia={"enabled":true,"clientId":"c","existingSecret":"s","baseUrl":"http://127.0.0.1:1"}`,
+			`payloadKeys.existingSecret="s"`,
+		),
 	}
-	// Nothing listens on port 1: "worker check" then exits with 1, and with 2 for a wrong setting.
-	base := []string{"--values", chart + "/ci/minimal-values.yaml"}
-	for _, value := range []string{
-		`redis.addresses=["127.0.0.1:1"]`,
-		`amdigipay={"enabled":true,"username":"u","existingSecret":"s","baseUrl":"http://127.0.0.1:1","signatureScheme":"hmac-sha256","signatureFields":["username"]}`,
-		`paydia={"enabled":true,"clientId":"c","existingSecret":"s","baseUrl":"http://127.0.0.1:1"}`,
-		`payloadKeys.existingSecret="s"`,
-	} {
-		base = append(base, "--set-json", value)
-	}
-	defaults := settings(t, render(t, "terbayar", base...))
-
-	// starts runs "worker check", with the Secrets or with all but one.
-	starts := func(t *testing.T, env map[string]string, missing ...string) (output string, ok bool) {
+	p.starts = func(t *testing.T, env map[string]string, missing ...string) (output string, ok bool) {
 		t.Helper()
-		env = maps.Clone(env)
-		maps.Copy(env, secrets)
-		for _, name := range missing {
-			if delete(env, name); strings.HasSuffix(name, "_FILE") {
-				env[name] = filepath.Join(files, "missing")
-			}
-		}
 		cmd := exec.CommandContext(t.Context(), worker, "check")
-		for name, value := range env {
-			cmd.Env = append(cmd.Env, name+"="+value)
-		}
+		cmd.Env = p.withSecrets(env, files, missing...)
 		out, err := cmd.CombinedOutput()
 		var exit *exec.ExitError
 		if !errors.As(err, &exit) || exit.ExitCode() != 1 && exit.ExitCode() != 2 {
@@ -197,34 +243,135 @@ func TestSamples(t *testing.T) {
 		}
 		return string(out), exit.ExitCode() == 1
 	}
+	p.test(t, files)
+}
+
+// TestAPISamples is TestSamples for enqueue serve.
+func TestAPISamples(t *testing.T) {
+	files, enqueue := t.TempDir(), build(t, "enqueue")
+	keys, err := exec.CommandContext(t.Context(), enqueue, "keys", "new", "shop").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, line, _ := strings.Cut(string(keys), "\n")
+	certificate, private := selfSigned(t)
+	p := &program{
+		component: "api", samples: apiSamples,
+		secrets: map[string]string{
+			"API_KEYS_FILE":        write(t, files, "api-keys", []byte(line)),
+			"CALLBACK_SECRET_FILE": write(t, files, "callback-secret", []byte(strings.Repeat("0123456789abcdef", 3)+"\n")),
+			"PAYLOAD_KEYS_FILE":    write(t, files, "payload-keys", []byte(base64.StdEncoding.EncodeToString(make([]byte, 32)))),
+			"SERVE_TLS_CERT_FILE":  write(t, files, "tls.crt", certificate),
+			"SERVE_TLS_KEY_FILE":   write(t, files, "tls.key", private),
+		},
+		constant: []string{
+			"REDIS_URL", "REDIS_WAIT_REPLICAS", "REDIS_WAIT_TIMEOUT", // as in samples
+			"API_KEYS_FILE", "CALLBACK_SECRET_FILE", "PAYLOAD_KEYS_FILE", "SERVE_TLS_CERT_FILE", "SERVE_TLS_KEY_FILE",
+			"SERVE_HTTP_ADDR", "SERVE_METRICS_ADDR", "SSL_CERT_DIR", "GOMEMLIMIT",
+		},
+		base: values(
+			`redis.addresses=["127.0.0.1:1"]`, `payloadKeys.existingSecret="s"`,
+			`api={"enabled":true,"keys":{"existingSecret":"s"},"callbacks":{"existingSecret":"s"},"tls":{"existingSecret":"s"}}`,
+			`networkPolicy.enabled=false`,
+		),
+	}
+	p.starts = func(t *testing.T, env map[string]string, missing ...string) (output string, ok bool) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, enqueue, "serve")
+		env = maps.Clone(env)
+		metrics := freeAddress(t)
+		env["SERVE_HTTP_ADDR"], env["SERVE_METRICS_ADDR"] = "127.0.0.1:0", metrics
+		cmd.Env = p.withSecrets(env, files, missing...)
+		var out bytes.Buffer
+		cmd.Stderr = &out
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- cmd.Wait() }()
+		for {
+			select {
+			case err := <-ended:
+				var exit *exec.ExitError
+				if !errors.As(err, &exit) || exit.ExitCode() != 2 {
+					t.Fatalf("enqueue serve: %v\n%s", err, out.String())
+				}
+				return out.String(), false
+			case <-time.After(20 * time.Millisecond):
+				if res, err := http.Get("http://" + metrics + "/readyz"); err == nil && res.Body.Close() == nil && res.StatusCode == http.StatusOK {
+					cancel()
+					<-ended
+					return out.String(), true
+				}
+			}
+		}
+	}
+	p.test(t, files)
+}
+
+// freeAddress returns an address on which nothing listens.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// selfSigned returns a certificate and its key, as PEM.
+func selfSigned(t *testing.T) (certificate, key []byte) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"pay.example.com"}, NotAfter: time.Now().Add(time.Hour)}
+	signed, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: signed}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+}
+
+func (p *program) test(t *testing.T, files string) {
+	t.Helper()
+	defaults := settings(t, render(t, "terbayar", p.base...), p.component)
 
 	sampled := map[string]bool{}
-	for _, s := range samples {
+	for _, s := range p.samples {
 		sampled[s.setting] = true
 		if len(s.accepted) == 0 || len(s.refused) == 0 {
 			t.Errorf("%s needs an accepted and a refused sample", s.value)
 		}
 	}
-	for name := range settings(t, render(t, "terbayar", "--values", chart+"/ci/full-values.yaml")) {
-		if !sampled[name] && !slices.Contains(constant, name) {
+	for name := range settings(t, render(t, "terbayar", "--values", chart+"/ci/full-values.yaml"), p.component) {
+		if !sampled[name] && !slices.Contains(p.constant, name) {
 			t.Errorf("%s has no row in samples", name)
 		}
 	}
 
-	for i := range slices.MaxFunc(samples, func(a, b sample) int { return len(a.accepted) - len(b.accepted) }).accepted {
+	for i := range slices.MaxFunc(p.samples, func(a, b sample) int { return len(a.accepted) - len(b.accepted) }).accepted {
 		t.Run(fmt.Sprintf("accepted %d", i), func(t *testing.T) {
-			args := slices.Clone(base)
+			args := slices.Clone(p.base)
 			var names []string
-			for _, s := range samples {
+			for _, s := range p.samples {
 				if i < len(s.accepted) {
 					args = append(args, "--set-json", s.value+"="+s.accepted[i])
 					names = append(names, s.setting)
 				}
 			}
 			r := render(t, "terbayar", args...)
-			env := settings(t, r)
-			if policy := only[apps.Deployment](t, r).Spec.Template.Annotations["terbayar/retry-policy"]; policy != "" {
-				env["RETRY_POLICY_FILE"] = write(t, fmt.Sprintf("accepted-%d.yaml", i), []byte(policy))
+			env := settings(t, r, p.component)
+			if policy := only[apps.Deployment](t, r, p.component).Spec.Template.Annotations["terbayar/retry-policy"]; policy != "" {
+				env["RETRY_POLICY_FILE"] = write(t, files, fmt.Sprintf("accepted-%d.yaml", i), []byte(policy))
 			}
 			for _, name := range names {
 				if _, set := env[name]; !set {
@@ -232,39 +379,39 @@ func TestSamples(t *testing.T) {
 				}
 			}
 			t.Parallel()
-			if out, ok := starts(t, env); !ok {
-				t.Errorf("the chart accepts what the worker refuses:\n%s", out)
+			if out, ok := p.starts(t, env); !ok {
+				t.Errorf("the chart accepts what the program refuses:\n%s", out)
 			}
 		})
 	}
 
 	// The pods that run "worker check" start without a Secret that does not exist.
-	for name := range secrets {
+	for name := range p.secrets {
 		t.Run("missing "+name, func(t *testing.T) {
-			if out, ok := starts(t, defaults, name); ok || !strings.Contains(out, name) {
-				t.Errorf("the worker starts, or does not name %s:\n%s", name, out)
+			if out, ok := p.starts(t, defaults, name); ok || !strings.Contains(out, name) {
+				t.Errorf("the program starts, or does not name %s:\n%s", name, out)
 			}
 		})
 	}
 
-	for i := range slices.MaxFunc(samples, func(a, b sample) int { return len(a.refused) - len(b.refused) }).refused {
+	for i := range slices.MaxFunc(p.samples, func(a, b sample) int { return len(a.refused) - len(b.refused) }).refused {
 		t.Run(fmt.Sprintf("refused %d", i), func(t *testing.T) {
 			t.Parallel()
 			pending := map[string]string{}
-			for _, s := range samples {
+			for _, s := range p.samples {
 				if all := slices.Concat(s.refused, s.stricter); i < len(all) {
 					pending[s.value] = all[i]
 				}
 			}
-			refuse(t, base, pending)
-			for _, s := range samples {
+			refuse(t, p.base, pending)
+			for _, s := range p.samples {
 				if i >= len(s.refused) {
 					continue
 				}
 				env := maps.Clone(defaults)
 				switch s.value {
 				case "retryPolicy":
-					env[s.setting] = write(t, fmt.Sprintf("refused-%d.yaml", i), []byte(s.refused[i]))
+					env[s.setting] = write(t, files, fmt.Sprintf("refused-%d.yaml", i), []byte(s.refused[i]))
 				case "redis.addresses":
 					env[s.setting] = "redis:///0"
 				case "redis.database":
@@ -272,8 +419,8 @@ func TestSamples(t *testing.T) {
 				default:
 					env[s.setting] = asText(t, s.refused[i])
 				}
-				if out, ok := starts(t, env); ok || !strings.Contains(out, s.setting) {
-					t.Errorf("%s=%s: the worker accepts it, or does not name %s:\n%s", s.value, s.refused[i], s.setting, out)
+				if out, ok := p.starts(t, env); ok || !strings.Contains(out, s.setting) {
+					t.Errorf("%s=%s: the program accepts it, or does not name %s:\n%s", s.value, s.refused[i], s.setting, out)
 				}
 			}
 		})
@@ -343,11 +490,11 @@ func run(t *testing.T, args ...string) (string, error) {
 	return string(out), err
 }
 
-// buildWorker builds the worker of this checkout.
-func buildWorker(t *testing.T) string {
+// build builds a program of this checkout.
+func build(t *testing.T, name string) string {
 	t.Helper()
-	program := filepath.Join(t.TempDir(), "worker")
-	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), "go", "build", "-o", program, "./cmd/worker")
+	program := filepath.Join(t.TempDir(), name)
+	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), "go", "build", "-o", program, "./cmd/"+name)
 	cmd.Dir = repo
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
@@ -374,7 +521,7 @@ func TestPolicySize(t *testing.T) {
 		return file
 	}
 	r := render(t, "terbayar", "--values", chart+"/ci/minimal-values.yaml", "--values", policy(195))
-	if size := len(only[apps.Deployment](t, r).Spec.Template.Annotations["terbayar/retry-policy"]); size < 180_000 || size > 256<<10-10_000 {
+	if size := len(only[apps.Deployment](t, r, "worker").Spec.Template.Annotations["terbayar/retry-policy"]); size < 180_000 || size > 256<<10-10_000 {
 		t.Errorf("%d bytes", size)
 	}
 	if out, err := helm(t, "--values", chart+"/ci/minimal-values.yaml", "--values", policy(230)); err == nil || !strings.Contains(out, "retryPolicy is longer than 200000 bytes") {

@@ -101,6 +101,8 @@ deploy/helm/typed compares the two.
   (list "worker.statusFullScanInterval" $v.worker.statusFullScanInterval 1000)
   (list "worker.expiryGrace" $v.worker.expiryGrace 0)
   (list "worker.latePaymentWindow" $v.worker.latePaymentWindow 0)
+  (list "api.shutdownDelay" $v.api.shutdownDelay 1000)
+  (list "api.shutdownTimeout" $v.api.shutdownTimeout 1)
 }}
 {{- if and (ne (index . 1) "off") (lt (include "terbayar.milliseconds" (index . 1) | int64) (index . 2 | int64)) }}
 {{- $wrong = append $wrong (printf "%s: %s is less than %dms" (index . 0) (index . 1) (index . 2)) }}
@@ -148,7 +150,20 @@ deploy/helm/typed compares the two.
 {{- if le (mul $grace 1000) $shutdown }}
 {{- $wrong = append $wrong (printf "worker.shutdownTimeout (%s) must be less than worker.terminationGracePeriodSeconds (%d): the worker would be killed during its graceful shutdown" .shutdownTimeout $grace) }}
 {{- end }}
+{{- with $v.api }}
+{{- $delay := include "terbayar.milliseconds" .shutdownDelay | int }}
+{{- $timeout := include "terbayar.milliseconds" .shutdownTimeout | int }}
+{{- if le $timeout (int $send) }}
+{{- $wrong = append $wrong (printf "api.shutdownTimeout: %s is too short: a payment that is being recorded at shutdown needs more than %dms for its answer (redis.waitTimeout + 5s)" .shutdownTimeout $send) }}
 {{- end }}
+{{- $grace := include "terbayar.api.gracePeriod" $ | int }}
+{{- if le (mul $grace 1000) (add $delay $timeout 8000) }}
+{{- $wrong = append $wrong (printf "api.shutdownDelay (%s) + api.shutdownTimeout (%s) + 8s for batches that are cut off must be less than api.terminationGracePeriodSeconds (%d): the API would be killed during its graceful shutdown" .shutdownDelay .shutdownTimeout $grace) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- $wrong = concat $wrong (include "terbayar.check.api" . | fromYamlArray) }}
 
 {{- $wrong = concat $wrong (include "terbayar.check.policy" . | fromYamlArray) }}
 
@@ -157,11 +172,13 @@ Helm then names the wrong value in its error. */}}
 {{- range list
   (list "commonLabels" $v.commonLabels "label")
   (list "worker.podLabels" $v.worker.podLabels "label")
+  (list "api.podLabels" $v.api.podLabels "label")
   (list "metrics.podMonitor.labels" $v.metrics.podMonitor.labels "label")
   (list "metrics.prometheusRule.labels" $v.metrics.prometheusRule.labels "label")
   (list "metrics.dashboard.labels" $v.metrics.dashboard.labels "label")
   (list "metrics.prometheusRule.alertLabels" $v.metrics.prometheusRule.alertLabels "alert")
   (list "worker.podAnnotations" $v.worker.podAnnotations "annotation")
+  (list "api.podAnnotations" $v.api.podAnnotations "annotation")
 }}
 {{- $own := get (dict
   "label" `^(app\.kubernetes\.io/(name|instance|component|version|managed-by|part-of)|helm\.sh/chart)$`
@@ -178,16 +195,18 @@ Helm then names the wrong value in its error. */}}
 
 {{- /* A later variable in env takes precedence: extraEnv must not bypass a check, and must not hold a
 password in plain values. */}}
+{{- range $component := list "worker" "api" }}
 {{- $seen := list }}
-{{- range $v.worker.extraEnv }}
-{{- if regexMatch "^(REDIS|AMDIGIPAY|PAYDIA|PAYLOAD|RETRY|EVENTS|LEDGER|ARCHIVE|WORKER|GATEWAY|STATUS|EXPIRY|LATE|MONITORING|LOG)_|^RETENTION$" .name }}
-{{- $wrong = append $wrong (printf "worker.extraEnv: %s is a setting of the worker: use its value in this chart" .name) }}
+{{- range (get $v $component).extraEnv }}
+{{- if regexMatch "^(REDIS|AMDIGIPAY|PAYDIA|PAYLOAD|RETRY|EVENTS|LEDGER|ARCHIVE|WORKER|GATEWAY|STATUS|EXPIRY|LATE|MONITORING|LOG|SERVE|API|CALLBACK|WEBHOOK|WEBHOOKS)_|^RETENTION$" .name }}
+{{- $wrong = append $wrong (printf "%s.extraEnv: %s is a setting of the programs: use its value in this chart" $component .name) }}
 {{- else if and (eq .name "SSL_CERT_DIR") (or $v.trustedCA.existingConfigMap $v.trustedCA.existingSecret) }}
-{{- $wrong = append $wrong "worker.extraEnv: SSL_CERT_DIR is already set by trustedCA" }}
+{{- $wrong = append $wrong (printf "%s.extraEnv: SSL_CERT_DIR is already set by trustedCA" $component) }}
 {{- else if has .name $seen }}
-{{- $wrong = append $wrong (printf "worker.extraEnv: %s is set twice" .name) }}
+{{- $wrong = append $wrong (printf "%s.extraEnv: %s is set twice" $component .name) }}
 {{- end }}
 {{- $seen = append $seen .name }}
+{{- end }}
 {{- end }}
 
 {{- /* Scaling */}}
@@ -243,16 +262,96 @@ password in plain values. */}}
   "keda.sh/v1alpha1/ScaledObject keda.enabled" $v.keda.enabled
   "monitoring.coreos.com/v1/PodMonitor metrics.podMonitor.enabled" $v.metrics.podMonitor.enabled
   "monitoring.coreos.com/v1/PrometheusRule metrics.prometheusRule.enabled" $v.metrics.prometheusRule.enabled
+  "gateway.networking.k8s.io/v1/HTTPRoute api.httpRoute.enabled" (and $v.api.enabled $v.api.httpRoute.enabled)
 }}
 {{- $kind := splitList " " $key | first }}
 {{- if and $enabled (not ($.Capabilities.APIVersions.Has $kind)) }}
-{{- $wrong = append $wrong (printf "%s is true, but the cluster has no %s: install its operator first (helm template: --api-versions %s)" (splitList " " $key | last) $kind $kind) }}
+{{- $wrong = append $wrong (printf "%s is true, but the cluster has no %s: install it first (helm template: --api-versions %s)" (splitList " " $key | last) $kind $kind) }}
 {{- end }}
 {{- end }}
 
 {{- if $wrong }}
 {{- fail (printf "\n\ninvalid values:\n- %s\n" (join "\n- " $wrong)) }}
 {{- end }}
+{{- end }}
+
+{{/* A list of what is wrong with the values of the API. */}}
+{{- define "terbayar.check.api" -}}
+{{- $wrong := list }}
+{{- $v := .Values }}
+{{- with $v.api }}
+{{- if not .enabled }}
+{{- range $name := list "ingress" "httpRoute" "autoscaling" }}
+{{- if (get $v.api $name).enabled }}
+{{- $wrong = append $wrong (printf "api.%s.enabled is true, but api.enabled is false" $name) }}
+{{- end }}
+{{- end }}
+{{- else }}
+{{- if not .keys.existingSecret }}
+{{- $wrong = append $wrong (printf "api.keys.existingSecret is missing: the name of a Secret with the key %s, which has the API keys; the API does not start without one" .keys.key) }}
+{{- end }}
+{{- if and $v.networkPolicy.enabled (not .networkPolicy.ingressFrom) }}
+{{- $wrong = append $wrong "api.networkPolicy.ingressFrom is missing: who may connect to the API, e.g. the namespace of the Ingress controller; or disable networkPolicy.enabled" }}
+{{- end }}
+{{- range $name := list "ingress" "httpRoute" }}
+{{- with get $v.api $name }}
+{{- if and .enabled (has "callbacks" .paths) (not $v.api.callbacks.existingSecret) }}
+{{- $wrong = append $wrong (printf "api.callbacks.existingSecret is missing, but api.%s.paths has callbacks: without their secret they are off" $name) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- /* The web UI's host and the API's hosts. */}}
+{{- $hosts := list }}
+{{- if .ingress.enabled }}
+{{- if not .ingress.host }}
+{{- $wrong = append $wrong "api.ingress.host is missing, but api.ingress.enabled is true" }}
+{{- else }}
+{{- $hosts = append $hosts (list "api.ingress.host" .ingress.host) }}
+{{- end }}
+{{- if not .ingress.tlsSecret }}
+{{- $wrong = append $wrong "api.ingress.tlsSecret is missing: API keys would be sent unencrypted" }}
+{{- end }}
+{{- end }}
+{{- if .httpRoute.enabled }}
+{{- if not .httpRoute.parentRefs }}
+{{- $wrong = append $wrong "api.httpRoute.parentRefs is missing: the Gateways of the HTTPRoute" }}
+{{- end }}
+{{- if not .httpRoute.hostnames }}
+{{- $wrong = append $wrong "api.httpRoute.hostnames is missing, but api.httpRoute.enabled is true" }}
+{{- end }}
+{{- range .httpRoute.hostnames }}
+{{- $hosts = append $hosts (list "api.httpRoute.hostnames" .) }}
+{{- end }}
+{{- with .httpRoute.requestTimeout }}
+{{- $timeout := include "terbayar.milliseconds" . | int64 }}
+{{- if and (ne $timeout 0) (le $timeout 60000) }}
+{{- $wrong = append $wrong (printf "api.httpRoute.requestTimeout: %s is not longer than 60s, for which a request may wait for a change; 0s: no timeout" .) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if $v.ingress.enabled }}
+{{- range $hosts }}
+{{- if include "terbayar.sameHost" (list (index . 1) $v.ingress.host) }}
+{{- $wrong = append $wrong (printf "%s: %s is also ingress.host (%s): the web UI must not be on the host of the API" (index . 0) (index . 1) $v.ingress.host) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- with .autoscaling }}
+{{- if and .enabled (lt (int .maxReplicas) (int .minReplicas)) }}
+{{- $wrong = append $wrong (printf "api.autoscaling.maxReplicas (%d) is less than api.autoscaling.minReplicas (%d)" (int .maxReplicas) (int .minReplicas)) }}
+{{- end }}
+{{- if and .enabled (not (($v.api.resources).requests).cpu) }}
+{{- $wrong = append $wrong "api.resources.requests.cpu is missing: the target of api.autoscaling is a percentage of it" }}
+{{- end }}
+{{- end }}
+{{- with $v.metrics }}
+{{- if and .prometheusRule.enabled .selector (not .apiSelector) }}
+{{- $wrong = append $wrong "metrics.apiSelector is missing, but metrics.selector is set: alerts would not find the series of the API" }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- toYaml $wrong }}
 {{- end }}
 
 {{/* Prints "wrong" if an address ends in a port that does not exist. */}}

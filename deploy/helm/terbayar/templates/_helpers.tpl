@@ -105,8 +105,20 @@ redis-cluster://{{ $hosts }}{{ if .tls.enabled }}?tls=true{{ end }}
 {{- .Values.metrics.selector | default (printf "namespace=%q, job=%q" .Release.Namespace (include "terbayar.worker.fullname" .)) }}
 {{- end }}
 
-{{/* The egress rules of the workers and of the pods that run "worker check". */}}
-{{- define "terbayar.egress" -}}
+{{- define "terbayar.egress.dns" -}}
+# DNS.
+- ports:
+    - port: 53
+      protocol: UDP
+    - port: 53
+      protocol: TCP
+  {{- with .Values.networkPolicy.dnsTo }}
+  to:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}
+
+{{- define "terbayar.egress.redis" -}}
 {{- $v := .Values }}
 {{- $redisPorts := $v.networkPolicy.redisPorts }}
 {{- if not $redisPorts }}
@@ -117,32 +129,29 @@ redis-cluster://{{ $hosts }}{{ if .tls.enabled }}?tls=true{{ end }}
 {{- $redisPorts = append $redisPorts 6379 }}
 {{- end }}
 {{- end }}
+{{- include "terbayar.egress.dns" . }}
+# Redis.
+- ports:
+    {{- range $redisPorts | uniq }}
+    - port: {{ int . }}
+      protocol: TCP
+    {{- end }}
+  {{- with $v.networkPolicy.redisTo }}
+  to:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}
+
+{{/* The egress rules of the workers and of the pods that run "worker check". */}}
+{{- define "terbayar.egress" -}}
+{{- $v := .Values }}
 {{- $gatewayPorts := list }}
 {{- range $gateway := include "terbayar.gateways" . | splitList " " | compact }}
 {{- $url := urlParse (get $v $gateway).baseUrl }}
 {{- $gatewayPorts = append $gatewayPorts (regexFind "[0-9]+$" (regexFind ":[0-9]+$" $url.host) | default (ternary "80" "443" (eq $url.scheme "http")) | int) }}
 {{- end -}}
 egress:
-  # DNS.
-  - ports:
-      - port: 53
-        protocol: UDP
-      - port: 53
-        protocol: TCP
-    {{- with $v.networkPolicy.dnsTo }}
-    to:
-      {{- toYaml . | nindent 6 }}
-    {{- end }}
-  # Redis.
-  - ports:
-      {{- range $redisPorts | uniq }}
-      - port: {{ int . }}
-        protocol: TCP
-      {{- end }}
-    {{- with $v.networkPolicy.redisTo }}
-    to:
-      {{- toYaml . | nindent 6 }}
-    {{- end }}
+  {{- include "terbayar.egress.redis" . | nindent 2 }}
   {{- with $gatewayPorts | uniq }}
   # The gateways.
   - ports:

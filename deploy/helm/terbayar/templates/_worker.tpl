@@ -1,76 +1,16 @@
-{{/*
-Shared by the worker and by the pods that run "worker check": the same environment and files. In
-those pods .optional is true: a pod starts without a Secret that does not exist, so that the check
-fails at once and names the setting.
-*/}}
+{{/* Shared by the worker and by the pods that run "worker check": the same environment and files. */}}
 
 {{- define "terbayar.worker.pod" -}}
-serviceAccountName: {{ include "terbayar.serviceAccountName" . | quote }}
-automountServiceAccountToken: false
-enableServiceLinks: false
-{{- with .Values.imagePullSecrets }}
-imagePullSecrets:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-securityContext:
-  runAsNonRoot: true
-  {{- range $field := list "runAsUser" "runAsGroup" "fsGroup" }}
-  {{- with get ($.Values.worker.podSecurityContext | default dict) $field }}
-  {{ $field }}: {{ int64 . }}
-  {{- end }}
-  {{- end }}
-  seccompProfile:
-    type: RuntimeDefault
-{{- with .Values.worker.nodeSelector }}
-nodeSelector:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with .Values.worker.tolerations }}
-tolerations:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with include "terbayar.worker.volumes" . }}
-volumes:
-  {{- . | trim | nindent 2 }}
-{{- end }}
+{{- include "terbayar.pod" (dict "root" . "component" .Values.worker "serviceAccount" (include "terbayar.serviceAccountName" .) "volumes" (include "terbayar.worker.volumes" .)) }}
 {{- end }}
 
 {{- define "terbayar.worker.container" -}}
-image: {{ include "terbayar.image" . | quote }}
-imagePullPolicy: {{ .Values.image.pullPolicy }}
-securityContext:
-  allowPrivilegeEscalation: false
-  capabilities:
-    drop:
-      - ALL
-  privileged: false
-  readOnlyRootFilesystem: true
-terminationMessagePolicy: FallbackToLogsOnError
-{{- /* A variable in env takes precedence, so extraEnvFrom cannot override a checked setting. */}}
-{{- with .Values.worker.extraEnvFrom }}
-envFrom:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-env:
-  {{- include "terbayar.worker.env" . | trim | nindent 2 }}
-{{- with include "terbayar.worker.volumeMounts" . }}
-volumeMounts:
-  {{- . | trim | nindent 2 }}
-{{- end }}
-{{- with .Values.worker.resources }}
-resources:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
+{{- include "terbayar.container" (dict "root" . "component" .Values.worker "env" (include "terbayar.worker.env" .) "volumeMounts" (include "terbayar.worker.volumeMounts" .)) }}
 {{- end }}
 
 {{/* Settings that are not secret. An empty value is omitted: the worker uses its default. */}}
 {{- define "terbayar.worker.settings" -}}
-REDIS_URL: {{ include "terbayar.redisURL" . | quote }}
-{{- with .Values.redis }}
-REDIS_DURABILITY: {{ .durability | quote }}
-REDIS_WAIT_REPLICAS: {{ .waitReplicas | quote }}
-REDIS_WAIT_TIMEOUT: {{ .waitTimeout | quote }}
-{{- end }}
+{{ include "terbayar.settings" . }}
 {{- with .Values.amdigipay }}
 {{- if .enabled }}
 AMDIGIPAY_BASE_URL: {{ .baseUrl | quote }}
@@ -107,23 +47,11 @@ PAYDIA_CUSTOMER_TOKEN_PREFIX: {{ . | quote }}
 PAYDIA_QUERY_EMPTY_REFERENCE: {{ .queryEmptyReference | quote }}
 {{- end }}
 {{- end }}
-{{- if .Values.payloadKeys.existingSecret }}
-PAYLOAD_KEYS_FILE: /etc/terbayar/payload-keys/payload-keys
-{{- end }}
 {{- if .Values.retryPolicy }}
 RETRY_POLICY_FILE: /etc/terbayar/retry-policy/retry-policy.yaml
 {{- end }}
-{{- if or .Values.trustedCA.existingConfigMap .Values.trustedCA.existingSecret }}
-{{- /* Read by Go: a directory of certificates in addition to the image's public ones. */}}
-SSL_CERT_DIR: /etc/terbayar/trusted-ca
-{{- end }}
-EVENTS_STREAM: {{ .Values.eventsStream | quote }}
 EVENTS_RETENTION: {{ .Values.eventsRetention | quote }}
 RETENTION: {{ .Values.retention | quote }}
-{{- if .Values.archive.existingClaim }}
-ARCHIVE_DIR: /var/lib/terbayar/archive
-{{- end }}
-LEDGER_PARTITIONS: {{ .Values.ledgerPartitions | int | quote }}
 {{- with .Values.worker }}
 WORKER_CONCURRENCY: {{ .concurrency | int | quote }}
 WORKER_HTTP_ADDR: ":8080"
@@ -141,35 +69,9 @@ LOG_FORMAT: {{ .log.format | quote }}
 {{- end }}
 {{- end }}
 
-{{- define "terbayar.secretEnv" -}}
-- name: {{ .variable }}
-  valueFrom:
-    secretKeyRef:
-      name: {{ .secret | quote }}
-      key: {{ .key | quote }}
-      {{- if .optional }}
-      optional: true
-      {{- end }}
-{{- end }}
-
-{{/*
-The settings are in the pod template, and not in a ConfigMap: a pod that restarts during a bad
-upgrade still has its own, and kubectl rollout undo restores them. In a value, Kubernetes reads $$
-as $ and replaces $(NAME).
-*/}}
 {{- define "terbayar.worker.env" -}}
-{{- range $name, $value := include "terbayar.worker.settings" . | fromYaml }}
-- name: {{ $name }}
-  value: {{ $value | replace "$" "$$" | quote }}
-{{- end }}
-{{- with .Values.redis }}
-{{- if .existingSecret }}
-{{ include "terbayar.secretEnv" (dict "optional" $.optional "variable" "REDIS_PASSWORD" "secret" .existingSecret "key" .secretKeys.password) }}
-{{- if and (eq .mode "sentinel") .secretKeys.sentinelPassword }}
-{{ include "terbayar.secretEnv" (dict "optional" $.optional "variable" "REDIS_SENTINEL_PASSWORD" "secret" .existingSecret "key" .secretKeys.sentinelPassword) }}
-{{- end }}
-{{- end }}
-{{- end }}
+{{- include "terbayar.plainEnv" (include "terbayar.worker.settings" .) }}
+{{- include "terbayar.redisEnv" . }}
 {{- with .Values.amdigipay }}
 {{- if .enabled }}
 {{ include "terbayar.secretEnv" (dict "optional" $.optional "variable" "AMDIGIPAY_PASSWORD" "secret" .existingSecret "key" .secretKeys.password) }}
@@ -228,49 +130,13 @@ terbayar/retry-policy: |
         path: private-key.pem
 {{- end }}
 {{- end }}
-{{- with .Values.payloadKeys }}
-{{- if .existingSecret }}
-- name: payload-keys
-  secret:
-    secretName: {{ .existingSecret | quote }}
-    {{- if $.optional }}
-    optional: true
-    {{- end }}
-    defaultMode: 0440
-    items:
-      - key: {{ .key | quote }}
-        path: payload-keys
-{{- end }}
-{{- end }}
+{{- include "terbayar.payloadKeysVolume" . }}
 {{- with .Values.archive.existingClaim }}
 - name: archive
   persistentVolumeClaim:
     claimName: {{ . | quote }}
 {{- end }}
-{{- with .Values.trustedCA }}
-{{- if .existingConfigMap }}
-- name: trusted-ca
-  configMap:
-    name: {{ .existingConfigMap | quote }}
-    {{- if $.optional }}
-    optional: true
-    {{- end }}
-    items:
-      - key: {{ .key | quote }}
-        path: ca.crt
-{{- else if .existingSecret }}
-- name: trusted-ca
-  secret:
-    secretName: {{ .existingSecret | quote }}
-    {{- if $.optional }}
-    optional: true
-    {{- end }}
-    defaultMode: 0440
-    items:
-      - key: {{ .key | quote }}
-        path: ca.crt
-{{- end }}
-{{- end }}
+{{- include "terbayar.trustedCAVolume" . }}
 {{- with .Values.worker.extraVolumes }}
 {{ toYaml . }}
 {{- end }}
@@ -287,20 +153,12 @@ terbayar/retry-policy: |
   mountPath: /etc/terbayar/paydia
   readOnly: true
 {{- end }}
-{{- if .Values.payloadKeys.existingSecret }}
-- name: payload-keys
-  mountPath: /etc/terbayar/payload-keys
-  readOnly: true
-{{- end }}
+{{- include "terbayar.payloadKeysMount" . }}
 {{- if .Values.archive.existingClaim }}
 - name: archive
   mountPath: /var/lib/terbayar/archive
 {{- end }}
-{{- if or .Values.trustedCA.existingConfigMap .Values.trustedCA.existingSecret }}
-- name: trusted-ca
-  mountPath: /etc/terbayar/trusted-ca
-  readOnly: true
-{{- end }}
+{{- include "terbayar.trustedCAMount" . }}
 {{- with .Values.worker.extraVolumeMounts }}
 {{ toYaml . }}
 {{- end }}
