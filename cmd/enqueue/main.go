@@ -89,6 +89,7 @@ type cli struct {
 
 	Create createCmd `cmd:"" help:"Submit payments: one JSON object, or one per line (NDJSON)."`
 	Status statusCmd `cmd:"" help:"Show the status of a payment, with every attempt."`
+	List   listCmd   `cmd:"" help:"List payments by status, oldest first."`
 	Cancel cancelCmd `cmd:"" help:"Cancel a payment that is queued and was certainly not sent."`
 	Stream eventsCmd `cmd:"" name:"events" help:"Print the result events, one CloudEvent per line."`
 
@@ -138,6 +139,8 @@ func run(ctx context.Context, args []string, in io.Reader, out, notes io.Writer)
 		return c.Serve.run(ctx, &c, client, notes)
 	case "status":
 		return c.Status.run(ctx, &c, client, out, notes)
+	case "list":
+		return c.List.run(ctx, &c, client, out, notes)
 	case "cancel":
 		return c.Cancel.run(ctx, &c, client, out, notes)
 	default:

@@ -122,7 +122,7 @@ func (s *Server) routes() {
 	}
 	handle(http.MethodPost, "/v1/payments", s.withKey(s.postPayment))
 	handle(http.MethodPost, "/v1/payments/batch", s.withKey(s.postBatch))
-	handle(http.MethodGet, "/v1/payments", s.withKey(s.getPaymentByQuery))
+	handle(http.MethodGet, "/v1/payments", s.withKey(s.getPayments))
 	handle(http.MethodGet, "/v1/payments/{gateway}/{id}", s.withKey(s.getPaymentByPath))
 	handle(http.MethodDelete, "/v1/payments", s.withKey(s.deletePaymentByQuery))
 	handle(http.MethodDelete, "/v1/payments/{gateway}/{id}", s.withKey(s.deletePaymentByPath))

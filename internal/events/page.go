@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -121,4 +123,45 @@ func (s *Streams) parsePosition(text string) ([]string, error) {
 		}
 	}
 	return position, nil
+}
+
+// Before returns the position before the events that were written at a time, by Redis' clock.
+func (s *Streams) Before(at time.Time) string {
+	if at.UnixMilli() <= 0 {
+		return Beginning
+	}
+	id := fmt.Sprintf("%d-%d", at.UnixMilli()-1, int64(math.MaxInt64)) // Redis counts from 0 in each millisecond
+	return strings.Join(slices.Repeat([]string{id}, len(s.names)), ",")
+}
+
+// DeletedBefore returns the time before which events may be deleted, by Redis' clock: that of the
+// oldest event that every stream still has. It is zero if none was ever deleted. A Redis older than
+// 7.0 does not know whether it has deleted some.
+func (s *Streams) DeletedBefore(ctx context.Context) (time.Time, error) {
+	var latest time.Time
+	for _, name := range s.names {
+		info, err := s.redis.XInfoStream(ctx, name).Result()
+		if err != nil && strings.Contains(err.Error(), "no such key") {
+			continue
+		}
+		if err != nil {
+			return time.Time{}, fmt.Errorf("events: %s: %w", name, err)
+		}
+		if info.Length == info.EntriesAdded {
+			continue
+		}
+		first := time.Now()
+		messages, err := s.redis.XRangeN(ctx, name, "-", "+", 1).Result()
+		if err != nil {
+			return time.Time{}, fmt.Errorf("events: read %s: %w", name, err)
+		}
+		if len(messages) > 0 {
+			ms, _ := parseID(messages[0].ID)
+			first = time.UnixMilli(int64(min(ms, math.MaxInt64)))
+		}
+		if first.After(latest) {
+			latest = first
+		}
+	}
+	return latest, nil
 }

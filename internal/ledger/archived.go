@@ -110,12 +110,14 @@ const (
 //	KEYS[1] payment
 //	KEYS[2] tombstones
 //	KEYS[3] counts
+//	KEYS[4] in needs_review
 //	ARGV[1] transaction id
 //	ARGV[2] revision and request id read, "": there was no record
 //	ARGV[3] tombstone read, "": there was none
 //	ARGV[4] status
 //	ARGV[5] record, or ""
 //	ARGV[6] tombstone, or ""
+//	ARGV[7] updated (ms)
 //	result  "restored" | "changed"
 var restoreScript = redis.NewScript(`
 local function other() return 'changed' end
@@ -137,6 +139,8 @@ else
   redis.call('HSET', KEYS[2], ARGV[1], ARGV[6])
   redis.call('HINCRBY', KEYS[3], 'tombstones', 1)
 end
+redis.call('ZREM', KEYS[4], ARGV[1])
+if ARGV[4] == 'needs_review' and ARGV[5] ~= '' then redis.call('ZADD', KEYS[4], ARGV[7], ARGV[1]) end
 return 'restored'
 `)
 
@@ -198,8 +202,8 @@ func (p *partition) restoreCall(r, existing *Record, tombstone string, archivedO
 	key := r.Key()
 	return durable.Call{
 		Script: restoreScript,
-		Keys:   []string{p.payment(key), p.tombstones(key), p.counts(r.Gateway)},
-		Args:   []any{r.TransactionID, token, tombstone, string(r.Status), record, text},
+		Keys:   []string{p.payment(key), p.tombstones(key), p.counts(r.Gateway), p.listed(r.Gateway, payment.NeedsReview)},
+		Args:   []any{r.TransactionID, token, tombstone, string(r.Status), record, text, unixMilli(r.UpdatedAt)},
 	}, err
 }
 

@@ -100,6 +100,12 @@ func (p *partition) latestAsked(k payment.Key) string {
 // transaction ids, scored by the time (Unix ms) since which the outcome is unknown.
 func (p *partition) unknown(g payment.Gateway) string { return p.tag + ":unknown:" + string(g) }
 
+// listed returns the key of the payments of a gateway in on_processing or in needs_review: a sorted
+// set of transaction ids, scored by the time (Unix ms) at which they reached it. It only serves List.
+func (p *partition) listed(g payment.Gateway, s payment.Status) string {
+	return p.tag + ":" + string(s) + ":" + string(g)
+}
+
 // counts returns the key of a gateway's counters: a hash of status to the number of
 // payments that have it. It has no queued, submitting and verifying payments: those are
 // counted by their sets. The field accepted counts the submits that were accepted, and the

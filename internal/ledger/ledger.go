@@ -265,12 +265,7 @@ func (l *Ledger) Read(ctx context.Context, key payment.Key) (*Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	switch at := due.Val(); {
-	case r.Status == payment.Queued:
-		r.NextAt = r.heldUntil
-	case at > 0:
-		r.NextAt = time.UnixMilli(int64(at)).UTC()
-	}
+	r.setNextAt(due.Val())
 	return r, nil
 }
 

@@ -62,6 +62,7 @@ func ms(d time.Duration) int64 { return d.Milliseconds() }
 //	KEYS[4] open
 //	KEYS[5] counts
 //	KEYS[6] tombstones
+//	KEYS[7] in needs_review
 //	ARGV[1] request id
 //	ARGV[2] transaction id
 //	ARGV[3] time after which its task counts as lost (ms)
@@ -84,7 +85,10 @@ if record then
   local attempts = string.find(record, '\n', string.find(record, '\n', tail, true) + 1, true) -- their end
   local facts = string.find(record, '\n', attempts + 1, true)
   local token = string.find(record, '\n', facts + 1, true)
-  if status == 'needs_review' then redis.call('HINCRBY', KEYS[5], status, -1) end
+  if status == 'needs_review' then
+    redis.call('HINCRBY', KEYS[5], status, -1)
+    redis.call('ZREM', KEYS[7], ARGV[2])
+  end
   status, rev, request, held_until, updated = 'queued', rev + 1, ARGV[1], 0, now
   write(expires .. ' ' .. digest .. ' -' .. string.sub(record, tail, facts) .. ARGV[6] .. string.sub(record, token))
   redis.call('ZREM', KEYS[4], ARGV[2])
@@ -112,7 +116,7 @@ func (p *partition) createCall(a createArgs) durable.Call {
 	g := a.key.Gateway
 	return durable.Call{
 		Script: createScript,
-		Keys:   []string{p.payment(a.key), p.sending(g), p.queued(g), p.open(g), p.counts(g), p.tombstones(a.key)},
+		Keys:   []string{p.payment(a.key), p.sending(g), p.queued(g), p.open(g), p.counts(g), p.tombstones(a.key), p.listed(g, payment.NeedsReview)},
 		Args:   []any{a.request, a.key.TransactionID, ms(a.grace), a.body, a.digest, a.encryptedToken},
 	}
 }
@@ -238,6 +242,8 @@ func (p *partition) releaseCall(a releaseArgs) durable.Call {
 //	KEYS[5] unknown
 //	KEYS[6] counts
 //	KEYS[7] stream
+//	KEYS[8] in on_processing
+//	KEYS[9] in needs_review
 //	ARGV[1] request id
 //	ARGV[2] revision read
 //	ARGV[3] request id read
@@ -314,6 +320,9 @@ if before ~= status then
   if tonumber(ARGV[12]) > tonumber(highest or '0') then set('highest', ARGV[12]) end
   if #counts > 2 then redis.call(unpack(counts)) end
 end
+local listed = {on_processing = KEYS[8], needs_review = KEYS[9]}
+if before ~= status and listed[before] then redis.call('ZREM', listed[before], ARGV[4]) end
+if listed[status] and (before ~= status or status == 'needs_review') then redis.call('ZADD', listed[status], updated, ARGV[4]) end
 if ARGV[11] ~= '' then redis.call('XADD', KEYS[7], '*', 'event', ARGV[11]) end
 return 'saved'
 `)
@@ -350,6 +359,7 @@ func (p *partition) saveCall(a saveArgs) durable.Call {
 		Script: saveScript,
 		Keys: []string{
 			p.payment(a.key), p.sending(g), p.queued(g), p.open(g), p.unknown(g), p.counts(g), p.stream,
+			p.listed(g, payment.OnProcessing), p.listed(g, payment.NeedsReview),
 		},
 		Args: []any{
 			a.request, a.revRead, a.requestRead, a.key.TransactionID, string(a.status), unixMilli(a.updated), a.body,

@@ -314,6 +314,7 @@ func (l *Ledger) endedKeys(ctx context.Context, keys []string, age time.Duration
 //	KEYS[2] tombstones
 //	KEYS[3] open
 //	KEYS[4] counts
+//	KEYS[5] in needs_review
 //	ARGV[1] revision read
 //	ARGV[2] request id read
 //	ARGV[3] transaction id
@@ -332,6 +333,7 @@ redis.call('HSET', KEYS[2], ARGV[3], ARGV[4])
 redis.call('DEL', KEYS[1])
 redis.call('HINCRBY', KEYS[4], status, -1)
 redis.call('HINCRBY', KEYS[4], 'tombstones', 1)
+redis.call('ZREM', KEYS[5], ARGV[3])
 return 'dropped'
 `)
 
@@ -348,7 +350,7 @@ func (l *Ledger) Drop(ctx context.Context, records []*Record, archived time.Time
 		p, key := l.partitionOf(r.Key()), r.Key()
 		calls[p] = append(calls[p], durable.Call{
 			Script: dropScript,
-			Keys:   []string{p.payment(key), p.tombstones(key), p.open(r.Gateway), p.counts(r.Gateway)},
+			Keys:   []string{p.payment(key), p.tombstones(key), p.open(r.Gateway), p.counts(r.Gateway), p.listed(r.Gateway, payment.NeedsReview)},
 			Args:   []any{r.rev, r.request, r.TransactionID, text},
 		})
 	}

@@ -347,6 +347,7 @@ func (w *Worker) run(ctx context.Context) error {
 	if w.trimmer != nil {
 		go w.trimmer.Run(tickCtx)
 	}
+	go w.ledger.KeepListed(tickCtx)
 	archiverStopped := make(chan struct{})
 	go func() {
 		defer close(archiverStopped)
