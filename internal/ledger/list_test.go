@@ -131,10 +131,12 @@ func TestList(t *testing.T) {
 					t.Errorf("all statuses: want -, got +\n%s", diff)
 				}
 			}
-			ids, _ := listAll(t, l, client, partitions, ledger.ListQuery{Gateway: payment.Paydia, Status: payment.Paid, Limit: 2,
+			ids, _ := listAll(t, l, client, partitions, ledger.ListQuery{
+				Gateway: payment.Paydia, Status: payment.Paid, Limit: 2,
 				Includes: func(k payment.Key) bool {
 					return strings.HasSuffix(k.TransactionID, "3") || strings.HasSuffix(k.TransactionID, "5")
-				}})
+				},
+			})
 			if diff := cmp.Diff([]string{"paydia:paid-003", "paydia:paid-005"}, ids); diff != "" {
 				t.Error(diff)
 			}
