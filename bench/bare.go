@@ -23,7 +23,7 @@ import (
 )
 
 // bareQueue is the only queue of bare asynq.
-var bareQueue = tasks.SubmitQueue(payment.AMDigiPay)
+var bareQueue = tasks.SubmitQueue(payment.AMDigiPay, payment.Normal)
 
 // bareAsynq is asynq without a ledger: a task has the whole order, and its handler sends it.
 type bareAsynq struct{}

@@ -212,7 +212,7 @@ func (in *Intake) record(ctx context.Context, b checkedBatch) recordedBatch {
 		if created.Status == payment.Queued {
 			// This includes a duplicate that is still queued: an earlier run may have crashed
 			// after recording it, before enqueuing its task.
-			r.queued = append(r.queued, &payment.Payment{Gateway: e.Key.Gateway, TransactionID: e.Key.TransactionID, Amount: e.Amount})
+			r.queued = append(r.queued, &payment.Payment{Gateway: e.Key.Gateway, TransactionID: e.Key.TransactionID, Amount: e.Amount, Priority: e.Priority})
 			r.queuedOf = append(r.queuedOf, e.answer)
 		}
 	}
@@ -298,7 +298,7 @@ func (in *Intake) entry(line Line, answer *Answer) *entry {
 		return nil
 	}
 	e := &entry{answer: answer, late: late, NewPayment: ledger.NewPayment{
-		Key: o.Key(), Amount: o.Amount(), Order: content, Digest: order.Digest(content),
+		Key: o.Key(), Amount: o.Amount(), Priority: o.Priority, Order: content, Digest: order.Digest(content),
 		ExpiresAt: o.ExpiresAt(),
 	}}
 	if o.Paydia != nil {

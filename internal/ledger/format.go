@@ -67,23 +67,24 @@ func keepsOrder(s payment.Status) bool {
 
 // facts are the parts of a record that no script reads.
 type facts struct {
-	Amount           payment.Rupiah `json:"amount"`
-	MerchantID       string         `json:"merchant,omitempty"`
-	GatewayStatus    string         `json:"state,omitempty"`
-	GatewayReference string         `json:"ref,omitempty"`
-	Reason           string         `json:"reason,omitempty"`
-	PaymentLinks     string         `json:"links,omitempty"`
-	PaymentCode      string         `json:"code,omitempty"`
-	QRCode           string         `json:"qr,omitempty"`
-	Retries          int            `json:"retries,omitempty"`
-	Refreshes        int            `json:"refreshes,omitempty"`
-	Unknowns         int            `json:"unknowns,omitempty"`
-	UnknownCode      string         `json:"unknown_code,omitempty"`
-	Lookups          int            `json:"lookups,omitempty"`
-	NotFound         int            `json:"not_found,omitempty"`
-	Contradicted     bool           `json:"contradicted,omitempty"`
-	Events           int64          `json:"events,omitempty"`
-	Primary          string         `json:"primary,omitempty"`
+	Amount           payment.Rupiah   `json:"amount"`
+	Priority         payment.Priority `json:"priority,omitempty"` // until it can no longer be sent
+	MerchantID       string           `json:"merchant,omitempty"`
+	GatewayStatus    string           `json:"state,omitempty"`
+	GatewayReference string           `json:"ref,omitempty"`
+	Reason           string           `json:"reason,omitempty"`
+	PaymentLinks     string           `json:"links,omitempty"`
+	PaymentCode      string           `json:"code,omitempty"`
+	QRCode           string           `json:"qr,omitempty"`
+	Retries          int              `json:"retries,omitempty"`
+	Refreshes        int              `json:"refreshes,omitempty"`
+	Unknowns         int              `json:"unknowns,omitempty"`
+	UnknownCode      string           `json:"unknown_code,omitempty"`
+	Lookups          int              `json:"lookups,omitempty"`
+	NotFound         int              `json:"not_found,omitempty"`
+	Contradicted     bool             `json:"contradicted,omitempty"`
+	Events           int64            `json:"events,omitempty"`
+	Primary          string           `json:"primary,omitempty"`
 }
 
 // storedAttempt is a payment.Attempt as it is stored.
@@ -116,8 +117,12 @@ func decodeAttempt(text string) (payment.Attempt, error) {
 // encodeBody returns the part of the stored text that begins with EXPIRES. The create and save
 // scripts write what is before it.
 func (r *Record) encodeBody() ([]byte, error) {
+	priority := r.Priority
+	if !keepsOrder(r.Status) {
+		priority = payment.Normal
+	}
 	f, err := json.Marshal(facts{
-		Amount: r.Amount, MerchantID: r.MerchantID,
+		Amount: r.Amount, Priority: priority, MerchantID: r.MerchantID,
 		GatewayStatus: r.GatewayStatus, GatewayReference: r.GatewayReference, Reason: r.Reason,
 		PaymentLinks: r.PaymentLinks, PaymentCode: r.PaymentCode, QRCode: r.QRCode,
 		Retries: r.Retries, Refreshes: r.Refreshes, Unknowns: r.Unknowns, UnknownCode: r.UnknownCode,
@@ -207,7 +212,7 @@ func decode(key payment.Key, text string, clock durable.Time) (*Record, error) {
 	status := payment.Status(head[1])
 	r := &Record{
 		Payment: payment.Payment{
-			Gateway: key.Gateway, TransactionID: key.TransactionID, Status: status, Amount: f.Amount,
+			Gateway: key.Gateway, TransactionID: key.TransactionID, Status: status, Amount: f.Amount, Priority: f.Priority,
 			GatewayStatus: f.GatewayStatus, GatewayReference: f.GatewayReference, Reason: f.Reason,
 			PaymentLinks: f.PaymentLinks, PaymentCode: f.PaymentCode, QRCode: f.QRCode,
 			UpdatedAt: n.time("updated", head[6]), CreatedAt: n.time("created", head[9]),

@@ -140,6 +140,7 @@ type NewPayment struct {
 	EncryptedToken string
 	MerchantID     string
 	ExpiresAt      time.Time
+	Priority       payment.Priority // of the first submission
 }
 
 // Creation is what Create did with a payment.
@@ -175,7 +176,7 @@ func (l *Ledger) Create(ctx context.Context, entries []NewPayment) []CreateResul
 	indexes := map[*partition][]int{} // of each call's entry
 	for i, e := range entries {
 		r := Record{
-			Payment: payment.Payment{Amount: e.Amount, Status: payment.Queued}, MerchantID: e.MerchantID,
+			Payment: payment.Payment{Amount: e.Amount, Status: payment.Queued, Priority: e.Priority}, MerchantID: e.MerchantID,
 			storedOrder: compressOrder(e.Order), digest: shortDigest(e.Digest), EncryptedToken: e.EncryptedToken, ExpiresAt: e.ExpiresAt,
 		}
 		body, err := r.encodeBody()

@@ -20,6 +20,7 @@ import (
 type Order struct {
 	Gateway       payment.Gateway
 	CustomerToken secret.Text // Paydia's Authorization-Customer
+	Priority      payment.Priority
 	AMDigiPay     *AMDigiPay
 	Paydia        *Paydia
 }

@@ -110,7 +110,10 @@ func TestParseRejects(t *testing.T) {
 		{`{"gateway":"amdigipay"}`, "payment", "missing"},
 		{`{"gateway":"amdigipay","payment":[]}`, "payment", "not an object"},
 		{am(`"gateway"`, `"note":1,"gateway"`), "note", "unknown field"},
-		{am(`"gateway"`, `"priority":"interactive","gateway"`), "priority", "unknown field"},
+		{am(`"gateway"`, `"priority":"urgent","gateway"`), "priority", "must be normal or interactive"},
+		{am(`"gateway"`, `"priority":"Interactive","gateway"`), "priority", "must be normal or interactive"},
+		{am(`"gateway"`, `"priority":1,"gateway"`), "priority", "must be a string"},
+		{am(`"gateway"`, `"Priority":"interactive","gateway"`), "Priority", "unknown field"},
 		{am(`"nominal"`, `"nominl":1,"nominal"`), "payment.nominl", "unknown field"},
 		{am(`"nominal"`, `"nominal":1,"nominal"`), "payment.nominal", "given twice"},
 		{am(`"gateway":`, `"gateway":"amdigipay","gateway":`), "gateway", "given twice"},
@@ -376,4 +379,33 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("accepted with amount %d, id %q", o.Amount(), o.Key().TransactionID)
 		}
 	})
+}
+
+// TestPriority: the priority is not part of the content, so it does not make a conflict.
+func TestPriority(t *testing.T) {
+	t.Parallel()
+	normal, err := order.Parse([]byte(am("", "")), before, order.Defaults{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := normal.Content()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		text string
+		want payment.Priority
+	}{
+		{`"interactive"`, payment.Interactive},
+		{`"normal"`, payment.Normal},
+		{`null`, payment.Normal},
+	} {
+		o, err := order.Parse([]byte(am(`"gateway"`, `"priority":`+row.text+`,"gateway"`)), before, order.Defaults{})
+		if err != nil || o.Priority != row.want {
+			t.Fatalf("%s: %v, %v", row.text, o, err)
+		}
+		if same, err := o.Content(); err != nil || string(same) != string(content) {
+			t.Errorf("%s: content %s, %v", row.text, same, err)
+		}
+	}
 }

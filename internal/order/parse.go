@@ -71,6 +71,7 @@ type Defaults struct {
 type envelope struct {
 	Gateway       string         `json:"gateway"`
 	CustomerToken secret.Text    `json:"customer_token"`
+	Priority      string         `json:"priority"`
 	Payment       jsontext.Value `json:"payment"`
 }
 
@@ -124,10 +125,22 @@ func Parse(doc []byte, now time.Time, d Defaults) (*Order, error) {
 		p.add("payment", "is missing or not an object")
 	}
 	p.checkToken(o)
+	p.checkPriority(o, env.Priority)
 	if len(p.errs) > 0 {
 		return o, p.errs
 	}
 	return o, nil
+}
+
+// checkPriority sets the priority.
+func (p *parser) checkPriority(o *Order, priority string) {
+	switch priority {
+	case "", "normal":
+	case string(payment.Interactive):
+		o.Priority = payment.Interactive
+	default:
+		p.add("priority", "must be normal or interactive")
+	}
 }
 
 // Restore parses what Content returned. It does not check the values: Parse did.

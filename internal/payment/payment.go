@@ -89,6 +89,15 @@ func (r Rupiah) Valid() bool { return r > 0 && r <= maxRupiah }
 // fixed zone so that container images need no tzdata.
 var Jakarta = time.FixedZone("WIB", 7*60*60)
 
+// Priority says which payments of a gateway are sent first.
+type Priority string
+
+// The priorities.
+const (
+	Normal      Priority = ""            // as order systems write it: "normal", or nothing
+	Interactive Priority = "interactive" // a customer waits: sent before what is normal
+)
+
 // Payment is a payment with its status, in the form that "enqueue status --json" prints.
 // A result event carries the same object without Attempts.
 type Payment struct {
@@ -106,6 +115,7 @@ type Payment struct {
 	QRCode           string    `json:"qr_code,omitempty"`       // QRIS payload (EMV) for the customer to scan
 	NextAt           time.Time `json:"next_at,omitzero"`        // when it is next sent or looked up; zero in events
 	Attempts         []Attempt `json:"attempts"`
+	Priority         Priority  `json:"-"`
 }
 
 // Key returns the payment's identity.

@@ -19,7 +19,7 @@ type submitTask struct {
 	err     error
 }
 
-func (t *submitTask) queue() string { return SubmitQueue(t.payment.Gateway) }
+func (t *submitTask) queue() string { return SubmitQueue(t.payment.Gateway, t.payment.Priority) }
 
 // submit enqueues tasks in one round trip, and sets exists and err of each. asynq has no batch
 // call that reports existing ids, so its client prepares each command and batchClient

@@ -104,16 +104,17 @@ func NewServer(client redis.UniversalClient, cfg ServerConfig, h Handlers) *Serv
 	})
 	for _, g := range cfg.Gateways {
 		submits, done := newPacer(submitCheckInterval), newAcknowledgements(client)
+		lane := &lane{queue: SubmitQueue(g, payment.Interactive)}
 		for i, concurrency := range split(cfg.Concurrency) {
 			c := asynq.Config{Concurrency: concurrency, DelayedTaskCheckInterval: submitDelayedInterval}
 			if i > 0 {
 				c.DelayedTaskCheckInterval, c.JanitorInterval = never, never
 			}
-			s.add(client, cfg, SubmitQueue(g), submits, done, c)
+			s.add(pacedClient{client, SubmitQueue(g, payment.Normal), lane, submits, done, new(bool)}, cfg, c)
 		}
 		// One poll at a time per worker: payments that become due meanwhile are for the next
 		// poll.
-		s.add(client, cfg, PollQueue(g), newPacer(pollCheckInterval), done, asynq.Config{Concurrency: 1})
+		s.add(pacedClient{client, PollQueue(g), nil, newPacer(pollCheckInterval), done, new(bool)}, cfg, asynq.Config{Concurrency: 1})
 	}
 	return s
 }
@@ -131,9 +132,12 @@ func split(total int) []int {
 	return all
 }
 
-// add adds a server of a queue.
-func (s *Server) add(client redis.UniversalClient, cfg ServerConfig, queue string, p *pacer, done acknowledgements, c asynq.Config) {
-	c.Queues = map[string]int{queue: 1}
+// add adds a server of the client's queue, and of its interactive queue, which is served first.
+func (s *Server) add(client pacedClient, cfg ServerConfig, c asynq.Config) {
+	c.Queues = map[string]int{client.queue: 1}
+	if client.lane != nil {
+		c.Queues[client.lane.queue], c.StrictPriority = 2, true
+	}
 	c.TaskCheckInterval = taskCheckInterval
 	c.ShutdownTimeout = cfg.ShutdownTimeout
 	c.Logger, c.LogLevel = cfg.AsynqLog, asynq.WarnLevel
@@ -146,8 +150,8 @@ func (s *Server) add(client redis.UniversalClient, cfg ServerConfig, queue strin
 		}
 		return errorRetryDelay
 	}
-	s.pacers = append(s.pacers, p)
-	s.servers = append(s.servers, asynq.NewServerFromRedisClient(pacedClient{client, queue, p, done, new(bool)}, c))
+	s.pacers = append(s.pacers, client.pacer)
+	s.servers = append(s.servers, asynq.NewServerFromRedisClient(client, c))
 }
 
 // redactErrors wraps every handler. It logs each error once, and returns a fixed text

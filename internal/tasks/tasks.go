@@ -68,12 +68,17 @@ func Decode(b []byte) (Payload, error) {
 	return p, nil
 }
 
-// A gateway has two queues, each with its own asynq server. So a slow gateway delays neither
-// the other gateway nor its own polls, and a dequeue asks one queue only (each empty queue
-// would cost a round trip per task).
+// A gateway's polls have a queue and an asynq server of their own. So a slow gateway delays
+// neither the other gateway nor its own polls. Its submits have two queues, by priority, and
+// share their asynq servers.
 
-// SubmitQueue returns the queue of a gateway's submits.
-func SubmitQueue(g payment.Gateway) string { return string(g) }
+// SubmitQueue returns the queue of a gateway's submits that have a priority.
+func SubmitQueue(g payment.Gateway, p payment.Priority) string {
+	if p == payment.Interactive {
+		return string(g) + "-interactive"
+	}
+	return string(g)
+}
 
 // PollQueue returns the queue of a gateway's polls.
 func PollQueue(g payment.Gateway) string { return string(g) + "-poll" }
