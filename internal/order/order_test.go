@@ -384,28 +384,24 @@ func FuzzParse(f *testing.F) {
 // TestPriority: the priority is not part of the content, so it does not make a conflict.
 func TestPriority(t *testing.T) {
 	t.Parallel()
-	normal, err := order.Parse([]byte(am("", "")), before, order.Defaults{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	content, err := normal.Content()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, row := range []struct {
-		text string
-		want payment.Priority
-	}{
-		{`"interactive"`, payment.Interactive},
-		{`"normal"`, payment.Normal},
-		{`null`, payment.Normal},
-	} {
-		o, err := order.Parse([]byte(am(`"gateway"`, `"priority":`+row.text+`,"gateway"`)), before, order.Defaults{})
-		if err != nil || o.Priority != row.want {
-			t.Fatalf("%s: %v, %v", row.text, o, err)
+	parse := func(text string) *order.Order {
+		t.Helper()
+		o, err := order.Parse([]byte(strings.Replace(amOrder, `{"gateway"`, `{`+text+`"gateway"`, 1)), before, order.Defaults{})
+		if err != nil {
+			t.Fatalf("%s: %v", text, err)
 		}
-		if same, err := o.Content(); err != nil || string(same) != string(content) {
-			t.Errorf("%s: content %s, %v", row.text, same, err)
+		return o
+	}
+	content, err := parse("").Content()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]payment.Priority{
+		"": payment.Normal, `"priority":"normal",`: payment.Normal, `"priority":null,`: payment.Normal, `"priority":"interactive",`: payment.Interactive,
+	} {
+		o := parse(text)
+		if same, err := o.Content(); err != nil || string(same) != string(content) || o.Priority != want {
+			t.Errorf("%s: priority %q, content %s, %v", text, o.Priority, same, err)
 		}
 	}
 }

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -516,6 +518,94 @@ func FuzzDecode(f *testing.F) {
 		}
 		if err == nil && (p.Version != 1 || p.Gateway == "") {
 			t.Fatalf("%q is decoded as %+v", payload, p)
+		}
+	})
+}
+
+// TestInteractiveFirst: payments of customers who wait are submitted before a long queue of
+// others, and again when they are retried.
+func TestInteractiveFirst(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
+		const normal = 400
+		e := tasks.NewEnqueuer(client, time.Now)
+		var batch []*payment.Payment
+		for i := range normal {
+			batch = append(batch, &payment.Payment{Gateway: payment.AMDigiPay, TransactionID: fmt.Sprint("N-", i)})
+		}
+		for i, err := range e.Submit(t.Context(), batch) {
+			if err != nil {
+				t.Fatal(i, err)
+			}
+		}
+		var done atomic.Int64 // submits of the queue of others
+		type run struct {
+			id     string
+			before int64 // submits of others before it
+		}
+		runs := make(chan run, 10)
+		retried := make(map[string]bool)
+		var mu sync.Mutex
+		serve(t, client, tasks.Handlers{Submit: func(_ context.Context, key payment.Key) (time.Duration, string, error) {
+			if strings.HasPrefix(key.TransactionID, "N-") {
+				time.Sleep(4 * time.Millisecond) // a gateway
+				done.Add(1)
+				return 0, "", nil
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			runs <- run{key.TransactionID, done.Load()}
+			if !retried[key.TransactionID] {
+				retried[key.TransactionID] = true
+				return time.Millisecond, "busy", nil
+			}
+			return 0, "", nil
+		}})
+		for done.Load() < 40 {
+			runtime.Gosched()
+		}
+		from := done.Load()
+		e.Submit(t.Context(), []*payment.Payment{
+			{Gateway: payment.AMDigiPay, TransactionID: "I-1", Priority: payment.Interactive},
+			{Gateway: payment.AMDigiPay, TransactionID: "I-2", Priority: payment.Interactive},
+		})
+		for i := range 4 { // each twice
+			select {
+			case r := <-runs:
+				if i < 2 && r.before-from > normal/2 {
+					t.Errorf("%d others were submitted before %s", r.before-from, r.id)
+				}
+			case <-time.After(20 * time.Second):
+				t.Fatalf("%d interactive submits", i)
+			}
+		}
+	})
+}
+
+// TestInteractiveIdle: an idle worker notices a payment of a customer who waits.
+func TestInteractiveIdle(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, client redis.UniversalClient) {
+		got := make(chan string, 10)
+		serve(t, client, tasks.Handlers{Submit: func(_ context.Context, key payment.Key) (time.Duration, string, error) {
+			got <- key.TransactionID
+			return 0, "", nil
+		}})
+		e := tasks.NewEnqueuer(client, time.Now)
+		for i := range 5 {
+			p := payment.Payment{Gateway: payment.AMDigiPay, TransactionID: fmt.Sprint(i)}
+			if i%2 == 0 {
+				p.Priority = payment.Interactive
+			}
+			if err := e.Submit(t.Context(), []*payment.Payment{&p})[0]; err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case id := <-got:
+				if id != p.TransactionID {
+					t.Errorf("%s was submitted, want %s", id, p.TransactionID)
+				}
+			case <-time.After(10 * time.Second):
+				t.Fatalf("payment %d was not submitted", i)
+			}
 		}
 	})
 }
