@@ -149,8 +149,9 @@ func TestResults(t *testing.T) {
 func jsonNames(value any) []string {
 	var names []string
 	for _, f := range reflect.VisibleFields(reflect.TypeOf(value)) {
-		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		names = append(names, name)
+		if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "-" { // it is not in the JSON
+			names = append(names, name)
+		}
 	}
 	return sorted(names)
 }

@@ -30,7 +30,7 @@ func TestQueueMisbehaves(t *testing.T) {
 		}
 		for i := range 3 {
 			_, err := client.Enqueue(asynq.NewTask(tasks.TypeSubmit, payload),
-				asynq.TaskID(fmt.Sprint(i, p.Key)), asynq.Queue(tasks.SubmitQueue(p.Key.Gateway)), asynq.MaxRetry(10))
+				asynq.TaskID(fmt.Sprint(i, p.Key)), asynq.Queue(tasks.SubmitQueue(p.Key.Gateway, payment.Normal)), asynq.MaxRetry(10))
 			if err != nil {
 				t.Fatal(err)
 			}
