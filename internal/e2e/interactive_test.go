@@ -15,9 +15,7 @@ func TestInteractive(t *testing.T) {
 	e := newEnv(t, slowSends(100*time.Millisecond))
 	const n = 600
 	batch := programs.NewPayments("BATCH", n, time.Hour)
-	for i := range batch {
-		e.submitted = append(e.submitted, batch[i])
-	}
+	e.submitted = append(e.submitted, batch...)
 	if r := e.enqueue(programs.Input(batch), "create"); r.Code != 0 {
 		t.Fatalf("%+v", r)
 	}

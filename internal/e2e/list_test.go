@@ -22,7 +22,7 @@ func TestListCommand(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	for _, c := range []struct{ args, want string }{
-		{"--status=payed", "queued submitting verifying"}, {"--gateway=x", "amdigipay or paydia"}, {"--since=x", "RFC 3339"}, {"--limit=-1", "--limit"},
+		{"--status=paidd", "queued submitting verifying"}, {"--gateway=x", "amdigipay or paydia"}, {"--since=x", "RFC 3339"}, {"--limit=-1", "--limit"},
 	} {
 		if r := e.enqueue("", "list", c.args); r.Code != 2 || !strings.Contains(r.Stderr, c.want) || strings.Count(r.Stderr, "\n") != 1 {
 			t.Errorf("%s: %+v", c.args, r)
