@@ -48,7 +48,7 @@ final class Orders
         $pay = json_decode($order['pay'] ?? '{}', true);
         unset($order['pay']);
 
-        return ['total' => (int) $order['total']] + $order + ['history' => $history] + $pay;
+        return ['id' => $order['id'], 'total' => (int) $order['total']] + $order + ['history' => $history] + $pay;
     }
 
     /** @return list<string> the ids of orders that are to be sent now */
