@@ -46,13 +46,13 @@ type shop struct {
 	running []*programs.Process
 	all     []*programs.Process // with those that were killed
 
-	// deliver forwards a webhook to the order system and returns the status for the worker. It
-	// is nil while the order system is not to be reached.
+	// deliver answers a webhook: kind is the status of its event, forward sends it to the order
+	// system and returns the HTTP status. nil: the order system cannot be reached.
 	deliver atomic.Pointer[func(kind string, forward func() int) int]
 }
 
-// newShop starts a Redis, a worker and "enqueue serve". The worker sends webhooks through a
-// proxy, which tests use to lose answers. The commands run the order system, in dir.
+// newShop starts a Redis, "enqueue serve" and, if wanted, a worker. The worker sends webhooks
+// through a proxy, which tests use to lose answers.
 func newShop(t *testing.T, worker bool) *shop {
 	t.Helper()
 	s := &shop{redis: redistest.Server(t)}
@@ -229,8 +229,11 @@ func newNodeShop(t *testing.T) *shop {
 
 func newPHPShop(t *testing.T) *shop {
 	php, err := exec.LookPath("php")
+	if err == nil {
+		err = exec.Command(php, "-r", `exit(extension_loaded("curl") && extension_loaded("pdo_sqlite") ? 0 : 1);`).Run()
+	}
 	if err != nil {
-		why := "examples/order-system-php is not tested: php is not installed (apt-get install php-cli php-curl php-sqlite3)"
+		why := "examples/order-system-php is not tested: PHP with curl and pdo_sqlite is not installed (apt-get install php-cli php-curl php-sqlite3)"
 		if os.Getenv("CI") != "" {
 			t.Fatal(why)
 		}
@@ -317,7 +320,7 @@ func testOrderSystem(t *testing.T, newShop func(*testing.T) *shop) {
 
 	s.refuseForged(second.ID)
 
-	// Every event had its effect once, and nobody paid twice.
+	// Every event had its effect once, and no customer paid twice.
 	payments := []verify.Payment{{Key: payment.Key{Gateway: payment.Paydia, TransactionID: "ORD-1"}, Amount: 13000, Ends: payment.Paid, Acknowledged: true}}
 	for _, o := range []order{first, second, third} {
 		if got := s.read(o.ID).History; !slices.Equal(got, []string{"on_processing", "paid"}) {
