@@ -64,7 +64,8 @@ function sendUnsent() {
   }
 }
 
-// createOrder stores the order with its payment, and only then sends it.
+// createOrder stores the order with its payment, and only then sends it. A real shop takes the
+// prices from its database, never from the browser.
 async function createOrder(input) {
   const id = `INV-${randomUUID()}`;
   let payment;

@@ -24,6 +24,7 @@ function route(string $method, string $path, string $body): array
     if ($method === 'POST' && $path === '/orders') {
         try {
             $id = Orders::newId();
+            // A real shop takes the prices from its database, never from the browser.
             $input = json_decode($body, true, flags: JSON_THROW_ON_ERROR);
             $payment = ($input['gateway'] ?? '') === 'paydia'
                 ? Payment::paydia($id, $input['title'], $input['customer_token'], $input['total'])
