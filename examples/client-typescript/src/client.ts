@@ -43,7 +43,7 @@ export async function submit(body: NewPayment, wait?: string) {
   for (let tries = 1; ; tries++) {
     try {
       const result = await client.POST('/v1/payments', { body, params: { query: { wait } } });
-      if (result.response.status < 500 || tries === 10) return result;
+      if ((result.response.status < 500 && result.response.status !== 429) || tries === 10) return result;
     } catch (err) {
       if (tries === 10) throw err; // no answer: the payment may be recorded
     }

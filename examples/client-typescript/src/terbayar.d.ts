@@ -150,6 +150,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/callbacks/amdigipay/{secret}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * A callback of AM Digital Payment
+         * @description Only `transaction_id` is read. Status and amount are ignored: the lookup decides.
+         */
+        post: operations["amdigipayCallback"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/callbacks/paydia/{secret}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * A notification of Paydia (SNAP service 56)
+         * @description Only `originalPartnerReferenceNo` is read. The status is ignored: the lookup decides.
+         */
+        post: operations["paydiaCallback"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/openapi.json": {
         parameters: {
             query?: never;
@@ -437,8 +477,42 @@ export interface components {
              */
             next_at?: string;
         };
+        AMDigiPayCallback: {
+            transaction_id?: string;
+            status_id?: number | string;
+            transaction_total?: string | number;
+            signature?: string;
+            payment?: string;
+        };
+        PaydiaCallback: {
+            originalPartnerReferenceNo: string;
+            originalReferenceNo?: string;
+            originalExternalId?: string;
+            merchantId?: string;
+            latestTransactionStatus?: string;
+        };
+        PaydiaCallbackAnswer: {
+            /**
+             * @description HTTP status, 56, and two digits
+             * @example 2005600
+             */
+            responseCode: string;
+            responseMessage: string;
+        };
     };
-    responses: never;
+    responses: {
+        /** @description the key makes more requests than `SERVE_RATE_LIMIT` allows; nothing was done */
+        TooManyRequests: {
+            headers: {
+                /** @description seconds */
+                "Retry-After"?: number;
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+    };
     parameters: {
         /** @description how long to wait for a change, at most 60s */
         WaitForChange: string;
@@ -523,6 +597,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            429: components["responses"]["TooManyRequests"];
             /** @description the payment exists and cannot be read, or a defect of the server: see its log */
             500: {
                 headers: {
@@ -660,6 +735,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            429: components["responses"]["TooManyRequests"];
             /** @description a defect of the server: see its log */
             500: {
                 headers: {
@@ -749,6 +825,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            429: components["responses"]["TooManyRequests"];
             /** @description the payment exists and cannot be read, or a defect of the server: see its log */
             500: {
                 headers: {
@@ -830,6 +907,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            429: components["responses"]["TooManyRequests"];
             /** @description a defect of the server: see its log */
             500: {
                 headers: {
@@ -926,6 +1004,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            429: components["responses"]["TooManyRequests"];
             /** @description the payment exists and cannot be read, or a defect of the server: see its log */
             500: {
                 headers: {
@@ -1016,6 +1095,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            429: components["responses"]["TooManyRequests"];
             /** @description the payment exists and cannot be read, or a defect of the server: see its log */
             500: {
                 headers: {
@@ -1095,6 +1175,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            429: components["responses"]["TooManyRequests"];
             /** @description a defect of the server: see its log */
             500: {
                 headers: {
@@ -1184,6 +1265,144 @@ export interface operations {
                 };
                 content: {
                     "text/plain": string;
+                };
+            };
+        };
+    };
+    amdigipayCallback: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description `CALLBACK_SECRET`. With a wrong one the answer is that of a path that does not exist */
+                secret: string;
+            };
+            cookie?: never;
+        };
+        /** @description at most 64 KiB */
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AMDigiPayCallback"];
+                "application/x-www-form-urlencoded": components["schemas"]["AMDigiPayCallback"];
+                "multipart/form-data": components["schemas"]["AMDigiPayCallback"];
+            };
+        };
+        responses: {
+            /** @description accepted. The payment is looked up at once, at most once in ten seconds, if it is looked up at all */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": "1" | "0";
+                };
+            };
+            /** @description the body has no transaction id */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": "1" | "0";
+                };
+            };
+            /** @description not POST */
+            405: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": "1" | "0";
+                };
+            };
+            /** @description too many callbacks from one address, or at the same time */
+            429: {
+                headers: {
+                    /** @description seconds */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": "1" | "0";
+                };
+            };
+            /** @description Redis does not answer */
+            500: {
+                headers: {
+                    /** @description seconds */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": "1" | "0";
+                };
+            };
+        };
+    };
+    paydiaCallback: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description `CALLBACK_SECRET`. With a wrong one the answer is that of a path that does not exist */
+                secret: string;
+            };
+            cookie?: never;
+        };
+        /** @description at most 64 KiB */
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PaydiaCallback"];
+            };
+        };
+        responses: {
+            /** @description accepted. The payment is looked up at once, at most once in ten seconds, if it is looked up at all */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PaydiaCallbackAnswer"];
+                };
+            };
+            /** @description the body has no transaction id */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PaydiaCallbackAnswer"];
+                };
+            };
+            /** @description not POST */
+            405: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PaydiaCallbackAnswer"];
+                };
+            };
+            /** @description too many callbacks from one address, or at the same time */
+            429: {
+                headers: {
+                    /** @description seconds */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PaydiaCallbackAnswer"];
+                };
+            };
+            /** @description Redis does not answer */
+            500: {
+                headers: {
+                    /** @description seconds */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PaydiaCallbackAnswer"];
                 };
             };
         };
