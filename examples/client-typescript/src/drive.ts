@@ -79,6 +79,27 @@ await step('the events of both payments, page by page', async () => {
   assert.equal(types[order]?.at(-1), 'terbayar.payment.paid');
 });
 
+await step('the list of paid payments, page by page', async () => {
+  const found: string[] = [];
+  for (let after: string | undefined; ; ) {
+    const { data, error } = await client.GET('/v1/payments', { params: { query: { status: 'paid', since: '10m', limit: 1, after } } });
+    assert.ok(data && 'payments' in data, JSON.stringify(error)); // without id the answer is a list
+    for (const payment of data.payments) {
+      assert.equal(payment.status, 'paid');
+      found.push(payment.transaction_id);
+    }
+    if (!data.next) break;
+    after = data.next;
+  }
+  for (const id of [invoice, order]) assert.equal(found.filter((f) => f === id).length, 1, `${id} in ${found}`);
+});
+
+await step('a wrong parameter of the list is named', async () => {
+  const { error, response } = await client.GET('/v1/payments', { params: { query: { limit: 100_000 } } });
+  assert.equal(response.status, 400);
+  assert.deepEqual(error?.errors?.map((e) => e.field), ['limit']);
+});
+
 await step('a payment that was sent cannot be cancelled', async () => {
   const { error, response } = await client.DELETE('/v1/payments/{gateway}/{id}', { params: { path: { gateway: 'paydia', id: order } } });
   assert.equal(response.status, 409);

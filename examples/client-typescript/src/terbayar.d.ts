@@ -12,10 +12,12 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * The status of a payment, for any id
-         * @description For ids that contain a slash. Otherwise as `/v1/payments/{gateway}/{id}`.
+         * List payments, or the status of a payment for any id
+         * @description Without `id`: payments, oldest first, by the time at which they reached their status; those in `queued` by their creation. Without `status`, those in `queued` come first, then `submitting`, `verifying`, `on_processing` and `needs_review`, then all others by the time of their last change. Continue with `after` while the answer has `next`: a page may have fewer payments than `limit`, or none. `incomplete` says why payments may be missing.
+         *
+         *     With `gateway` and `id`: one payment, for ids that contain a slash, as `/v1/payments/{gateway}/{id}`.
          */
-        get: operations["getPaymentById"];
+        get: operations["listPayments"];
         put?: never;
         /**
          * Submit one payment
@@ -477,6 +479,13 @@ export interface components {
              */
             next_at?: string;
         };
+        PaymentList: {
+            payments: components["schemas"]["Payment"][];
+            /** @description the position of the next page; absent on the last one */
+            next?: string;
+            /** @description why payments may be missing in the list; absent if none are */
+            incomplete?: string[];
+        };
         AMDigiPayCallback: {
             transaction_id?: string;
             status_id?: number | string;
@@ -525,11 +534,20 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
-    getPaymentById: {
+    listPayments: {
         parameters: {
-            query: {
-                gateway: "amdigipay" | "paydia";
-                id: string;
+            query?: {
+                /** @description with `id`: required */
+                gateway?: "amdigipay" | "paydia";
+                /** @description one payment instead of a list */
+                id?: string;
+                /** @description only payments in this status */
+                status?: components["schemas"]["Status"];
+                /** @description only payments that reached their status at this time or later: RFC 3339, or how long ago, such as 30m, 36h or 7d */
+                since?: string;
+                /** @description `next` of the previous page, with the same parameters */
+                after?: string;
+                limit?: number;
                 /** @description how long to wait for a change, at most 60s */
                 wait?: components["parameters"]["WaitForChange"];
             };
@@ -542,14 +560,15 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description the payment */
+            /** @description the list; with `id` the payment */
             200: {
                 headers: {
+                    /** @description of a payment */
                     ETag?: string;
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Payment"];
+                    "application/json": components["schemas"]["PaymentList"] | components["schemas"]["Payment"];
                 };
             };
             /** @description it is still as `If-None-Match` says */
@@ -560,7 +579,7 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description a query parameter is wrong */
+            /** @description query parameters are wrong, see `errors` */
             400: {
                 headers: {
                     [name: string]: unknown;
