@@ -1,3 +1,5 @@
+const priority = 'interactive'; // a customer waits at the checkout: before what is normal
+
 // newPayment returns the JSON text of a payment, and its total in rupiah. Amounts are whole rupiah:
 // integers, never floats.
 //
@@ -9,7 +11,7 @@ export function newPayment(id, { gateway, items, fee = 0, customer, title, custo
   if (!Number.isSafeInteger(total) || total <= 0) throw new Error('the total must be a positive integer');
   if (gateway === 'paydia') {
     const payment = { partnerReferenceNo: id, amount: { value: `${total}.00`, currency: 'IDR' }, title };
-    return { total, text: JSON.stringify({ gateway, customer_token, payment }) };
+    return { total, text: JSON.stringify({ gateway, priority, customer_token, payment }) };
   }
   const payment = {
     payment_id: 33, // QRIS
@@ -33,7 +35,7 @@ export function newPayment(id, { gateway, items, fee = 0, customer, title, custo
   if (fee > 0) {
     payment.item_details.push({ item_id: 'fee', item_name: 'fee', item_price: fee, item_quantity: 1, item_total_price: fee });
   }
-  return { total, text: JSON.stringify({ gateway, payment }) };
+  return { total, text: JSON.stringify({ gateway, priority, payment }) };
 }
 
 // jakartaTime returns a time as AM writes it: YYYY-MM-DD HH:mm:ss in Asia/Jakarta, which is

@@ -242,6 +242,7 @@ export interface components {
             gateway: "amdigipay";
             /** @description not used by AM */
             customer_token?: string;
+            priority?: components["schemas"]["Priority"];
             payment: components["schemas"]["AMDigiPay"];
         };
         NewPaydiaPayment: {
@@ -252,8 +253,15 @@ export interface components {
             gateway: "paydia";
             /** @description Paydia's Authorization-Customer, without the prefix */
             customer_token: string;
+            priority?: components["schemas"]["Priority"];
             payment: components["schemas"]["Paydia"];
         };
+        /**
+         * @description interactive: a customer waits; sent before what is normal. Not compared to decide between duplicate and conflict
+         * @default normal
+         * @enum {string}
+         */
+        Priority: "normal" | "interactive";
         AMDigiPay: {
             /**
              * Format: int64

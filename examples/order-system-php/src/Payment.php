@@ -76,7 +76,8 @@ final class Payment
         if ($total <= 0) {
             throw new InvalidArgumentException('the total must be a positive amount');
         }
-        $text = json_encode(['gateway' => $gateway, 'payment' => $payment] + $more, JSON_THROW_ON_ERROR | JSON_UNESCAPED_SLASHES | JSON_UNESCAPED_UNICODE);
+        // interactive: a customer waits at the checkout, so it is sent before what is normal.
+        $text = json_encode(['gateway' => $gateway, 'priority' => 'interactive', 'payment' => $payment] + $more, JSON_THROW_ON_ERROR | JSON_UNESCAPED_SLASHES | JSON_UNESCAPED_UNICODE);
 
         return new self($gateway, $total, $text);
     }
