@@ -302,7 +302,7 @@ func TestAPISamples(t *testing.T) {
 			case <-time.After(20 * time.Millisecond):
 				if res, err := http.Get("http://" + metrics + "/readyz"); err == nil && res.Body.Close() == nil && res.StatusCode == http.StatusOK {
 					cancel()
-					<-ended
+					_ = <-ended // it was stopped
 					return out.String(), true
 				}
 			}
