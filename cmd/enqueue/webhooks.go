@@ -170,7 +170,7 @@ type webhookReplayCmd struct {
 	Gateway  string   `name:"gateway" help:"With --id: the gateway of the payment."`
 	ID       string   `name:"id" help:"With --gateway: the transaction id of the payment."`
 	Type     []string `name:"type" help:"The type of the events: paid, expired, ..."`
-	Since    string   `name:"since" placeholder:"TIME" help:"Only events from this time on: RFC 3339, or a duration ago such as 24h."`
+	Since    string   `name:"since" placeholder:"TIME" help:"Only events from this time on: RFC 3339, or how long ago, such as 24h or 3d."`
 	Until    string   `name:"until" placeholder:"TIME" help:"Only events until this time."`
 	All      bool     `name:"all" help:"All events of the stream."`
 }
@@ -186,7 +186,7 @@ nothing twice. Several conditions must all be true. Examples:
 }
 
 func (c *webhookReplayCmd) run(ctx context.Context, admin *webhooks.Admin, notes io.Writer) error {
-	s, err := c.selection(time.Now())
+	s, err := c.selection()
 	if err != nil {
 		return err
 	}
@@ -197,7 +197,7 @@ func (c *webhookReplayCmd) run(ctx context.Context, admin *webhooks.Admin, notes
 	return err
 }
 
-func (c *webhookReplayCmd) selection(now time.Time) (s webhooks.Selection, err error) {
+func (c *webhookReplayCmd) selection() (s webhooks.Selection, err error) {
 	if !c.All && !c.GivenUp && len(c.Event) == 0 && c.ID == "" && len(c.Type) == 0 && c.Since == "" && c.Until == "" {
 		return s, config.Invalid(errors.New("say which events: --given-up, --event, --id, --type, --since, --until, or --all"))
 	}
@@ -219,26 +219,19 @@ func (c *webhookReplayCmd) selection(now time.Time) (s webhooks.Selection, err e
 		}
 		s.Statuses = append(s.Statuses, status)
 	}
-	if s.Since, err = parseTime("--since", c.Since, now); err != nil {
-		return s, err
+	now := time.Now()
+	for _, flag := range []struct {
+		name, text string
+		to         *time.Time
+	}{{"--since", c.Since, &s.Since}, {"--until", c.Until, &s.Until}} {
+		if flag.text == "" {
+			continue
+		}
+		if *flag.to, err = ledger.ParseSince(flag.text, now); err != nil {
+			return s, config.Wrong(flag.name, err)
+		}
 	}
-	s.Until, err = parseTime("--until", c.Until, now)
-	return s, err
-}
-
-// parseTime parses a flag: a time, or a duration ago; "" is the zero time.
-func parseTime(flag, text string, now time.Time) (time.Time, error) {
-	if text == "" {
-		return time.Time{}, nil
-	}
-	if ago, err := time.ParseDuration(text); err == nil && ago >= 0 {
-		return now.Add(-ago), nil
-	}
-	at, err := time.Parse(time.RFC3339, text)
-	if err != nil {
-		return time.Time{}, config.Wrong(flag, fmt.Errorf("%q is neither a time such as 2026-11-26T08:00:00+07:00 nor a duration such as 24h", text))
-	}
-	return at, nil
+	return s, nil
 }
 
 type webhookEnableCmd struct {

@@ -6,7 +6,6 @@ import (
 	"net/http"
 
 	"terbayar/internal/ledger"
-	"terbayar/internal/payment"
 )
 
 func (s *Server) deletePaymentByPath(w *response, r *http.Request, key Key) {
@@ -18,16 +17,12 @@ func (s *Server) deletePaymentByPath(w *response, r *http.Request, key Key) {
 }
 
 func (s *Server) deletePaymentByQuery(w *response, r *http.Request, key Key) {
-	query := r.URL.Query()
-	p := checkQuery(r, "gateway", "id")
-	if p == nil && (query.Get("gateway") == "" || query.Get("id") == "") {
-		p = newProblem(http.StatusBadRequest, "gateway and id are both needed")
-	}
+	gateway, id, p := idOfQuery(r)
 	if p != nil {
 		p.write(w)
 		return
 	}
-	s.cancelPayment(w, r, key, query.Get("gateway"), query.Get("id"))
+	s.cancelPayment(w, r, key, gateway, id)
 }
 
 // cancelPayment cancels a payment that is queued and was certainly not sent.
@@ -36,14 +31,8 @@ func (s *Server) cancelPayment(w *response, r *http.Request, key Key, gatewayNam
 		errReadOnly.write(w)
 		return
 	}
-	gateway, err := payment.ParseGateway(gatewayName)
-	wanted := payment.Key{Gateway: gateway, TransactionID: id}
-	if err != nil || !key.Includes(wanted) {
-		errNotFound.write(w)
-		return
-	}
-	if p, err := s.checkRedis(r.Context()); p != nil {
-		w.fail(p, err)
+	wanted, ok := s.checkPayment(w, r, key, gatewayName, id)
+	if !ok {
 		return
 	}
 	// Once it is read, the request is carried out although its client has gone.

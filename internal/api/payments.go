@@ -250,16 +250,39 @@ func (s *Server) getPaymentByPath(w *response, r *http.Request, key Key) {
 }
 
 func (s *Server) getPaymentByQuery(w *response, r *http.Request, key Key) {
-	query := r.URL.Query()
-	p := checkQuery(r, "gateway", "id", "wait")
-	if p == nil && (query.Get("gateway") == "" || query.Get("id") == "") {
-		p = newProblem(http.StatusBadRequest, "gateway and id are both needed")
-	}
+	gateway, id, p := idOfQuery(r, "wait")
 	if p != nil {
 		p.write(w)
 		return
 	}
-	s.getPayment(w, r, key, query.Get("gateway"), query.Get("id"))
+	s.getPayment(w, r, key, gateway, id)
+}
+
+// idOfQuery returns the payment that the query names. Only the others may be there besides.
+func idOfQuery(r *http.Request, others ...string) (gateway, id string, p *problem) {
+	query := r.URL.Query()
+	gateway, id = query.Get("gateway"), query.Get("id")
+	p = checkQuery(r, append(others, "gateway", "id")...)
+	if p == nil && (gateway == "" || id == "") {
+		p = newProblem(http.StatusBadRequest, "gateway and id are both needed")
+	}
+	return gateway, id, p
+}
+
+// checkPayment returns the key of a payment that the API key includes. If there is none, or Redis
+// cannot be used, it answers the request.
+func (s *Server) checkPayment(w *response, r *http.Request, key Key, gatewayName, id string) (wanted payment.Key, ok bool) {
+	gateway, err := payment.ParseGateway(gatewayName)
+	wanted = payment.Key{Gateway: gateway, TransactionID: id}
+	if err != nil || !key.Includes(wanted) {
+		errNotFound.write(w)
+		return wanted, false
+	}
+	if p, err := s.checkRedis(r.Context()); p != nil {
+		w.fail(p, err)
+		return wanted, false
+	}
+	return wanted, true
 }
 
 // getPayment answers the status of a payment.
@@ -269,14 +292,8 @@ func (s *Server) getPayment(w *response, r *http.Request, key Key, gatewayName, 
 		p.write(w)
 		return
 	}
-	gateway, err := payment.ParseGateway(gatewayName)
-	wanted := payment.Key{Gateway: gateway, TransactionID: id}
-	if err != nil || !key.Includes(wanted) {
-		errNotFound.write(w)
-		return
-	}
-	if p, err := s.checkRedis(r.Context()); p != nil {
-		w.fail(p, err)
+	wanted, ok := s.checkPayment(w, r, key, gatewayName, id)
+	if !ok {
 		return
 	}
 	known := r.Header.Values("If-None-Match")
