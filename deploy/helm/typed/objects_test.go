@@ -305,6 +305,8 @@ func TestSettingsInTemplate(t *testing.T) {
 		"worker.gatewayTimeout=21s":                    {"worker"},
 		"paydia.channelId=00124":                       {"worker"},
 		"retryPolicy.gateways.paydia.verify.settle=6m": {"worker"},
+		"webhooks.schedule=1s":                         {"worker"},
+		"webhooks.existingSecret=other":                {"worker"},
 		"paydia.merchantId=1":                          {"worker", "api"},
 		"redis.durability=none":                        {"worker", "api"},
 		"api.shutdownTimeout=31s":                      {"api"},
@@ -464,6 +466,9 @@ func TestReferences(t *testing.T) {
 						for _, item := range v.Secret.Items {
 							files[v.Name][item.Path] = true
 						}
+						if v.Name == "webhooks" { // all keys of the Secret
+							files[v.Name]["webhooks.yaml"] = len(v.Secret.Items) == 0
+						}
 					case v.DownwardAPI != nil:
 						for _, item := range v.DownwardAPI.Items {
 							_, annotation, _ := strings.Cut(strings.TrimSuffix(item.FieldRef.FieldPath, "']"), "metadata.annotations['")
@@ -564,8 +569,8 @@ func TestTriggers(t *testing.T) {
 		}
 	}
 	fields["redis-sentinel"], fields["redis-cluster"] = fields["redis"], fields["redis"]
-	pending := regexp.MustCompile(`^asynq:\{(amdigipay|paydia)\}:pending$`)
-	latency := regexp.MustCompile(`^max\(asynq_queue_latency_seconds\{queue="(amdigipay|paydia)", `)
+	pending := regexp.MustCompile(`^asynq:\{(amdigipay|paydia)(-interactive)?\}:pending$`)
+	latency := regexp.MustCompile(`^max\(asynq_queue_latency_seconds\{queue=~"(amdigipay|paydia)\(-interactive\)\?", `)
 	triggers := 0
 	everyRelease(t, func(t *testing.T, r *release) {
 		authentications := map[string]*keda.TriggerAuthentication{}

@@ -238,7 +238,7 @@ func TestDefaults(t *testing.T) {
 	known := documentedSettings(t)
 	r := render(t, "terbayar", "--values", chart+"/ci/minimal-values.yaml",
 		"--set", "amdigipay.enabled=true,amdigipay.username=u,amdigipay.existingSecret=s",
-		"--set", "paydia.enabled=true,paydia.clientId=c,paydia.existingSecret=s,payloadKeys.existingSecret=s",
+		"--set", "paydia.enabled=true,paydia.clientId=c,paydia.existingSecret=s,payloadKeys.existingSecret=s,webhooks.existingSecret=s",
 		"--set", "api.enabled=true,api.keys.existingSecret=s,networkPolicy.enabled=false")
 	both := settings(t, r, "api")
 	maps.Copy(both, settings(t, r, "worker"))

@@ -70,6 +70,10 @@ var samples = []sample{
 	{"eventsRetention", "EVENTS_RETENTION", list(`"never"`, `"1d"`, `"65535d"`, `"1s"`), list(`"0s"`, `"0.9s"`, `"0d"`, `"65536d"`, `"90"`, `"0"`, `""`), list(`"1500ms"`)},
 	{"retention", "RETENTION", list(`"never"`, `"400d"`, `"1s"`), list(`"0s"`, `"0.9s"`, `"0d"`, `"65536d"`, `"90"`, `""`), list(`"1500ms"`)},
 	{"ledgerPartitions", "LEDGER_PARTITIONS", list(`1`, `64`), list(`0`, `65`), nil},
+	{"webhooks.allow", "WEBHOOK_ALLOW", list(`["10.96.0.0/12"]`, `["192.0.2.255","::1","fd00::/8","::ffff:10.0.0.0/104"]`), list(
+		`["10.0.0.256"]`, `["10.0.0.0/33"]`, `["10.0.0"]`, `["shop"]`, `["fd00::/129"]`, `["10.0.0.0/"]`), list(`[""]`)},
+	{"webhooks.schedule", "WEBHOOK_SCHEDULE", list(`"1ms"`, `"168h"`, `"1s,1m0.5s,1h"`, `"1s`+strings.Repeat(",1s", 48)+`"`), list(
+		`"0s"`, `"0.5ms"`, `"168h1ms"`, `"1d"`, `"5s,"`, `"5s;1m"`, `"1s`+strings.Repeat(",1s", 49)+`"`), list(`"1s, 2s"`, `""`)},
 	{"worker.concurrency", "WORKER_CONCURRENCY", list(`1`, `10000`), list(`0`, `10001`, `"many"`), nil},
 	{"worker.gatewayTimeout", "GATEWAY_TIMEOUT", list(`"1ms"`, `"15s"`), list(`"0s"`, `"0.9ms"`, `"40s"`, `"1"`, `"10m"`, `"9999999h"`), nil},
 	{"worker.shutdownTimeout", "WORKER_SHUTDOWN_TIMEOUT", list(`"2ms"`, `"1m0.5s"`), list(`"0s"`, `"15s"`, `"-1s"`), nil},
@@ -223,13 +227,15 @@ func TestSamples(t *testing.T) {
 			"AMDIGIPAY_PASSWORD": "p", "AMDIGIPAY_SIGNATURE_KEY": "k", "PAYDIA_CLIENT_SECRET": "s",
 			"PAYDIA_PRIVATE_KEY_FILE": write(t, files, "key.pem", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})),
 			"PAYLOAD_KEYS_FILE":       write(t, files, "payload-keys", []byte(base64.StdEncoding.EncodeToString(make([]byte, 32)))),
+			"WEBHOOK_URL":             "https://shop.example/terbayar",
+			"WEBHOOK_SECRET":          "whsec_" + base64.StdEncoding.EncodeToString(make([]byte, 32)),
 		},
 		// Nothing listens on port 1: "worker check" then exits with 1, and with 2 for a wrong setting.
 		base: values(
 			`redis.addresses=["127.0.0.1:1"]`,
 			`amdigipay={"enabled":true,"username":"u","existingSecret":"s","baseUrl":"http://127.0.0.1:1","signatureScheme":"hmac-sha256","signatureFields":["username"]}`,
 			`paydia={"enabled":true,"clientId":"c","existingSecret":"s","baseUrl":"http://127.0.0.1:1"}`,
-			`payloadKeys.existingSecret="s"`,
+			`payloadKeys.existingSecret="s"`, `webhooks.existingSecret="s"`,
 		),
 	}
 	p.starts = func(t *testing.T, env map[string]string, missing ...string) (output string, ok bool) {

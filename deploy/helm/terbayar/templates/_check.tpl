@@ -91,6 +91,24 @@ deploy/helm/typed compares the two.
 {{- end }}
 {{- end }}
 
+{{- /* Webhooks */}}
+{{- with $v.webhooks }}
+{{- if not .existingSecret }}
+{{- if .allow }}
+{{- $wrong = append $wrong "webhooks.existingSecret is missing, but webhooks.allow is set" }}
+{{- end }}
+{{- if .secretKeys.file }}
+{{- $wrong = append $wrong "webhooks.existingSecret is missing, but webhooks.secretKeys.file is set" }}
+{{- end }}
+{{- end }}
+{{- range splitList "," .schedule }}
+{{- $pause := include "terbayar.milliseconds" . | int64 }}
+{{- if or (lt $pause 1) (gt $pause 604800000) }}
+{{- $wrong = append $wrong (printf "webhooks.schedule: %s is not from 1ms to 168h" .) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{- /* Shortest durations, in milliseconds. The worker accepts 0 for the last two. */}}
 {{- range list
   (list "paydia.queueTTL" $v.paydia.queueTTL 1)

@@ -92,7 +92,10 @@ redis-cluster://{{ $hosts }}{{ if .tls.enabled }}?tls=true{{ end }}
 {{- end }}
 {{- end }}
 
-{{/* The enabled gateways, separated by spaces. Each is also the name of its queue. */}}
+{{/*
+The enabled gateways, separated by spaces. Each is also the name of its submit queue, and with
+-interactive that of the queue of its interactive payments.
+*/}}
 {{- define "terbayar.gateways" -}}
 {{- $on := list }}
 {{- if .Values.amdigipay.enabled }}{{ $on = append $on "amdigipay" }}{{ end }}
@@ -165,6 +168,18 @@ egress:
       - ipBlock:
           cidr: {{ . | quote }}
       {{- end }}
+    {{- end }}
+  {{- end }}
+  {{- if $v.webhooks.existingSecret }}
+  # The receivers of webhooks.
+  - ports:
+      {{- range $v.networkPolicy.webhookPorts | default (list 443) | uniq }}
+      - port: {{ int . }}
+        protocol: TCP
+      {{- end }}
+    {{- with $v.networkPolicy.webhookTo }}
+    to:
+      {{- toYaml . | nindent 6 }}
     {{- end }}
   {{- end }}
   {{- with $v.networkPolicy.extraEgress }}

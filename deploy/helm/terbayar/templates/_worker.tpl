@@ -50,6 +50,17 @@ PAYDIA_QUERY_EMPTY_REFERENCE: {{ .queryEmptyReference | quote }}
 {{- if .Values.retryPolicy }}
 RETRY_POLICY_FILE: /etc/terbayar/retry-policy/retry-policy.yaml
 {{- end }}
+{{- with .Values.webhooks }}
+{{- if .existingSecret }}
+{{- with .secretKeys.file }}
+WEBHOOKS_FILE: {{ printf "/etc/terbayar/webhooks/%s" . | quote }}
+{{- end }}
+{{- with .allow }}
+WEBHOOK_ALLOW: {{ join "," . | quote }}
+{{- end }}
+WEBHOOK_SCHEDULE: {{ .schedule | quote }}
+{{- end }}
+{{- end }}
 EVENTS_RETENTION: {{ .Values.eventsRetention | quote }}
 RETENTION: {{ .Values.retention | quote }}
 {{- with .Values.worker }}
@@ -88,6 +99,12 @@ LOG_FORMAT: {{ .log.format | quote }}
 {{- with .Values.monitoring }}
 {{- if .existingSecret }}
 {{ include "terbayar.secretEnv" (dict "optional" $.optional "variable" "MONITORING_USERS" "secret" .existingSecret "key" .key) }}
+{{- end }}
+{{- end }}
+{{- with .Values.webhooks }}
+{{- if and .existingSecret (not .secretKeys.file) }}
+{{ include "terbayar.secretEnv" (dict "optional" $.optional "variable" "WEBHOOK_URL" "secret" .existingSecret "key" .secretKeys.url) }}
+{{ include "terbayar.secretEnv" (dict "optional" $.optional "variable" "WEBHOOK_SECRET" "secret" .existingSecret "key" .secretKeys.secret) }}
 {{- end }}
 {{- end }}
 {{- with .Values.worker.extraEnv }}
@@ -130,6 +147,18 @@ terbayar/retry-policy: |
         path: private-key.pem
 {{- end }}
 {{- end }}
+{{- with .Values.webhooks }}
+{{- if and .existingSecret .secretKeys.file }}
+{{- /* All keys: the file names those with the secrets of its endpoints. */}}
+- name: webhooks
+  secret:
+    secretName: {{ .existingSecret | quote }}
+    {{- if $.optional }}
+    optional: true
+    {{- end }}
+    defaultMode: 0440
+{{- end }}
+{{- end }}
 {{- include "terbayar.payloadKeysVolume" . }}
 {{- with .Values.archive.existingClaim }}
 - name: archive
@@ -151,6 +180,11 @@ terbayar/retry-policy: |
 {{- if .Values.paydia.enabled }}
 - name: paydia
   mountPath: /etc/terbayar/paydia
+  readOnly: true
+{{- end }}
+{{- if and .Values.webhooks.existingSecret .Values.webhooks.secretKeys.file }}
+- name: webhooks
+  mountPath: /etc/terbayar/webhooks
   readOnly: true
 {{- end }}
 {{- include "terbayar.payloadKeysMount" . }}
