@@ -132,7 +132,7 @@ func (l *Ledger) readTombstone(ctx context.Context, key payment.Key) (*Record, e
 		err = ErrNotFound
 	}
 	if err != nil {
-		return nil, fmt.Errorf("ledger: tombstone of %s: %w", key, err)
+		return nil, fmt.Errorf("ledger: read %s: %w", key, err)
 	}
 	return decodeTombstone(key, text)
 }
