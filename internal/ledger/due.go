@@ -113,14 +113,15 @@ func (b *Batch) Len() int {
 
 // TakeDue returns at most limit due payments, most overdue first, and hides them for the
 // visibility timeout. Before it ends, call Hide to extend it, or Reschedule or Release to
-// end it early. If the ledger has several partitions, each has its share of the limit.
+// end it early. If the ledger has several partitions, each has its share of the limit, which is at
+// least one payment: with more partitions than the limit, more payments may be returned.
 func (l *Ledger) TakeDue(ctx context.Context, list DueList, g payment.Gateway, hide time.Duration, limit int) (*Batch, error) {
 	fail := func(err error) (*Batch, error) {
 		return nil, fmt.Errorf("ledger: take due payments of %s: %w", g, err)
 	}
 	calls := make([]durable.Call, len(l.partitions))
 	for i, p := range l.partitions {
-		share := (limit + i) / len(l.partitions)
+		share := max(1, (limit+i)/len(l.partitions)) // without one, it would never get its turn
 		calls[i] = durable.Call{Script: takeScript, Keys: []string{p.list(list, g)}, Args: []any{ms(hide), share}}
 	}
 	b := &Batch{list: list, gateway: g, taken: map[*partition]*taken{}}

@@ -143,6 +143,16 @@ func testPartitions(t *testing.T, client redis.UniversalClient, l *ledger.Ledger
 		t.Errorf("took %d, %v, want the %d that were released", again.Len(), err, len(released))
 	}
 
+	// With a limit below the number of partitions, every partition gets its turn too.
+	if err := l.Release(ctx, again, released); err != nil {
+		t.Error(err)
+	}
+	for left := len(released); left > 0; left -= again.Len() {
+		if again, err = l.TakeDue(ctx, ledger.Open, g, time.Hour, 4); err != nil || again.Len() == 0 {
+			t.Fatalf("took none of %d, %v", left, err)
+		}
+	}
+
 	// The payments are in all partitions, each with its event.
 	events := 0
 	for i := range 12 {
