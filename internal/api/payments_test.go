@@ -359,6 +359,7 @@ func TestClientGone(t *testing.T) {
 func TestMetrics(t *testing.T) {
 	e := newEnv(t, redistest.Mini(t))
 	e.do("POST", "/v1/payments", paydia("ORD-1"))
+	e.do("DELETE", "/v1/payments/paydia/X-0", "")
 	for i := range 3 {
 		e.do("GET", fmt.Sprint("/v1/payments/paydia/X-", i), "")
 		e.do("GET", fmt.Sprint("/x/", i), "")
@@ -368,6 +369,7 @@ func TestMetrics(t *testing.T) {
 	for _, want := range []string{
 		`terbayar_api_requests_total{method="POST",route="/v1/payments",status="202"} 1`,
 		`terbayar_api_requests_total{method="GET",route="/v1/payments/{gateway}/{id}",status="404"} 3`,
+		`terbayar_api_requests_total{method="DELETE",route="/v1/payments/{gateway}/{id}",status="404"} 1`,
 		`terbayar_api_requests_total{method="GET",route="other",status="404"} 3`,
 		`terbayar_api_requests_total{method="other",route="other",status="405"} 3`,
 		`terbayar_api_key_last_used_timestamp_seconds{name="all"} 2.0949516e+09`, // e.Now

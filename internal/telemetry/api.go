@@ -76,7 +76,7 @@ func (a *API) Handler() http.Handler {
 
 // Request counts an answered request. timed says that its duration is that of the server.
 func (a *API) Request(route, method string, status int, took time.Duration, timed bool) {
-	if !slices.Contains([]string{http.MethodGet, http.MethodHead, http.MethodPost}, method) {
+	if !slices.Contains([]string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodDelete}, method) {
 		method = "other"
 	}
 	a.requests.WithLabelValues(route, method, strconv.Itoa(status)).Inc()

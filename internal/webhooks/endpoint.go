@@ -45,8 +45,8 @@ func (e *Endpoint) wants(ev event) bool {
 		strings.HasPrefix(ev.Subject, e.Prefix)
 }
 
-// NewEndpoint returns the endpoint of WEBHOOK_URL and WEBHOOK_SECRET, which receives all
-// events. The error does not say which of the two is wrong: see ParseURL and ParseSecrets.
+// NewEndpoint returns the endpoint of WEBHOOK_URL, as ParseURL returns it, and WEBHOOK_SECRET. It
+// receives all events. The error is about the secret, and does not contain it.
 func NewEndpoint(u *url.URL, secrets secret.Text) (*Endpoint, error) {
 	e := &Endpoint{Name: DefaultName, URL: u}
 	return e, e.setSecrets(secrets)

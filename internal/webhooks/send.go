@@ -111,7 +111,7 @@ func contains(prefixes []netip.Prefix, address string) bool {
 
 // send sends one event to an endpoint, signed with all its secrets.
 func (d *Deliverer) send(ctx context.Context, e *Endpoint, ev event) answer {
-	now, id := d.now(), WebhookID(ev.ID)
+	now, id := d.Now(), WebhookID(ev.ID)
 	signatures := make([]string, len(e.signers))
 	for i, signer := range e.signers {
 		var err error

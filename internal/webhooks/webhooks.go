@@ -89,8 +89,6 @@ func New(o Options) *Deliverer {
 	return d
 }
 
-func (d *Deliverer) now() time.Time { return d.Now() }
-
 // Start creates the state of endpoints that are new: they receive the events from now on. It
 // must be called before this worker writes events.
 func (d *Deliverer) Start(ctx context.Context) error {
@@ -144,7 +142,7 @@ func (d *Deliverer) Run(ctx context.Context) {
 	failing := false
 	for {
 		err := d.check(ctx)
-		if now := d.now(); err == nil && now.Sub(stats) >= statsInterval {
+		if now := d.Now(); err == nil && now.Sub(stats) >= statsInterval {
 			stats = now
 			err = d.stats(ctx)
 		}
@@ -242,7 +240,7 @@ func (d *Deliverer) stats(ctx context.Context) error {
 // warnOfTrim logs, at most once an hour, that events may be deleted before they are delivered.
 // That happens to a disabled endpoint only: events are kept for the others.
 func (s *sender) warnOfTrim(oldest time.Duration) {
-	o, now := s.deliverer, s.deliverer.now()
+	o, now := s.deliverer, s.deliverer.Now()
 	late := o.Retention > 0 && oldest.Seconds() > warnAt*o.Retention.Seconds()
 	if !late || s.getHealth().disabledAt.IsZero() || now.Sub(s.warned) < time.Hour {
 		return
@@ -357,12 +355,12 @@ func (s *sender) try(ctx context.Context, d delivery) {
 	o := s.deliverer
 	ctx = context.WithoutCancel(ctx)
 	outcome, a, wait := outcomeSkipped, answer{result: "-"}, time.Duration(0)
-	started := o.now()
+	started := o.Now()
 	if d.valid && s.endpoint.wants(d.event) {
 		a = o.send(ctx, s.endpoint, d.event)
 		outcome, wait = s.outcome(d, a)
 	}
-	took := o.now().Sub(started)
+	took := o.Now().Sub(started)
 	record, cancel := context.WithTimeout(ctx, recordTimeout)
 	defer cancel()
 	err := d.finish(record, outcome, a.result, wait)
